@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `./so101 COMMAND`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+import os
+from pathlib import Path
+import runpy
+import signal
+import subprocess
+import sys
+
+from so101_bringup import stack, workspace
+from so101_bringup.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does in a line, and the function that takes its arguments."""
+
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def root() -> Path:
+    """The checkout: where ./so101 lies, or the folder above the installed sources."""
+    return Path(os.environ.get('SO101_ROOT', Path(__file__).resolve().parents[3]))
+
+
+def up(argv: list[str]) -> int:
+    """Start the stack."""
+    described = '\n'.join(
+        f'  {name}:={option.default!s:<12} {option.doc}' for name, option in stack.OPTIONS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog='so101 up',
+        description='Start the stack and stay with it; Ctrl-C ends it.',
+        epilog=f'options and defaults:\n{described}\n\nexample: ./so101 up sim:=false port:=/dev/ttyACM0',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('options', nargs='*', metavar='name:=value', help='what to change; the list is below')
+    parser.add_argument(
+        '--stack', choices=sorted(stack.STACKS), default='hilserl', help='which part (default: hilserl)'
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        options = stack.parse_options(arguments.options)
+    except stack.OptionError as error:
+        parser.error(str(error))
+    supervisor = Supervisor(
+        os.environ, write=lambda line: print(line, flush=True), colour=sys.stdout.isatty()
+    )
+    for node in stack.STACKS[arguments.stack](options):
+        executable = root() / 'install' / 'lib' / node.package / node.executable
+        command = [
+            str(executable),
+            *stack.ros_arguments(node, str(options['namespace']), str(root() / 'config')),
+        ]
+        supervisor.add(node.name, command, node.required, node.outlives)
+    signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
+    print(f'so101 up: {arguments.stack}; Ctrl-C ends it. Still to come: {stack.STILL_TO_COME}.', flush=True)
+    return supervisor.run()
+
+
+def test(argv: list[str]) -> int:
+    """Run the tests."""
+    code = workspace.main([str(root()), '--dev'])
+    if code:
+        return code
+    return subprocess.call([sys.executable, '-m', 'pytest', *argv], cwd=root())
+
+
+def setup(argv: list[str]) -> int:
+    """Prepare the workspace: ./so101 has just done it."""
+    argparse.ArgumentParser(
+        prog='so101 setup',
+        description='Make .venv, install the locked packages, build. Any command does this when needed.',
+    ).parse_args(argv)
+    print(f'The workspace is ready. Its environment: . {root()}/.venv/so101.env')
+    return 0
+
+
+def bench(argv: list[str]) -> int:
+    """Run one benchmark, or list them."""
+    folder = root() / 'benchmarks'
+    names = sorted(path.stem.removeprefix('bench_') for path in folder.glob('bench_*.py'))
+    parser = argparse.ArgumentParser(
+        prog='so101 bench',
+        description='Measure one part, with its peers in the same run. The last line is one JSON object.',
+        epilog='More options: ./so101 bench NAME --help',
+        add_help=not (argv and argv[0] in names),
+    )
+    parser.add_argument('name', choices=names, help='what to measure')
+    arguments, rest = parser.parse_known_args(argv)
+    sys.argv = [f'so101 bench {arguments.name}', *rest]
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(folder / f'bench_{arguments.name}.py'), run_name='__main__')
+    return 0
+
+
+def _other(module: str) -> Callable[[list[str]], int]:
+    """A command that lives in another package; imported when it is asked for."""
+
+    def run(argv: list[str]) -> int:
+        return int(import_module(module).main(argv) or 0)
+
+    return run
+
+
+COMMANDS = {
+    'up': Command('start the stack: virtual arm by default, sim:=false for the real one', up),
+    'test': Command('run the tests; arguments go to pytest', test),
+    'setup': Command('prepare the workspace and stop', setup),
+    'doctor': Command(
+        'check bus, power, servos, camera and DDS, and say what to do', _other('so101_bringup.doctor')
+    ),
+    'setup-motors': Command(
+        'give the six servos of a new arm their ids', _other('so101_driver.setup_motors_cli')
+    ),
+    'calibrate': Command(
+        'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibrate_cli')
+    ),
+    'bench': Command('measure one part against its peers', bench),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command."""
+    listed = '\n'.join(f'  {name:<14} {command.help}' for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog='so101',
+        usage='so101 COMMAND [arguments]',
+        description='SO-101 HIL-SERL for ROS 2.',
+        epilog=f'commands:\n{listed}\n\n`so101 COMMAND --help` says more about one.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of the commands below')
+    if not argv:
+        parser.print_help()
+        return 0
+    arguments = parser.parse_args(argv[:1])
+    return COMMANDS[arguments.command].run(list(argv[1:]))
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

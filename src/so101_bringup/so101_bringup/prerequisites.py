@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pip cannot bring: a compiler, Python's headers, the venv module, the right kind of machine."""
+
+import os
+from pathlib import Path
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+from so101_bringup.progress import say
+
+
+class PrerequisiteError(Exception):
+    """Something is missing; the message says what, and the command that brings it."""
+
+
+def check_prerequisites(has_ros: bool) -> None:
+    """Check that the workspace can be made here; as root on Debian or Ubuntu, install what is missing.
+
+    Raises:
+        PrerequisiteError: one sentence that names everything still missing.
+    """
+    machine = f'{platform.system()} on {platform.machine()}'
+    if not has_ros and machine != 'Linux on x86_64':
+        raise PrerequisiteError(
+            f'the ROS 2 wheels exist for Linux on x86_64 only, this is {machine}; '
+            'install ROS 2 Jazzy, source its setup file, and run this again.'
+        )
+    missing = missing_packages()
+    if missing and os.geteuid() == 0 and shutil.which('apt-get'):
+        say(f'\nso101: installing {" ".join(missing)} with apt-get ...')
+        _apt(['update', '-q'])
+        _apt(['install', '-qy', '--no-install-recommends', *missing])
+        missing = missing_packages()
+    if missing:
+        raise PrerequisiteError(
+            f'what pip cannot bring is missing; install it with: sudo apt install {" ".join(missing)}'
+        )
+
+
+def missing_packages() -> list[str]:
+    """Debian packages that hold what is missing here."""
+    version = f'python3.{sys.version_info.minor}'
+    missing = []
+    if not any(shutil.which(compiler) for compiler in ('c++', 'g++', 'clang++')):
+        missing.append('g++')
+    if not Path(sysconfig.get_paths()['include'], 'Python.h').exists():
+        missing.append(f'{version}-dev')
+    probe = subprocess.run([sys.executable, '-c', 'import venv, ensurepip'], capture_output=True, check=False)
+    if probe.returncode != 0:
+        missing.append(f'{version}-venv')
+    return missing
+
+
+def _apt(arguments: list[str]) -> None:
+    environment = os.environ | {'DEBIAN_FRONTEND': 'noninteractive'}
+    # What failed shows in the second look at what is missing.
+    subprocess.run(['apt-get', *arguments], check=False, stdout=subprocess.DEVNULL, env=environment)

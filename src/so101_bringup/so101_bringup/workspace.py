@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the workspace: a virtual environment, the locked packages, the colcon build, the variables to run in.
+
+`./so101` runs this module with the system's Python before anything is installed, so it and what it imports
+use the standard library alone. Each step leaves a stamp with the hash of what it was made from, and is
+skipped while the stamp matches. An interrupted step has no stamp and starts again: Ctrl-C does no harm.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+import sys
+import time
+
+from so101_bringup.environment import (
+    base_environment,
+    environment_file,
+    EnvironmentFileError,
+    fix_cmake_paths,
+)
+from so101_bringup.prerequisites import check_prerequisites, PrerequisiteError
+from so101_bringup.progress import CommandError, run_logged, say
+
+# Packages that apt brings along with ROS 2; a second copy from PyPI beside apt's extension modules crashes.
+FROM_ROS = frozenset({'numpy', 'opencv-python-headless', 'pyyaml'})
+BUILD_INPUTS = ('package.xml', 'CMakeLists.txt', 'setup.py', 'setup.cfg', 'msg/*', 'srv/*')
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prepare the workspace at argv[0]; `--dev` adds what the tests need."""
+    workspace = Workspace(Path(argv[0]).resolve(), has_ros=bool(os.environ.get('SO101_ROS_PREFIX')))
+    try:
+        workspace.prepare(dev='--dev' in argv)
+    except (CommandError, EnvironmentFileError, PrerequisiteError) as error:
+        say(f'so101: {error}')
+        return 1
+    except KeyboardInterrupt:
+        say('so101: interrupted; the same command goes on where this one stopped.')
+        return 130
+    return 0
+
+
+class Workspace:
+    """The virtual environment and the colcon build of one checkout.
+
+    Args:
+        root: The checkout.
+        has_ros: True where a ROS 2 is sourced; else ROS 2 comes from PyPI wheels.
+    """
+
+    def __init__(self, root: Path, has_ros: bool = False) -> None:
+        self.root = root
+        self.has_ros = has_ros
+        self.venv = root / '.venv'
+        self.python = self.venv / 'bin' / 'python'
+        self.log = root / 'log' / 'so101.log'
+        self._title = ''
+
+    def prepare(self, dev: bool = False) -> None:
+        """Bring every step up to date."""
+        self.log.parent.mkdir(exist_ok=True)
+        with self._lock():
+            if self._begun('packages').exists():  # half-installed packages are not to be trusted
+                self._stamp('environment').unlink(missing_ok=True)
+            inputs = [sys.version, str(self.root), self.has_ros]
+            self._step('environment', 'virtual environment', inputs, self._make_venv)
+            inputs = [self._requirements(), self._read_stamp('environment')]
+            self._step('packages', 'locked packages', inputs, self._install)
+            base = self._read_stamp('packages')
+            if dev:
+                lock = self._lock_file('dev')
+                self._step('dev', 'test tools', [lock, base], lambda: self._pip(lock))
+            self._step('build', 'colcon build', [self._build_inputs(), base], self._build)
+            (self.venv / 'so101.env').write_text(environment_file(self.root, self.venv, self.has_ros))
+
+    # --- the steps ---
+
+    def _make_venv(self) -> None:
+        check_prerequisites(self.has_ros)
+        site = ['--system-site-packages'] if self.has_ros else []
+        # Not the environment's own Python, where that is first on the PATH: it is about to be cleared.
+        python = getattr(sys, '_base_executable', sys.executable)
+        self._run([python, '-m', 'venv', '--clear', *site, str(self.venv)])
+
+    def _install(self) -> None:
+        self._begun('packages').parent.mkdir(parents=True, exist_ok=True)
+        self._begun('packages').touch()
+        self._pip(self._requirements())
+        if not self.has_ros:
+            fix_cmake_paths(self.venv)
+
+    def _build(self) -> None:
+        compat = (
+            [] if self.has_ros else sorted(path.parent for path in self.root.glob('compat/*/package.xml'))
+        )
+        total = len([*self.root.glob('src/*/package.xml'), *compat])
+        command = [str(self.python), '-m', 'colcon', '--log-base', 'log', 'build']
+        command += ['--base-paths', 'src', *(str(path.relative_to(self.root)) for path in compat)]
+        command += ['--merge-install', '--symlink-install', '--event-handlers', 'console_cohesion+']
+        command += ['--cmake-args', '-GNinja', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={self.python}']
+        environment = os.environ | base_environment(self.venv, self.has_ros)
+        self._run(command, environment, count=r'^Finished <<<', total=total)
+
+    def _pip(self, requirements: str) -> None:
+        path = self.log.parent / 'requirements.txt'
+        path.write_text(requirements)
+        command = [str(self.python), '-m', 'pip', 'install', '--no-deps', '--disable-pip-version-check']
+        total = len(requirement_names(requirements))
+        self._run([*command, '-r', str(path)], count=r'^(Collecting|Requirement already)', total=total)
+
+    def _run(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str] | None = None,
+        count: str = '',
+        total: int = 0,
+    ) -> None:
+        run_logged(
+            command,
+            self.log,
+            cwd=self.root,
+            title=self._title,
+            environment=environment,
+            count=count,
+            total=total,
+        )
+
+    # --- what the steps depend on ---
+
+    def _lock_file(self, name: str) -> str:
+        return (self.root / 'requirements' / f'{name}.txt').read_text()
+
+    def _requirements(self) -> str:
+        names = ('run', 'build') if self.has_ros else ('ros', 'run', 'build')
+        lines = '\n'.join(map(self._lock_file, names)).splitlines()
+        drop = FROM_ROS if self.has_ros else frozenset()
+        return '\n'.join(line for line in lines if not drop.intersection(requirement_names(line))) + '\n'
+
+    def _build_inputs(self) -> str:
+        digest = hashlib.sha256()
+        for pattern in BUILD_INPUTS:
+            for path in sorted([*self.root.glob(f'src/*/{pattern}'), *self.root.glob(f'compat/*/{pattern}')]):
+                digest.update(f'{path}\n{path.read_text()}'.encode())
+        for top in (
+            'src',
+            'launch',
+            'config',
+        ):  # the build makes a link for each file, so a new one needs a build
+            for path in sorted((self.root / top).rglob('*')):
+                if not {'__pycache__', 'test'}.intersection(path.parts) and '.egg-info' not in str(path):
+                    digest.update(f'{path}\n'.encode())
+        return digest.hexdigest()
+
+    # --- stamps and locks ---
+
+    def _step(self, name: str, title: str, inputs: Sequence[object], action: Callable[[], None]) -> None:
+        key = hashlib.sha256(repr(inputs).encode()).hexdigest()
+        if self._read_stamp(name) == key:
+            return
+        started = time.monotonic()
+        self._title = f'so101: {title} ...'
+        say(self._title, end='')
+        try:
+            action()
+        except BaseException:
+            say('')
+            raise
+        self._stamp(name).parent.mkdir(parents=True, exist_ok=True)
+        self._stamp(name).write_text(key)
+        self._begun(name).unlink(missing_ok=True)
+        back = f'\r{self._title}' if sys.stderr.isatty() else ''
+        say(f'{back} {time.monotonic() - started:.0f} s' + ' ' * 8)
+
+    def _stamp(self, name: str) -> Path:
+        return self.venv / 'so101-stamps' / name
+
+    def _begun(self, name: str) -> Path:
+        return self.venv / 'so101-stamps' / f'{name}.begun'
+
+    def _read_stamp(self, name: str) -> str:
+        return self._stamp(name).read_text() if self._stamp(name).exists() else ''
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.log.parent / 'so101.lock').open('w') as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say('so101: another ./so101 is preparing this workspace; waiting for it.')
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def requirement_names(text: str) -> list[str]:
+    """Names of the packages that a requirements file lists."""
+    lines = (line.strip() for line in text.splitlines())
+    return [line.split('==')[0].lower() for line in lines if '==' in line and not line.startswith('#')]
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

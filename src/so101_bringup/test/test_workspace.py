@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The set-up, as far as it can be looked at from inside what it made."""
+
+from pathlib import Path
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from so101_bringup import environment, prerequisites, workspace
+from so101_bringup.progress import CommandError, run_logged
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_requirement_is_locked():
+    for path in (ROOT / 'requirements').glob('*.txt'):
+        for line in path.read_text().splitlines():
+            assert not line or line.startswith('#') or re.match(r'[a-z0-9.-]+==[^ ]+( +# .+)?$', line), (
+                f'{path.name}: {line}'
+            )
+
+
+def test_no_requirement_is_locked_twice():
+    names = [
+        name
+        for path in (ROOT / 'requirements').glob('*.txt')
+        for name in workspace.requirement_names(path.read_text())
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_beside_a_sourced_ros_its_own_packages_are_left_alone():
+    names = workspace.requirement_names(workspace.Workspace(ROOT, has_ros=True)._requirements())
+    assert 'mujoco' in names
+    assert not [name for name in names if name.startswith('ros-') or name in workspace.FROM_ROS]
+
+
+def test_the_set_up_needs_the_standard_library_alone():
+    program = 'import sys; sys.path.insert(0, sys.argv[1]); import so101_bringup.workspace; import so101_bringup.stack'
+    folder = str(ROOT / 'src' / 'so101_bringup')
+    done = subprocess.run(
+        [sys.executable, '-I', '-S', '-c', program, folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_step_is_skipped_until_its_inputs_change_and_done_again_after_an_interrupt(tmp_path):
+    made = workspace.Workspace(tmp_path)
+    calls = []
+    made._step('a', 'a', ['x'], lambda: calls.append('x'))
+    made._step('a', 'a', ['x'], lambda: calls.append('again'))
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made._step('a', 'a', ['y'], interrupted)
+    made._step('a', 'a', ['y'], lambda: calls.append('y'))
+    assert calls == ['x', 'y']
+
+
+def test_a_failing_command_is_shown_with_the_end_of_its_output(tmp_path):
+    program = 'import sys\nfor i in range(100): print("line", i)\nsys.exit(7)'
+    with pytest.raises(CommandError) as error:
+        run_logged([sys.executable, '-c', program], tmp_path / 'log', cwd=tmp_path, title='t')
+    assert 'exit code 7' in str(error.value)
+    assert 'line 99' in str(error.value)
+    assert 'line 10\n' not in str(error.value)
+    assert 'line 10\n' in (tmp_path / 'log').read_text()
+
+
+def test_the_cmake_files_of_the_wheels_name_this_python(tmp_path):
+    (tmp_path / 'lib' / 'python3.11' / 'site-packages').mkdir(parents=True)
+    folder = tmp_path / 'share' / 'x' / 'cmake'
+    folder.mkdir(parents=True)
+    before = 'a;/opt/python/cp311-cp311/include/python3.11;/opt/python/cp312-cp312/lib/python3.12/site-packages/numpy'
+    (folder / 'x.cmake').write_text(before)
+    environment.fix_cmake_paths(tmp_path)
+    after = (folder / 'x.cmake').read_text()
+    assert '/opt/python' not in after
+    assert str(tmp_path / 'lib/python3.11/site-packages/numpy') in after
+
+
+def test_nothing_is_missing_where_the_tests_run():
+    assert prerequisites.missing_packages() == []
+
+
+def test_another_kind_of_machine_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr('platform.machine', lambda: 'aarch64')
+    with pytest.raises(prerequisites.PrerequisiteError, match=r'aarch64.*install ROS 2 Jazzy'):
+        prerequisites.check_prerequisites(has_ros=False)
+
+
+def test_all_packages_have_one_version_and_one_licence():
+    found = set()
+    for path in ROOT.glob('src/*/package.xml'):
+        package = ElementTree.parse(path).getroot()
+        found.add((package.findtext('version'), package.findtext('license')))
+        setup = path.parent / 'setup.py'
+        if setup.exists():
+            assert f"version='{package.findtext('version')}'" in setup.read_text()
+    assert len(found) == 1

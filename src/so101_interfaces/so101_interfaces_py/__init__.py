@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the nodes share beside the messages: topic names, QoS profiles, parameters, spinning, conversions."""

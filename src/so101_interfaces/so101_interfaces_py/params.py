@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's parameters, declared once: a frozen dataclass, from which the ROS declaration is derived.
+
+A configuration class looks like this; it needs no ROS, so pure code and tests use it too:
+
+    @dataclass(frozen=True, kw_only=True)
+    class DriverConfig:
+        port: str = param('/dev/so101', doc='Serial device of the servo bus.')
+        rate_hz: float = param(100.0, doc='Control rate.', unit='Hz', lo=1.0, hi=200.0)
+
+        def __post_init__(self) -> None:
+            check_bounds(self)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+import math
+from pathlib import Path
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints, TYPE_CHECKING, TypeVar, Union
+
+import yaml
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+_KEY = 'so101_param'
+_SCALARS = (bool, int, float, str)
+ConfigT = TypeVar('ConfigT')
+
+
+class ParameterError(ValueError):
+    """A parameter has a wrong type or value, or does not exist."""
+
+
+@dataclass(frozen=True)
+class ParamInfo:
+    """What is known of a parameter beside its type and default."""
+
+    doc: str
+    unit: str
+    lo: float | None
+    hi: float | None
+    choices: tuple[Any, ...] | None
+    read_only: bool
+
+
+def param(
+    default: Any,
+    *,
+    doc: str,
+    unit: str = '',
+    lo: float | None = None,
+    hi: float | None = None,
+    choices: Sequence[Any] | None = None,
+    read_only: bool = True,
+) -> Any:
+    """Declare one parameter of a configuration dataclass.
+
+    Args:
+        default: A bool, int, float, str, or a tuple of float or of str.
+        doc: One sentence for people; `ros2 param describe` shows it.
+        unit: Unit of the value, for example 'm' or 'rad/s'.
+        lo: Smallest value allowed (each element, for a tuple).
+        hi: Largest value allowed (each element, for a tuple).
+        choices: The values allowed, where they are few.
+        read_only: False where a running node accepts a change.
+    """
+    chosen = None if choices is None else tuple(choices)
+    return field(default=default, metadata={_KEY: ParamInfo(doc, unit, lo, hi, chosen, read_only)})
+
+
+def describe(config_type: type) -> dict[str, ParamInfo]:
+    """Return name -> information, in the order of declaration."""
+    return {f.name: f.metadata[_KEY] for f in fields(config_type) if _KEY in f.metadata}
+
+
+def check_bounds(config: Any) -> None:
+    """Check types, bounds and choices of every field declared with `param`.
+
+    Raises:
+        ParameterError: naming the parameter, its value and what is allowed.
+    """
+    hints = get_type_hints(type(config))
+    for name, info in describe(type(config)).items():
+        value = getattr(config, name)
+        if not _has_type(value, hints[name]):
+            raise ParameterError(
+                f'{name} = {value!r} has the wrong type: '
+                f'expected {_type_name(hints[name])}, got {_type_name(type(value))}.'
+            )
+        for item in value if isinstance(value, tuple) else (value,):
+            _check_item(name, item, info)
+
+
+def from_mapping(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a configuration from plain values (YAML, JSON, a command line); lists become tuples.
+
+    Raises:
+        ParameterError: for a name that the configuration does not have, listing those it has.
+    """
+    known = describe(config_type)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ParameterError(
+            f'{config_type.__name__} has no parameter {", ".join(unknown)}; it has: {", ".join(known)}.'
+        )
+    return config_type(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def read_yaml(path: Path, node_name: str) -> dict[str, Any]:
+    """Return the parameters that a ROS 2 parameter file holds for one node, whatever its namespace."""
+    content = yaml.safe_load(path.read_text()) or {}
+    found: dict[str, Any] = {}
+    for key, block in content.items():
+        if key.split('/')[-1] in (node_name, '**'):
+            found.update(block['ros__parameters'])
+    return found
+
+
+def load_config(node: 'Node', config_type: type[ConfigT]) -> ConfigT:
+    """Declare every parameter of a configuration on a node and return the validated instance.
+
+    ROS refuses a value of the wrong type; bounds and choices are checked here, with a sentence.
+    A parameter given to the node that the configuration does not have is refused too: ROS itself
+    ignores a misspelt one without a word.
+    """
+    from rcl_interfaces.msg import ParameterDescriptor
+
+    hints = get_type_hints(config_type)
+    values: dict[str, Any] = {}
+    for f in fields(cast(Any, config_type)):
+        info = f.metadata.get(_KEY)
+        if info is None:
+            continue
+        default = list(f.default) if isinstance(f.default, tuple) else f.default
+        descriptor = ParameterDescriptor(
+            description=_sentence(info), read_only=info.read_only, additional_constraints=_constraint(info)
+        )
+        value = node.declare_parameter(f.name, default, descriptor).value
+        values[f.name] = tuple(value) if get_origin(hints[f.name]) is tuple else value
+    unknown = sorted(set(node._parameter_overrides) - set(values) - {'use_sim_time'})
+    if unknown:
+        raise ParameterError(
+            f'{node.get_name()} has no parameter {", ".join(unknown)}; it has: {", ".join(values)}.'
+        )
+    return config_type(**values)
+
+
+def table(config_type: type) -> str:
+    """Return a Markdown table of the parameters, for the documentation."""
+    rows = ['| parameter | default | unit | allowed | meaning |', '|---|---|---|---|---|']
+    defaults = {f.name: f.default for f in fields(config_type)}
+    for name, info in describe(config_type).items():
+        default = defaults[name]
+        shown = list(default) if isinstance(default, tuple) else default
+        rows.append(f'| `{name}` | `{shown}` | {info.unit} | {_constraint(info)} | {info.doc} |')
+    return '\n'.join(rows) + '\n'
+
+
+def _check_item(name: str, item: Any, info: ParamInfo) -> None:
+    if info.choices is not None and item not in info.choices:
+        raise ParameterError(f'{name} = {item!r} is not one of {", ".join(map(repr, info.choices))}.')
+    if isinstance(item, float) and not math.isfinite(item):
+        raise ParameterError(f'{name} = {item!r} is not a finite number.')
+    below = info.lo is not None and item < info.lo
+    above = info.hi is not None and item > info.hi
+    if below or above:
+        raise ParameterError(
+            f'{name} = {item!r} is outside {_range(info)}{" " + info.unit if info.unit else ""}.'
+        )
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is tuple:
+        args = get_args(hint)
+        variadic = len(args) == 2 and args[1] is Ellipsis
+        if not isinstance(value, tuple) or (not variadic and len(value) != len(args)):
+            return False
+        return all(
+            _has_type(item, args[0] if variadic else arg)
+            for item, arg in zip(value, args * len(value), strict=False)
+        )
+    if get_origin(hint) in (Union, UnionType):
+        raise ParameterError(f'a ROS parameter has one type, not {hint}.')
+    if hint not in _SCALARS:
+        raise ParameterError(f'a parameter is a bool, int, float, str or a tuple of them, not {hint}.')
+    return type(value) is hint  # exactly: a bool is no int, and ROS takes no int for a double either
+
+
+def _type_name(hint: Any) -> str:
+    return str(hint) if get_origin(hint) else getattr(hint, '__name__', str(hint))
+
+
+def _range(info: ParamInfo) -> str:
+    return f'[{"-inf" if info.lo is None else info.lo}, {"inf" if info.hi is None else info.hi}]'
+
+
+def _constraint(info: ParamInfo) -> str:
+    if info.choices is not None:
+        return ', '.join(map(str, info.choices))
+    return '' if info.lo is None and info.hi is None else _range(info)
+
+
+def _sentence(info: ParamInfo) -> str:
+    return f'{info.doc} [{info.unit}]' if info.unit else info.doc

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting and stopping a node the same way everywhere."""
+
+from collections.abc import Callable, Sequence
+import logging
+import sys
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+
+
+class Closable(Protocol):
+    """A node that holds something to be released without the help of ROS."""
+
+    def close(self) -> None:
+        """Release it; safe to call twice, works after the ROS context is gone."""
+
+
+class _NodeHandler(logging.Handler):
+    """Forwards what pure code logs to the node's logger."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._logger = node.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # One call site per level: rclpy ties a severity to the line that logs.
+        text = f'{record.name}: {record.getMessage()}'
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        elif record.levelno >= logging.INFO:
+            self._logger.info(text)
+        else:
+            self._logger.debug(text)
+
+
+def run_node(
+    make_node: Callable[[], Node], errors: tuple[type[Exception], ...] = (), args: Sequence[str] | None = None
+) -> int:
+    """Run a node until SIGINT or SIGTERM, then close it.
+
+    Args:
+        make_node: Builds the node. If the node has `close()`, it is called at the end whatever happens.
+        errors: Exceptions that mean a wrong set-up (a missing port, a bad file, a misspelt parameter): they
+            end the process with one sentence instead of a traceback.
+        args: Command line, sys.argv by default.
+
+    Returns:
+        The exit code: 0 after an interrupt, 1 after one of `errors`.
+    """
+    rclpy.init(args=None if args is None else list(args))
+    node: Node | None = None
+    try:
+        node = make_node()
+        handler = _NodeHandler(node)
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.INFO)
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # SIGINT and SIGTERM both end here
+    except errors as error:
+        sys.stderr.write(f'{error}\n')
+        return 1
+    finally:
+        if node is not None and hasattr(node, 'close'):
+            node.close()
+        rclpy.try_shutdown()
+    return 0

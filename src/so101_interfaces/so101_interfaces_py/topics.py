@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of topics and services: relative, so that a namespace makes a second arm."""
+
+JOINT_STATES = 'joint_states'
+JOINT_COMMAND = 'joint_command'
+IMAGE = 'gripper_cam/image_raw'
+IMAGE_COMPRESSED = 'gripper_cam/image_raw/compressed'
+CAMERA_INFO = 'gripper_cam/camera_info'
+TCP_POSE = 'tcp_pose'
+POLICY_EE_DELTA = 'policy/ee_delta'
+TELEOP_EE_DELTA = 'teleop/ee_delta'
+EE_DELTA_CMD = 'ee_delta_cmd'
+STEP = 'session/step'
+EPISODE_EVENT = 'session/event'
+WEIGHTS = 'learner/weights'
+LEARNER_STATUS = 'learner/status'
+POLICY_STATUS = 'policy/status'
+ARM_STATUS = 'arm/status'
+MARKERS = 'markers'
+ROBOT_DESCRIPTION = 'robot_description'
+
+# The only absolute names: one graph has one of each.
+DIAGNOSTICS = '/diagnostics'
+TF = '/tf'
+TF_STATIC = '/tf_static'
+
+FK_SERVICE = 'kinematics/fk'
+IK_SERVICE = 'kinematics/ik'
+RESEED_SERVICE = 'kinematics/reseed'
+ARM_ENABLE_SERVICE = 'arm/enable'
+ARM_E_STOP_SERVICE = 'arm/e_stop'
+ARM_CLEAR_FAULT_SERVICE = 'arm/clear_fault'
+START_EPISODE_SERVICE = 'session/start_episode'
+END_EPISODE_SERVICE = 'session/end_episode'
+INTERVENE_SERVICE = 'session/intervene'
+RESET_SERVICE = 'session/reset'
+LEARNER_SAVE_SERVICE = 'learner/save'
