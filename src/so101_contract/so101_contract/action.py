@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an action means: the one conversion between a network's numbers and an `EeDelta` message.
+
+A network action has four entries: displacement along x, y, z of the base frame in [-1, 1], and the gripper in
+the units of a `GripperConvention`. On the wire the displacement is in metres and the gripper is a target
+opening. The scale is applied here and nowhere else.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from so101_contract.errors import ActionError
+from so101_contract.frames import BASE_FRAME
+from so101_contract.gripper import DiscreteGripper, GripperConvention
+from so101_contract.record import Record
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+ACTION_SIZE = 4
+AXES = ('x', 'y', 'z', 'gripper')
+
+_ROUNDING = 1e-6  # an excess this small comes from float32 and is cut without being counted
+
+
+@dataclass(frozen=True, eq=False)
+class EeDeltaValue:
+    """The content of an `EeDelta` message.
+
+    Attributes:
+        translation: displacement of the TCP during the step in the spec's frame (3,) [m], read-only.
+        opening: target opening of the gripper, 0 closed .. 1 open.
+        clipped: which of x, y, z, gripper were cut to their range on the way (4,).
+    """
+
+    translation: FloatArray
+    opening: float
+    clipped: tuple[bool, bool, bool, bool] = (False, False, False, False)
+
+    def __post_init__(self) -> None:
+        """Check the shape and refuse NaN; keep a copy that nobody can change."""
+        translation = np.array(self.translation, dtype=np.float64)
+        opening = float(self.opening)
+        if translation.shape != (3,) or not np.isfinite(translation).all() or not np.isfinite(opening):
+            raise ActionError(
+                f'expected three finite displacements [m] and a finite opening, got {translation.tolist()} '
+                f'and {opening}; hold instead of sending this'
+            )
+        translation.setflags(write=False)
+        object.__setattr__(self, 'translation', translation)
+        object.__setattr__(self, 'opening', opening)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkAction:
+    """An action in a network's units.
+
+    Attributes:
+        values: x, y, z in [-1, 1] and the gripper in the spec's convention (4,).
+        clipped: which of them were cut to their range on the way (4,).
+    """
+
+    values: FloatArray
+    clipped: tuple[bool, bool, bool, bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSpec(Record):
+    """What the four numbers of a network's action mean.
+
+    Attributes:
+        translation_scale_m: displacement for 1.0 along x, y, z [m]; one number stands for all three.
+        gripper: how the fourth number says the gripper's target.
+        frame_id: the frame of the displacement. Nothing is rotated on the way: the frame of the network is
+            the frame on the wire.
+    """
+
+    KIND: ClassVar[str] = 'so101_contract/action/1'
+    ERROR = ActionError
+
+    translation_scale_m: tuple[float, float, float] = (0.02, 0.02, 0.02)
+    gripper: GripperConvention = GripperConvention.SIGNED
+    frame_id: str = BASE_FRAME
+
+    def __post_init__(self) -> None:
+        """Spread a single scale over the axes and check it."""
+        given = vars(self)['translation_scale_m']
+        if isinstance(given, int | float | np.number):
+            object.__setattr__(self, 'translation_scale_m', (given, given, given))
+        super().__post_init__()
+        if not all(scale > 0 for scale in self.translation_scale_m):
+            raise ActionError(
+                f'expected translation scales above 0 m, got {self.translation_scale_m}; correct the spec'
+            )
+        if not self.frame_id:
+            raise ActionError(f'expected the name of a frame, got none; name it, e.g. {BASE_FRAME!r}')
+
+    @property
+    def low(self) -> FloatArray:
+        """Smallest network action (4,)."""
+        return np.array([-1.0, -1.0, -1.0, self.gripper.range[0]])
+
+    @property
+    def high(self) -> FloatArray:
+        """Largest network action (4,)."""
+        return np.array([1.0, 1.0, 1.0, self.gripper.range[1]])
+
+    def to_wire(self, action: npt.ArrayLike, *, present_opening: float | None = None) -> EeDeltaValue:
+        """Turn a network action into what an `EeDelta` message carries.
+
+        Args:
+            action: (4,) in network units; what lies outside is clipped and reported.
+            present_opening: the opening now commanded; DISCRETE needs it to stay there.
+
+        Raises:
+            ActionError: wrong shape, NaN or infinity, or a discrete gripper value that is none.
+        """
+        values = np.array(action, dtype=np.float64)
+        if values.shape != (ACTION_SIZE,) or not np.isfinite(values).all():
+            raise ActionError(
+                f'expected a network action of {ACTION_SIZE} finite numbers, got {values.tolist()}; '
+                f'hold instead of sending this'
+            )
+        discrete = self.gripper is GripperConvention.DISCRETE
+        if discrete and values[3] not in (0.0, 1.0, 2.0):
+            raise ActionError(
+                f'expected a discrete gripper value of 0 (close), 1 (stay) or 2 (open), got {values[3]}; '
+                f'use the index of the chosen action'
+            )
+        inside, clipped = _clip(values, self.low, self.high)
+        if not discrete:
+            opening = self.gripper.to_opening(float(inside[3]))
+        elif inside[3] == DiscreteGripper.STAY:
+            opening = _known(present_opening)
+        else:
+            opening = float(inside[3] == DiscreteGripper.OPEN)
+        return EeDeltaValue(inside[:3] * np.array(self.translation_scale_m), opening, clipped)
+
+    def from_wire(
+        self,
+        translation: npt.ArrayLike,
+        opening: float,
+        *,
+        present_opening: float | None = None,
+        stay_within: float = 0.02,
+    ) -> NetworkAction:
+        """Turn the content of an `EeDelta` message into a network action.
+
+        Args:
+            translation: displacement in `frame_id` (3,) [m]; what lies beyond the scale is clipped and
+                reported.
+            opening: target opening, 0 closed .. 1 open.
+            present_opening: the opening commanded before this action; DISCRETE compares with it.
+            stay_within: DISCRETE calls a change of opening up to this "stay".
+
+        Raises:
+            ActionError: wrong shape, NaN or infinity.
+        """
+        wire = EeDeltaValue(np.asarray(translation, dtype=np.float64), opening)
+        entries = np.append(wire.translation / np.array(self.translation_scale_m), 0.0)
+        # The gripper is clipped as an opening, so that its excess is counted alike in every convention.
+        entries[3] = wire.opening
+        inside, clipped = _clip(entries, np.array([-1.0, -1.0, -1.0, 0.0]), np.ones(ACTION_SIZE))
+        if self.gripper is GripperConvention.DISCRETE:
+            change = float(inside[3]) - _known(present_opening)
+            if abs(change) <= stay_within:
+                inside[3] = DiscreteGripper.STAY
+            else:
+                inside[3] = DiscreteGripper.OPEN if change > 0 else DiscreteGripper.CLOSE
+        else:
+            inside[3] = self.gripper.from_opening(float(inside[3]))
+        return NetworkAction(inside, clipped)
+
+    def limit(self, value: EeDeltaValue) -> EeDeltaValue:
+        """Return the value cut to what a network of this spec can say, for commands of a person.
+
+        What comes out is executed and recorded, so that the stored action is the one that the arm was told.
+        """
+        scale = np.array([*self.translation_scale_m, 1.0])
+        entries = np.append(value.translation, value.opening)
+        inside, clipped = _clip(entries, scale * (-1, -1, -1, 0), scale)
+        return EeDeltaValue(inside[:3], float(inside[3]), clipped)
+
+
+class ClipCounter:
+    """Counts how often conversions had to clip, per entry."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.clipped = dict.fromkeys(AXES, 0)
+
+    def add(self, value: EeDeltaValue | NetworkAction) -> None:
+        """Count one conversion."""
+        self.total += 1
+        for axis, clipped in zip(AXES, value.clipped, strict=True):
+            self.clipped[axis] += clipped
+
+    @property
+    def fraction(self) -> dict[str, float]:
+        """Share of the conversions in which each entry was clipped, 0..1."""
+        return {axis: count / max(self.total, 1) for axis, count in self.clipped.items()}
+
+
+def _clip(
+    values: FloatArray, low: FloatArray, high: FloatArray
+) -> tuple[FloatArray, tuple[bool, bool, bool, bool]]:
+    inside = np.clip(values, low, high)
+    x, y, z, gripper = np.abs(values - inside) > _ROUNDING * (high - low)
+    return inside, (bool(x), bool(y), bool(z), bool(gripper))
+
+
+def _known(present_opening: float | None) -> float:
+    if present_opening is None or not np.isfinite(present_opening):
+        raise ActionError(
+            f'expected the present opening for the discrete gripper convention, got {present_opening}; '
+            f'pass the opening of the command before'
+        )
+    return float(present_opening)

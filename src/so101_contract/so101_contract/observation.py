@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building an observation: the state vector, the frame stack, and the shapes that networks are fed with."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from so101_contract.errors import ObservationError
+from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES, limits_arrays, NUM_JOINTS
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.orientation import orientation_entries, OrientationKind
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+TcpPose: TypeAlias = Callable[[FloatArray], tuple[npt.ArrayLike, npt.ArrayLike]]
+Item = TypeVar('Item')
+
+JOINT_MARGIN_RAD = 0.2
+"""How far beyond the model's limits a reading may lie [rad]: real stops and calibrations differ that much."""
+
+MAX_REACH_M = 1.0
+"""No part of the arm gets further from its base than half of this [m]; more is a unit mistake."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a network sees at one step.
+
+    Attributes:
+        state: (T, D) float32, raw SI units, oldest first.
+        images: (T, 3, S, S) uint8 RGB per camera, oldest first, in the order of the spec.
+    """
+
+    state: Float32Array
+    images: Mapping[str, UInt8Array]
+
+    def views(self) -> UInt8Array:
+        """Return all cameras on one axis (V, T, 3, S, S)."""
+        return np.stack(list(self.images.values()))
+
+
+def build_state(
+    spec: ObservationSpec,
+    *,
+    joint_pos: npt.ArrayLike,
+    joint_vel: npt.ArrayLike | None = None,
+    tcp_pos: npt.ArrayLike | None = None,
+    tcp_rotation: npt.ArrayLike | None = None,
+    extras: Mapping[str, npt.ArrayLike] | None = None,
+    joint_margin: float = JOINT_MARGIN_RAD,
+) -> Float32Array:
+    """Put together the state vector of one step.
+
+    Args:
+        spec: which blocks, in which order.
+        joint_pos: (6,) in `JOINT_NAMES` order [rad].
+        joint_vel: (6,) [rad/s].
+        tcp_pos: TCP of the spec's preset in the base frame (3,) [m].
+        tcp_rotation: its orientation as (3, 3) matrix or quaternion wxyz (4,).
+        extras: values of the blocks that cannot be computed from the arm, by block name.
+        joint_margin: how far beyond a joint's limits a position may lie [rad].
+
+    Returns:
+        (D,) float32, not normalised.
+
+    Raises:
+        ObservationError: an input is missing, has the wrong shape, is not finite, or cannot be in SI units.
+    """
+    position = _vector('joint_pos', joint_pos, NUM_JOINTS)
+    check_joint_units(position, joint_margin)
+    values: dict[str, npt.ArrayLike | None] = {
+        **(extras or {}),
+        'joint_pos': position,
+        'joint_vel': joint_vel,
+        'tcp_pos': tcp_pos,
+        'gripper_opening': [gripper_rad_to_opening(float(position[-1]))],
+    }
+    for kind in OrientationKind:
+        if tcp_rotation is not None and kind.value in spec.block_names:
+            values[kind.value] = orientation_entries(kind, tcp_rotation, position)
+    parts = []
+    for block in spec.state:
+        value = values.get(block.name)
+        if value is None:
+            raise ObservationError(
+                f'expected a value for the state block {block.name!r}, got none; '
+                f'pass it to build_state (blocks without an argument of their own go into extras)'
+            )
+        parts.append(_vector(block.name, value, block.size))
+        if block.name == 'tcp_pos' and np.abs(parts[-1]).max() > MAX_REACH_M:
+            raise ObservationError(
+                f'expected tcp_pos within {MAX_REACH_M} m of the base, got {parts[-1].tolist()}; '
+                f'convert it to metres'
+            )
+    return np.concatenate(parts).astype(np.float32)
+
+
+def state_builder(
+    spec: ObservationSpec, tcp_pose: TcpPose
+) -> Callable[[FloatArray, FloatArray], Float32Array]:
+    """Return the function that turns joint positions and velocities into the state vector.
+
+    Args:
+        spec: which blocks, in which order.
+        tcp_pose: forward kinematics of the spec's TCP: (6,) [rad] to position (3,) [m] and rotation.
+
+    Raises:
+        ObservationError: the spec has blocks that the arm alone does not tell, such as the cube's position.
+    """
+    spec.require_deployable()
+    unknown = [block.name for block in spec.state if not block.from_joints]
+    if unknown:
+        raise ObservationError(
+            f'expected state blocks that follow from the joints, got {unknown}; build these states yourself '
+            f'with build_state and extras'
+        )
+
+    def build(position: FloatArray, velocity: FloatArray) -> Float32Array:
+        tcp_pos, tcp_rotation = tcp_pose(position)
+        return build_state(
+            spec, joint_pos=position, joint_vel=velocity, tcp_pos=tcp_pos, tcp_rotation=tcp_rotation
+        )
+
+    return build
+
+
+def check_joint_units(position: FloatArray, margin: float = JOINT_MARGIN_RAD) -> None:
+    """Refuse joint positions (6,) [rad] that lie out of range, as degrees or percent would."""
+    low, high = limits_arrays()
+    for name, value, lower, upper in zip(JOINT_NAMES, position, low, high, strict=True):
+        if not lower - margin <= value <= upper + margin:
+            raise ObservationError(
+                f'expected {name} within {lower:.4f}..{upper:.4f} rad (+- {margin} rad), got {value:.6g}; '
+                f'convert degrees or percent to rad, or calibrate the arm'
+            )
+
+
+def check_state(spec: ObservationSpec, state: npt.NDArray[np.generic], *, stacked: bool = True) -> None:
+    """Refuse a state array whose last axes are not what the spec says.
+
+    Args:
+        spec: the spec that the array is used with.
+        state: (..., T, D), or (..., D) where not stacked.
+        stacked: whether the axis before the last one is the frame stack.
+    """
+    expected = (spec.frame_stack, spec.state_size) if stacked else (spec.state_size,)
+    if state.shape[-len(expected) :] != expected:
+        blocks = ', '.join(f'{block.name} {block.size}' for block in spec.state)
+        raise ObservationError(
+            f'expected a state of shape (..., {", ".join(map(str, expected))}) ({blocks}), '
+            f'got {state.shape}; use data that was recorded with this observation spec'
+        )
+
+
+def stack_window(frames: Sequence[Item], frame_stack: int) -> tuple[Item, ...]:
+    """Return the last `frame_stack` frames of an episode, the first one repeated where there are fewer.
+
+    Args:
+        frames: the frames since the episode's first one, or the last ones of them; newest last; at least one.
+        frame_stack: T.
+    """
+    if not frames or frame_stack < 1:
+        raise ObservationError(
+            f'expected at least one frame and a stack of at least one, got {len(frames)} and {frame_stack}; '
+            f'reset with the first frame of the episode'
+        )
+    last = tuple(frames[-frame_stack:])
+    return (last[0],) * (frame_stack - len(last)) + last
+
+
+def canonical_images(images: npt.NDArray[np.uint8], spec: ObservationSpec, *, batched: bool) -> UInt8Array:
+    """Return images of one camera as (T, 3, S, S), or (B, T, 3, S, S) where batched.
+
+    Frames that were folded into channels already, (3T, S, S), come out the same as those that were not, since
+    the fold keeps the order in time. Any other shape or type is refused.
+    """
+    if images.dtype != np.uint8:
+        raise ObservationError(f'expected uint8 images 0..255, got {images.dtype}; do not scale them')
+    size, stack = spec.image_size, spec.frame_stack
+    shape = images.shape[1:] if batched else images.shape
+    if shape not in {(stack, 3, size, size), (3 * stack, size, size)}:
+        batch = 'B, ' if batched else ''
+        raise ObservationError(
+            f'expected images ({batch}{stack}, 3, {size}, {size}) or folded '
+            f'({batch}{3 * stack}, {size}, {size}), got {images.shape}; stack single RGB frames, oldest first'
+        )
+    return images.reshape(*images.shape[: int(batched)], stack, 3, size, size)
+
+
+def canonical_state(state: npt.NDArray[np.floating], spec: ObservationSpec, *, batched: bool) -> Float32Array:
+    """Return states as (T, D), or (B, T, D) where batched, from that shape or from the folded (T * D,)."""
+    folded = (spec.frame_stack * spec.state_size,)
+    head = state.shape[: int(batched)]
+    if state.shape[int(batched) :] == folded:
+        state = state.reshape(*head, spec.frame_stack, spec.state_size)
+    check_state(spec, state)
+    if state.ndim != 2 + int(batched):
+        raise ObservationError(
+            f'expected {2 + int(batched)} axes of states, got shape {state.shape}; unstack them'
+        )
+    return state.astype(np.float32, copy=False)
+
+
+def fold_images(images: npt.NDArray[np.uint8]) -> UInt8Array:
+    """Fold time into channels: (..., T, 3, S, S) to (..., 3T, S, S), oldest frame first."""
+    if images.ndim < 4 or images.shape[-3] != 3:
+        raise ObservationError(f'expected images (..., T, 3, S, S), got {images.shape}; fold them only once')
+    return images.reshape(*images.shape[:-4], -1, *images.shape[-2:])
+
+
+def _vector(name: str, value: npt.ArrayLike, size: int) -> FloatArray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != (size,) or not np.isfinite(array).all():
+        raise ObservationError(
+            f'expected {name} as {size} finite numbers, got {array.tolist()} of shape {array.shape}; '
+            f'drop the sample or repair its source'
+        )
+    return array
