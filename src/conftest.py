@@ -17,3 +17,32 @@ def ros():
     rclpy.init()
     yield rclpy
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope='module')
+def start():
+    """Start programs of the workspace; whatever still runs at the end of the module is ended.
+
+    `start('so101_driver', 'arm_node', '--ros-args', ...)` returns the process.
+    """
+    import signal
+    import subprocess
+
+    from so101_bringup.stack import executable_path, NodeSpec
+
+    processes = []
+
+    def start_program(package, executable, *arguments, **options):
+        path = executable_path(NodeSpec(executable, package, executable))
+        processes.append(subprocess.Popen([path, *map(str, arguments)], **options))
+        return processes[-1]
+
+    yield start_program
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -11,6 +11,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import textwrap
 
 from so101_bringup import stack, workspace
 from so101_bringup.supervisor import Supervisor
@@ -31,9 +32,7 @@ def root() -> Path:
 
 def up(argv: list[str]) -> int:
     """Start the stack."""
-    described = '\n'.join(
-        f'  {name}:={option.default!s:<12} {option.doc}' for name, option in stack.OPTIONS.items()
-    )
+    described = '\n'.join(_describe(name, option) for name, option in stack.OPTIONS.items())
     parser = argparse.ArgumentParser(
         prog='so101 up',
         description='Start the stack and stay with it; Ctrl-C ends it.',
@@ -45,24 +44,29 @@ def up(argv: list[str]) -> int:
         '--stack', choices=sorted(stack.STACKS), default='hilserl', help='which part (default: hilserl)'
     )
     arguments = parser.parse_args(argv)
-    try:
-        options = stack.parse_options(arguments.options)
-    except stack.OptionError as error:
-        parser.error(str(error))
     supervisor = Supervisor(
         os.environ, write=lambda line: print(line, flush=True), colour=sys.stdout.isatty()
     )
-    for node in stack.STACKS[arguments.stack](options):
-        executable = root() / 'install' / 'lib' / node.package / node.executable
-        command = [
-            str(executable),
-            *stack.ros_arguments(node, str(options['namespace']), str(root() / 'config')),
-        ]
-        supervisor.add(node.name, command, node.required, node.outlives)
+    try:
+        options = stack.parse_options(arguments.options)
+        for node in stack.STACKS[arguments.stack](options):
+            words = stack.ros_arguments(node, str(options['namespace']), str(root() / 'config'))
+            command = [str(stack.executable_path(node)), *words]
+            supervisor.add(node.name, command, node.required, node.outlives)
+    except stack.OptionError as error:
+        parser.error(str(error))
     signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     print(f'so101 up: {arguments.stack}; Ctrl-C ends it. Still to come: {stack.STILL_TO_COME}.', flush=True)
     return supervisor.run()
+
+
+def _describe(name: str, option: stack.Option) -> str:
+    choices = f' One of: {", ".join(option.choices)}.' if option.choices else ''
+    default = str(option.default).lower()
+    return textwrap.fill(
+        option.doc + choices, 100, initial_indent=f'  {f"{name}:={default}":<18} ', subsequent_indent=' ' * 21
+    )
 
 
 def test(argv: list[str]) -> int:

@@ -6,6 +6,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+import os
+from pathlib import Path
 from typing import Any
 
 
@@ -15,7 +17,11 @@ class Option:
 
     default: bool | str
     doc: str
+    choices: tuple[str, ...] = ()
 
+
+# As in so101_description.tcp; a test compares. Importing it here would load the whole model for `--help`.
+TCPS = ('so101', 'so_arm100', 'pick101', 'menagerie')
 
 OPTIONS: Mapping[str, Option] = {
     'namespace': Option('', 'Namespace of all nodes; a second arm gets another one.'),
@@ -24,8 +30,16 @@ OPTIONS: Mapping[str, Option] = {
     'calibration': Option(
         '', 'Calibration file of the real arm; empty: the only one in ~/.config/so101/calibration.'
     ),
+    'tcp': Option(
+        'so101', 'Tool centre point that actions move; a policy must get the one it was trained with.', TCPS
+    ),
     'camera': Option('', 'Wrist camera: device, file or URL; empty: no camera node.'),
-    'tf': Option('auto', 'Publish /tf and robot_description from kinematics_node: true, false, or auto.'),
+    'tf': Option(
+        'auto',
+        'Who publishes /tf and robot_description: ros (robot_state_publisher), own (kinematics_node), off, '
+        'or auto: the first of them that is installed.',
+        ('auto', 'ros', 'own', 'off'),
+    ),
 }
 
 
@@ -73,7 +87,10 @@ def parse_options(words: list[str]) -> dict[str, bool | str]:
             raise OptionError(
                 f'{word!r} is no option of the stack; write name:=value with one of: {", ".join(OPTIONS)}.'
             )
-        values[name] = _boolean(name, value) if isinstance(OPTIONS[name].default, bool) else value
+        option = OPTIONS[name]
+        if option.choices and value not in option.choices:
+            raise OptionError(f'{name}:={value} is not one of: {", ".join(option.choices)}.')
+        values[name] = _boolean(name, value) if isinstance(option.default, bool) else value
     return values
 
 
@@ -86,13 +103,13 @@ def _boolean(name: str, value: str) -> bool:
 def driver(options: Mapping[str, bool | str]) -> list[NodeSpec]:
     """The arm, real or virtual, and its camera."""
     nodes = []
-    port = options['port']
+    parameters = {'port': options['port'], 'calibration': options['calibration']}
     if options['sim']:
         port = virtual_port(str(options['namespace']))
-        arguments = ('--link', port)
+        parameters |= {'port': port, 'calibration': f'{port}.json', 'enable_at_start': True}
+        arguments = ('--link', port, '--calibration', f'{port}.json')
         arm = NodeSpec('virtual_arm', 'so101_driver', 'virtual_arm', arguments=arguments, is_ros=False)
         nodes.append(replace(arm, required=True, outlives=True))
-    parameters = {'port': port, 'calibration': options['calibration']}
     # The arm is never started again by itself: an arm that re-enables unasked is a hazard.
     nodes.append(NodeSpec('arm_node', 'so101_driver', 'arm_node', 'driver.yaml', parameters, required=True))
     if options['camera']:
@@ -106,12 +123,25 @@ def driver(options: Mapping[str, bool | str]) -> list[NodeSpec]:
 
 def hilserl(options: Mapping[str, bool | str]) -> list[NodeSpec]:
     """The whole stack, as far as it exists."""
-    tf = options['tf'] if options['tf'] != 'auto' else 'true'
-    parameters = {'publish_tf': _boolean('tf', str(tf))}
+    nodes = driver(options)
+    publisher = has_package('robot_state_publisher') if options['tf'] == 'auto' else options['tf'] == 'ros'
+    if publisher:
+        from so101_description.urdf import urdf_text
+
+        package = 'robot_state_publisher'
+        nodes.append(
+            NodeSpec(
+                package,
+                package,
+                package,
+                parameters={'robot_description': urdf_text(tcp=str(options['tcp']))},
+            )
+        )
+    parameters = {'publish_tf': not publisher and options['tf'] != 'off', 'tcp': options['tcp']}
     kinematics = NodeSpec(
         'kinematics_node', 'so101_kinematics', 'kinematics_node', 'kinematics.yaml', parameters, required=True
     )
-    return [*driver(options), kinematics]
+    return [*nodes, kinematics]
 
 
 STACKS: Mapping[str, Callable[[Mapping[str, bool | str]], list[NodeSpec]]] = {
@@ -125,6 +155,33 @@ def virtual_port(namespace: str) -> str:
     """Path of the virtual arm's port, one for each namespace."""
     suffix = namespace.strip('/').replace('/', '-')
     return f'/tmp/so101-virtual-arm{"-" + suffix if suffix else ""}'
+
+
+def prefixes() -> list[Path]:
+    """Where packages are installed, the nearest first."""
+    return [Path(entry) for entry in os.environ.get('AMENT_PREFIX_PATH', '').split(':') if entry]
+
+
+def has_package(name: str) -> bool:
+    """Whether a ROS package is installed."""
+    return any(
+        (prefix / 'share/ament_index/resource_index/packages' / name).exists() for prefix in prefixes()
+    )
+
+
+def executable_path(node: NodeSpec) -> Path:
+    """Path of a node's program.
+
+    Raises:
+        OptionError: it is not installed.
+    """
+    paths = [prefix / 'lib' / node.package / node.executable for prefix in prefixes()]
+    for path in paths:
+        if path.exists():
+            return path
+    raise OptionError(
+        f'{node.name} needs lib/{node.package}/{node.executable}, which is in none of: {prefixes()}.'
+    )
 
 
 def ros_arguments(node: NodeSpec, namespace: str, config_directory: str) -> list[str]:
@@ -145,4 +202,4 @@ def ros_arguments(node: NodeSpec, namespace: str, config_directory: str) -> list
 def _yaml(value: bool | str | float) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)

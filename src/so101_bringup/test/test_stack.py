@@ -27,13 +27,15 @@ def test_every_key_of_a_parameter_file_is_a_parameter_of_its_node(node):
     module = import_module(f'{node.package}.{node.executable}')
     values = params.read_yaml(ROOT / 'config' / node.config, node.name)
     assert values
-    params.from_mapping(module.CONFIG, values)
+    for config in module.CONFIG:
+        params.from_mapping(config, {key: values[key] for key in values if key in params.describe(config)})
+    assert set(values) <= set(params.merged(*module.CONFIG))
 
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
 def test_every_parameter_that_the_stack_sets_is_a_parameter_of_its_node(node):
     module = import_module(f'{node.package}.{node.executable}')
-    assert set(node.parameters) <= set(params.describe(module.CONFIG))
+    assert set(node.parameters) <= set(params.merged(*module.CONFIG))
 
 
 def test_parameter_files_name_nodes_in_any_namespace():
@@ -48,6 +50,12 @@ def test_a_bad_option_is_refused_with_what_is_possible(word):
     with pytest.raises(stack.OptionError) as error:
         stack.parse_options([word])
     assert word.split(':=')[0] in str(error.value)
+
+
+def test_the_tcp_presets_are_those_of_the_description():
+    from so101_description.tcp import TCP_PRESETS
+
+    assert set(stack.TCPS) == set(TCP_PRESETS)
 
 
 def test_two_virtual_arms_have_two_ports():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages to arrays and back, at the edge of every node. A bad message raises, with a sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion
@@ -63,8 +63,8 @@ def array_to_image(array: np.ndarray, encoding: str, stamp: Time, frame_id: str)
     return message
 
 
-def pose_message(position: np.ndarray, quaternion_wxyz: np.ndarray) -> Pose:
-    """Build a pose from a position [m] and a unit quaternion (w, x, y, z)."""
-    x, y, z = (float(value) for value in position)
-    qw, qx, qy, qz = (float(value) for value in quaternion_wxyz)
-    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=qw, x=qx, y=qy, z=qz))
+def pose_message(position: Iterable[float], quaternion_xyzw: Iterable[float]) -> Pose:
+    """Build a pose from a position [m] and a unit quaternion (x, y, z, w)."""
+    x, y, z = map(float, position)
+    qx, qy, qz, qw = map(float, quaternion_xyzw)
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))

@@ -93,6 +93,11 @@ def check_bounds(config: Any) -> None:
             _check_item(name, item, info)
 
 
+def merged(*config_types: type) -> dict[str, ParamInfo]:
+    """Return what `describe` does for a node whose parameters are declared by several configurations."""
+    return {name: info for config_type in config_types for name, info in describe(config_type).items()}
+
+
 def from_mapping(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Build a configuration from plain values (YAML, JSON, a command line); lists become tuples.
 
@@ -124,12 +129,36 @@ def load_config(node: 'Node', config_type: type[ConfigT]) -> ConfigT:
     ROS refuses a value of the wrong type; bounds and choices are checked here, with a sentence.
     A parameter given to the node that the configuration does not have is refused too: ROS itself
     ignores a misspelt one without a word.
+
+    Raises:
+        ParameterError: a value is wrong, or a parameter does not exist.
     """
+    return cast(ConfigT, load_configs(node, config_type)[0])
+
+
+def load_configs(node: 'Node', *config_types: type) -> tuple[Any, ...]:
+    """Do what `load_config` does for a node whose parameters are declared by several configurations."""
+    from rclpy.exceptions import InvalidParameterTypeException
+
+    try:
+        values = [_declare(node, config_type) for config_type in config_types]
+    except InvalidParameterTypeException as error:
+        raise ParameterError(f'{node.get_name()}: {error}') from error
+    known = {name: None for one in values for name in one}
+    unknown = sorted(set(node._parameter_overrides) - set(known) - {'use_sim_time'})
+    if unknown:
+        raise ParameterError(
+            f'{node.get_name()} has no parameter {", ".join(unknown)}; it has: {", ".join(known)}.'
+        )
+    return tuple(config_type(**one) for config_type, one in zip(config_types, values, strict=True))
+
+
+def _declare(node: 'Node', config_type: type) -> dict[str, Any]:
     from rcl_interfaces.msg import ParameterDescriptor
 
     hints = get_type_hints(config_type)
     values: dict[str, Any] = {}
-    for f in fields(cast(Any, config_type)):
+    for f in fields(config_type):
         info = f.metadata.get(_KEY)
         if info is None:
             continue
@@ -139,12 +168,7 @@ def load_config(node: 'Node', config_type: type[ConfigT]) -> ConfigT:
         )
         value = node.declare_parameter(f.name, default, descriptor).value
         values[f.name] = tuple(value) if get_origin(hints[f.name]) is tuple else value
-    unknown = sorted(set(node._parameter_overrides) - set(values) - {'use_sim_time'})
-    if unknown:
-        raise ParameterError(
-            f'{node.get_name()} has no parameter {", ".join(unknown)}; it has: {", ".join(values)}.'
-        )
-    return config_type(**values)
+    return values
 
 
 def table(config_type: type) -> str:

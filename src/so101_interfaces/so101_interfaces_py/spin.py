@@ -54,6 +54,7 @@ def run_node(
     """
     rclpy.init(args=None if args is None else list(args))
     node: Node | None = None
+    handler: logging.Handler | None = None
     try:
         node = make_node()
         handler = _NodeHandler(node)
@@ -66,6 +67,8 @@ def run_node(
         sys.stderr.write(f'{error}\n')
         return 1
     finally:
+        if handler is not None:  # the context is gone: what is logged from here on goes to stderr
+            logging.getLogger().removeHandler(handler)
         if node is not None and hasattr(node, 'close'):
             node.close()
         rclpy.try_shutdown()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation says what the code does."""
+
+from pathlib import Path
+import re
+
+import pytest
+
+from so101_interfaces_py import topics
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / 'docs'
+PAGES = [*DOCS.glob('*.md'), *ROOT.glob('*.md'), *ROOT.glob('src/*/README.md')]
+ID = re.compile(r'def test_([A-Z]\d+)_')
+
+
+def tested_ids():
+    """Ids of the known defects that have a test, from the names of the tests."""
+    return {name for path in (ROOT / 'src').glob('*/test/test_*.py') for name in ID.findall(path.read_text())}
+
+
+def test_every_pitfall_in_the_table_has_a_test_and_every_such_test_a_row():
+    rows = set(re.findall(r'^\| ([A-Z]\d+) \|', (DOCS / 'pitfalls.md').read_text(), flags=re.MULTILINE))
+    assert rows == tested_ids()
+
+
+def test_every_topic_and_service_is_described():
+    text = (DOCS / 'interfaces.md').read_text()
+    names = [value for name, value in vars(topics).items() if name.isupper()]
+    assert [name for name in names if f'`{name}`' not in text] == []
+
+
+def test_the_parameter_page_is_up_to_date():
+    pytest.importorskip('rclpy')
+    from so101_bringup.parameter_docs import render
+
+    assert (DOCS / 'parameters.md').read_text() == render()
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r'\]\((?!https?:|#)([^)#]+)', page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_command_of_the_readme_exists():
+    from so101_bringup.cli import COMMANDS
+
+    used = set(re.findall(r'\./so101 ([a-z-]+)', ''.join(page.read_text() for page in PAGES)))
+    assert used <= set(COMMANDS)

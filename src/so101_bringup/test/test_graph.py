@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole stack as `./so101 up` starts it: virtual arm, driver, kinematics, real DDS between real processes."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from geometry_msgs.msg import PoseStamped
+from so101_interfaces.msg import ArmStatus, EeDelta
+from std_srvs.srv import SetBool
+
+from so101_interfaces_py import qos, topics
+
+
+class Graph:
+    """`so101 up` in a namespace, and a node that watches and drives it."""
+
+    def __init__(self, namespace):
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'so101_bringup.cli', 'up', f'namespace:={namespace}'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.node = rclpy.create_node('test_graph', namespace=namespace)
+        self.poses, self.statuses = [], []
+        self.node.create_subscription(PoseStamped, topics.TCP_POSE, self.poses.append, qos.STATE_SUBSCRIBER)
+        self.node.create_subscription(ArmStatus, topics.ARM_STATUS, self.statuses.append, qos.LATCHED)
+        self.deltas = self.node.create_publisher(EeDelta, topics.EE_DELTA_CMD, qos.COMMAND)
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            rclpy.spin_once(self.node, timeout_sec=0.01)
+
+    def spin_until(self, condition, timeout=30.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert self.process.poll() is None, self.process.stdout.read()
+            assert time.monotonic() < end, f'waited too long; last status: {self.statuses[-1:]}'
+            rclpy.spin_once(self.node, timeout_sec=0.01)
+
+    def is_in(self, *states):
+        return bool(self.statuses) and self.statuses[-1].state in states
+
+    def tcp(self):
+        count = len(self.poses)
+        self.spin_until(lambda: len(self.poses) > count)
+        point = self.poses[-1].pose.position
+        return np.array([point.x, point.y, point.z])
+
+    def drive(self, xyz, steps):
+        """Send one action ten times a second, as a session does."""
+        for _ in range(steps):
+            message = EeDelta(gripper=0.5, source=EeDelta.SOURCE_TELEOP)
+            message.header.frame_id = 'base_link'
+            message.header.stamp = self.node.get_clock().now().to_msg()
+            message.translation.x, message.translation.y, message.translation.z = map(float, xyz)
+            self.deltas.publish(message)
+            self.spin(0.1)
+
+    def call(self, name, value):
+        client = self.node.create_client(SetBool, name)
+        assert client.wait_for_service(20.0)
+        future = client.call_async(SetBool.Request(data=value))
+        self.spin_until(future.done)
+        return future.result()
+
+
+@pytest.fixture(scope='module')
+def graph():
+    rclpy.init()
+    graph = Graph('test_graph')
+    graph.spin_until(lambda: graph.poses and graph.is_in(ArmStatus.HOLD))
+    yield graph
+    if graph.process.poll() is None:
+        graph.process.kill()
+    graph.process.wait()
+    graph.node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def test_an_action_moves_the_arm_by_what_it_says(graph):
+    graph.drive([0.0, 0.0, 0.012], 12)  # out of the folded rest pose
+    graph.drive([0.01, 0.0, 0.0], 5)
+    graph.drive([0.0, 0.0, 0.0], 10)
+    before = graph.tcp()
+    graph.drive([0.0, 0.01, 0.0], 5)
+    graph.drive([0.0, 0.0, 0.0], 10)
+    assert np.linalg.norm(graph.tcp() - before - [0.0, 0.05, 0.0]) < 0.005
+
+
+def test_without_actions_the_arm_holds_still(graph):
+    graph.spin(0.5)
+    before = graph.tcp()
+    graph.spin(2.0)
+    assert np.linalg.norm(graph.tcp() - before) < 1e-3
+    assert graph.is_in(ArmStatus.HOLD, ArmStatus.ENABLED)
+
+
+def test_the_e_stop_ends_motion_and_actions_do_not_bring_it_back(graph):
+    assert graph.call(topics.ARM_E_STOP_SERVICE, True).success
+    graph.spin_until(lambda: graph.is_in(ArmStatus.E_STOP))
+    graph.drive([0.0, 0.01, 0.0], 5)
+    assert graph.is_in(ArmStatus.E_STOP)
+    assert not any(graph.statuses[-1].torque)
+    assert not graph.call(topics.ARM_ENABLE_SERVICE, True).success
+    assert graph.call(topics.ARM_E_STOP_SERVICE, False).success
+    assert graph.call(topics.ARM_ENABLE_SERVICE, True).success
+    graph.spin_until(lambda: graph.is_in(ArmStatus.HOLD, ArmStatus.ENABLED))
+    before = graph.tcp()
+    graph.drive([0.0, 0.01, 0.0], 3)
+    graph.drive([0.0, 0.0, 0.0], 10)
+    assert np.linalg.norm(graph.tcp() - before - [0.0, 0.03, 0.0]) < 0.008
+
+
+def test_A13_an_interrupt_ends_every_process_and_the_exit_code_is_zero(graph):
+    graph.process.send_signal(signal.SIGINT)
+    output, _ = graph.process.communicate(timeout=15.0)
+    assert graph.process.returncode == 0
+    assert 'Still to come' in output
+    assert 'is closed' in output
+    assert 'Traceback' not in output
+
+
+def test_a_bad_option_is_answered_with_a_sentence():
+    command = [sys.executable, '-m', 'so101_bringup.cli', 'up', 'prot:=/dev/ttyACM0']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
+    assert done.returncode == 2
+    assert 'prot' in done.stderr
+    assert 'port' in done.stderr
+
+
+def test_the_end_of_the_arm_ends_the_stack(tmp_path):
+    port = tmp_path / 'nothing-here'
+    words = ['sim:=false', f'port:={port}', 'calibration:=nobody', 'namespace:=alone']
+    command = [sys.executable, '-m', 'so101_bringup.cli', 'up', *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
+    assert done.returncode == 1
+    assert 'nobody.json' in done.stdout
+    assert 'Traceback' not in done.stdout
