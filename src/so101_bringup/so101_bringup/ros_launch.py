@@ -42,7 +42,11 @@ def _nodes(context: LaunchContext, name: str) -> list[Action]:
 
 
 def _action(node: stack.NodeSpec, namespace: str) -> Action:
-    end = {'on_exit': Shutdown()} if node.required else {'respawn': True, 'respawn_delay': RESPAWN_DELAY_S}
+    end = (
+        {'on_exit': [OpaqueFunction(function=_shut_down, args=[node.name])]}
+        if node.required
+        else {'respawn': True, 'respawn_delay': RESPAWN_DELAY_S}
+    )
     how = {'output': 'screen', 'emulate_tty': True, **end}
     if not node.is_ros:
         executable = f'{get_package_prefix(node.package)}/lib/{node.package}/{node.executable}'
@@ -56,6 +60,11 @@ def _action(node: stack.NodeSpec, namespace: str) -> Action:
         arguments=list(node.arguments),
         **how,
     )
+
+
+def _shut_down(context: LaunchContext, name: str) -> list[Action]:
+    # A shutdown under way needs no second one: that would interrupt an arm while it parks.
+    return [] if context.is_shutdown else [Shutdown(reason=f'{name} has ended')]
 
 
 def _config() -> str:

@@ -3,11 +3,13 @@
 
 from collections.abc import Callable, Sequence
 import logging
+import signal
 import sys
 from typing import Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 
@@ -63,10 +65,18 @@ def run_node(
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # SIGINT and SIGTERM both end here
+    except rclpy_implementation.RCLError:
+        # ... or here, when the signal ends the context between rclpy's check of it and its use.
+        if rclpy.ok():
+            raise
     except errors as error:
         sys.stderr.write(f'{error}\n')
         return 1
     finally:
+        # Terminals and ros2 launch send SIGINT twice at times; an orderly end is not to be interrupted again.
+        # A node that takes long to close sets its own handlers there.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         if handler is not None:  # the context is gone: what is logged from here on goes to stderr
             logging.getLogger().removeHandler(handler)
         if node is not None and hasattr(node, 'close'):

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One arm: bus, calibration and safety gate, joined into one cycle. No ROS, no thread, no sleep."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+import logging
+
+import numpy as np
+
+from so101_contract.errors import VelocityError
+from so101_contract.joints import JOINT_NAMES
+from so101_contract.velocity import VelocityEstimator
+from so101_driver.bus import ServoBus
+from so101_driver.calibration import ArmCalibration
+from so101_driver.calibration_check import differences
+from so101_driver.errors import BusError, PortError
+from so101_driver.gate import SafetyGate
+from so101_driver.gate_types import ArmReading, GateOutput, GateState, Vector
+from so101_driver.power_watch import PowerWatch
+from so101_driver.readings import BusReading, ServoReading
+from so101_driver.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.servo_calibration import read_servo_values
+
+logger = logging.getLogger(__name__)
+
+# Without smoothing, one encoder tick between two cycles at 100 Hz reads as 0.15 rad/s.
+VELOCITY_SMOOTHING_S = 0.03
+# What every servo is set to at each connect, in RAM alone: the EEPROM cells are spared.
+SERVO_SETTINGS: Mapping[Reg, int] = {
+    Reg.RETURN_DELAY_TIME: 0,
+    Reg.OPERATING_MODE: 0,
+    Reg.P_COEFFICIENT: 16,
+    Reg.I_COEFFICIENT: 0,
+    Reg.D_COEFFICIENT: 32,
+    Reg.ACCELERATION: 254,
+    Reg.GOAL_VELOCITY: 0,
+}
+
+
+class ArmMismatchError(Exception):
+    """The arm on the bus is not the one that the calibration was made for."""
+
+
+@dataclass(frozen=True)
+class ArmState:
+    """What one cycle found and did.
+
+    Attributes:
+        stamp_s: when the joints were read, monotonic [s].
+        reading: the joints.
+        velocity_rad_s: joint velocities (6,) [rad/s], from positions and the times at which they were read.
+        output: what the gate decided.
+        complete: every joint was read in this cycle; else `reading` holds older values.
+    """
+
+    stamp_s: float
+    reading: ArmReading
+    velocity_rad_s: Vector
+    output: GateOutput
+    complete: bool
+
+
+class Arm:
+    """One arm on one bus. One thread owns it; `gate.request_e_stop` alone may come from another.
+
+    Args:
+        bus: The servos, port closed.
+        calibration: Of this arm.
+        gate: Decides what is written.
+        clock: Monotonic time [s].
+    """
+
+    def __init__(
+        self, bus: ServoBus, calibration: ArmCalibration, gate: SafetyGate, clock: Callable[[], float]
+    ) -> None:
+        self.bus = bus
+        self.calibration = calibration
+        self.gate = gate
+        self._clock = clock
+        self._velocity = VelocityEstimator(smoothing_s=VELOCITY_SMOOTHING_S)
+        self._position = np.full(len(JOINT_NAMES), np.nan)
+        self._power = PowerWatch(bus, SERVO_SETTINGS[Reg.ACCELERATION])
+        self._torque_limit: Vector | None = None
+        self._ready = False
+        self._restarted: tuple[int, ...] = ()
+
+    def connect(self) -> None:
+        """Open the port, check that this is the calibrated arm, and configure the servos. Nothing moves.
+
+        Raises:
+            BusError: the port or a servo does not answer, or the servos are not as expected.
+            ArmMismatchError: the servos' offsets and limits differ from the calibration.
+        """
+        self.bus.open()
+        self.bus.handshake()
+        wrong = differences(self.calibration, read_servo_values(self.bus))
+        if wrong:
+            raise ArmMismatchError(
+                f'the servos on {self.bus.port} do not hold calibration {self.calibration.calibration_id}: '
+                f'{"; ".join(map(str, wrong))}. Calibrate this arm, or name its own calibration file.'
+            )
+        self._configure()
+        self._ready = True
+
+    def cycle(self) -> ArmState:
+        """Read all joints, let the gate decide, write what it says. A lost port is opened again by and by."""
+        reading = self._read()
+        output = self.gate.tick(self._clock(), reading.arm)
+        for event in output.events:
+            logger.info('%s', event)
+        if self._ready and not self._power.unsure:
+            try:
+                self._write(output)
+            except PortError as error:
+                self._lost(error)
+        return ArmState(
+            stamp_s=reading.stamp_s,
+            reading=reading.arm,
+            velocity_rad_s=self._velocity_at(reading),
+            output=output,
+            complete=reading.complete,
+        )
+
+    def close(self) -> None:
+        """Close the port; torque goes off unless the exit policy is to hold. Safe to call twice."""
+        hold = self.gate.config.exit_policy == 'hold'
+        self.bus.close(torque_off=not hold)
+
+    # --- reading ---
+
+    def _read(self) -> '_Reading':
+        try:
+            if not self._ready and not self._reconnected():
+                raise PortError('the port is closed')
+            bus_reading = self.bus.cycle_read()
+            self._restarted = self._power.restarted(bus_reading)
+        except PortError as error:
+            self._lost(error)
+            return self._nothing()
+        if self._restarted:
+            # Nothing is written, nor the arm enabled, before it is set up again, which the next cycle does.
+            self._ready = False
+            return self._nothing()
+        return self._decode(bus_reading)
+
+    def _nothing(self) -> '_Reading':
+        return _Reading(self._clock(), ArmReading.nothing(), complete=False)
+
+    def _decode(self, bus_reading: BusReading) -> '_Reading':
+        servos = bus_reading.servos
+        if all(servo.known for servo in servos):
+            self._position = self.calibration.ticks_to_rad([servo.position_ticks for servo in servos])
+        velocity = self.calibration.velocity_to_rad_s([servo.velocity_ticks_s for servo in servos])
+
+        def column(get: Callable[[ServoReading], float]) -> Vector:
+            return np.array([get(servo) for servo in servos], dtype=np.float64)
+
+        arm = ArmReading(
+            position_rad=self._position,
+            velocity_rad_s=velocity,
+            temperature_c=column(lambda servo: servo.temperature_c),
+            voltage_v=column(lambda servo: servo.voltage_v),
+            current_a=column(lambda servo: servo.current_a),
+            load=column(lambda servo: servo.load),
+            error=np.array([int(servo.faults) for servo in servos]),
+            age_s=column(lambda servo: servo.age_s),
+            fresh=np.array([servo.ok for servo in servos]),
+        )
+        return _Reading(bus_reading.stamp_s, arm, complete=bus_reading.ok)
+
+    def _velocity_at(self, reading: '_Reading') -> Vector:
+        if not reading.complete:
+            return np.zeros(len(JOINT_NAMES))
+        try:
+            return self._velocity.update(round(reading.stamp_s * 1e9), reading.arm.position_rad)
+        except VelocityError:
+            return np.zeros(len(JOINT_NAMES))
+
+    # --- writing ---
+
+    def _write(self, output: GateOutput) -> None:
+        if self._torque_limit is None or not np.array_equal(output.torque_limit, self._torque_limit):
+            limits = {
+                servo_id: round(float(limit) * LOAD_FULL_SCALE)
+                for servo_id, limit in zip(self.bus.ids, output.torque_limit, strict=True)
+            }
+            self.bus.write_all(Reg.TORQUE_LIMIT, limits)
+            self._torque_limit = output.torque_limit
+        if output.goal_rad is not None:
+            ticks = self.calibration.rad_to_ticks(output.goal_rad)
+            self.bus.write_goals(dict(zip(self.bus.ids, map(int, ticks), strict=True)))
+        if output.write_torque:
+            self.bus.write_all(Reg.TORQUE_ENABLE, dict.fromkeys(self.bus.ids, int(output.torque)))
+
+    # --- connecting ---
+
+    def _configure(self) -> None:
+        for servo_id, phase in self.bus.read_all(Reg.PHASE).items():
+            if phase & MULTI_TURN_PHASE_BIT:
+                self.bus.write(servo_id, Reg.PHASE, phase & ~MULTI_TURN_PHASE_BIT)
+        for register, value in SERVO_SETTINGS.items():
+            self.bus.write_all(register, dict.fromkeys(self.bus.ids, value))
+        limits = zip(self.bus.ids, self.gate.config.torque_limit, strict=True)
+        self.bus.write_torque_limit(dict(limits))
+        self._torque_limit = None
+        self._velocity.reset()
+        self._power.reset()
+
+    def _lost(self, error: PortError) -> None:
+        if self._ready:
+            logger.error('%s', error)
+        self._ready = False
+
+    def _reconnected(self) -> bool:
+        """Try once to bring a lost arm back; it may have lost its power, so everything is checked again."""
+        if not self.bus.reconnect():
+            return False
+        try:
+            self.connect()
+            limp = {servo_id for servo_id, on in self.bus.read_all(Reg.TORQUE_ENABLE).items() if not on}
+        except (BusError, ArmMismatchError) as error:
+            logger.warning('the port is back, the arm is not: %s', error)
+            self.bus.close(torque_off=False)
+            return False
+        limp |= set(self._restarted)
+        self._restarted = ()
+        if limp and self.gate.state is not GateState.DISABLED:
+            # They were without power: the arm has fallen, and an old goal would make it jump.
+            which = ', '.join(map(str, sorted(limp)))
+            self.gate.request_disable(self._clock(), f'servo {which} was without power; enable to go on')
+        logger.info('the arm is back on %s', self.bus.port)
+        return True
+
+
+@dataclass(frozen=True)
+class _Reading:
+    stamp_s: float
+    arm: ArmReading
+    complete: bool

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm as a ROS node: 100 times a second it reads the joints, lets the safety gate decide, and writes."""
+
+import signal
+import sys
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from so101_interfaces.msg import ArmStatus
+from std_srvs.srv import SetBool, Trigger
+
+from so101_driver.arm import Arm, ArmMismatchError, ArmState
+from so101_driver.arm_messages import diagnostics_message, joint_state_message, status_message
+from so101_driver.bus import ServoBus
+from so101_driver.calibration import CalibrationError
+from so101_driver.calibration_places import find_calibration
+from so101_driver.driver_config import DriverConfig
+from so101_driver.errors import BusError
+from so101_driver.gate import SafetyGate
+from so101_driver.gate_config import GateConfig
+from so101_driver.gate_types import Verdict
+from so101_driver.loop_timing import LoopTiming
+from so101_interfaces_py import qos, topics
+from so101_interfaces_py.conversions import ns_to_stamp, stamp_to_ns
+from so101_interfaces_py.params import load_configs, ParameterError
+from so101_interfaces_py.spin import run_node
+
+CONFIG = (DriverConfig, GateConfig)
+DIAGNOSTICS_PERIOD_S = 1.0
+# A second signal ends parking at once; one that follows the first this closely is the same Ctrl-C [s].
+SECOND_SIGNAL_S = 0.3
+CONNECT_RETRY_S = 0.1
+
+
+class ArmNode(Node):
+    """Owner of the servo bus. Callbacks store, the tick acts."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__('arm_node', **node_options)
+        self._config, gate_config = load_configs(self, DriverConfig, GateConfig)
+        calibration = find_calibration(self._config.calibration)
+        self._gate = SafetyGate(gate_config, tuple(joint.id for joint in calibration.joints.values()))
+        bus = ServoBus(self._config.port, ids=tuple(joint.id for joint in calibration.joints.values()))
+        self._arm = Arm(bus, calibration, self._gate, time.monotonic)
+        self._connect()
+        self._timing = LoopTiming(1.0 / self._config.rate_hz)
+        self._state: ArmState | None = None
+        self._said = ''
+        self._next_status = self._next_diagnostics = self._command_time = float('-inf')
+        self._wants_enable = self._config.enable_at_start
+
+        self._joint_states = self.create_publisher(JointState, topics.JOINT_STATES, qos.STATE_PUBLISHER)
+        self._status = self.create_publisher(ArmStatus, topics.ARM_STATUS, qos.LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.DIAGNOSTICS)
+        self.create_subscription(JointState, topics.JOINT_COMMAND, self._on_command, qos.COMMAND)
+        self.create_service(SetBool, topics.ARM_ENABLE_SERVICE, self._on_enable)
+        self.create_service(SetBool, topics.ARM_E_STOP_SERVICE, self._on_e_stop)
+        self.create_service(Trigger, topics.ARM_CLEAR_FAULT_SERVICE, self._on_clear_fault)
+        self.create_service(Trigger, topics.ARM_PARK_SERVICE, self._on_park)
+        # The steady clock: a step of the system's time must not stall the arm.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
+        name = f'{self._config.port}, calibration {calibration.calibration_id}'
+        self.get_logger().info(f'arm on {name}, {self._config.rate_hz:.0f} Hz')
+
+    def close(self) -> None:
+        """Park and release as the exit policy says, then close the port. Needs no ROS; safe to call twice."""
+        if not self._arm.bus.is_open:
+            return
+        began = time.monotonic()
+        deadline = began + self._config.exit_timeout_s
+
+        def end_at_once(*_: Any) -> None:
+            if time.monotonic() - began > SECOND_SIGNAL_S:
+                raise KeyboardInterrupt
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end_at_once)
+        try:
+            self._gate.request_exit(time.monotonic())
+            while self._gate.parking and time.monotonic() < deadline:
+                self._arm.cycle()
+                time.sleep(1.0 / self._config.rate_hz)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._arm.close()
+            for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left to be interrupted
+                signal.signal(number, signal.SIG_IGN)
+        sys.stderr.write(f'arm_node: {self._gate.reason}; {self._config.port} is closed\n')
+
+    # --- the tick ---
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._timing.tick(now)
+        state = self._arm.cycle()
+        self._state = state
+        if self._wants_enable and state.complete:
+            self._wants_enable = False
+            self._report(self._gate.request_enable(now))
+        stamp_ns = self.get_clock().now().nanoseconds - round((time.monotonic() - state.stamp_s) * 1e9)
+        stamp = ns_to_stamp(stamp_ns)
+        if state.complete:
+            self._joint_states.publish(joint_state_message(state, stamp, self._config.frame_id))
+        said = f'{state.output.state}: {state.output.reason}'
+        if now >= self._next_status or said != self._said:
+            self._publish_status(now, state, stamp_ns)
+            self._said = said
+
+    def _publish_status(self, now: float, state: ArmState, stamp_ns: int) -> None:
+        self._next_status = now + 1.0 / self._config.status_rate_hz
+        stamp, loop, counters = ns_to_stamp(stamp_ns), self._timing.regularity(), self._arm.bus.counters
+        age = now - self._command_time
+        self._status.publish(
+            status_message(
+                state,
+                stamp,
+                calibration_id=self._arm.calibration.calibration_id,
+                command_age=age if age < float('inf') else float('nan'),
+                bus=counters,
+                gate=self._gate.counters,
+                loop=loop,
+            )
+        )
+        if now >= self._next_diagnostics:
+            self._next_diagnostics = now + DIAGNOSTICS_PERIOD_S
+            port = self._config.port
+            self._diagnostics.publish(diagnostics_message(state, stamp, port=port, bus=counters, loop=loop))
+
+    # --- requests ---
+
+    def _on_command(self, message: JointState) -> None:
+        now = time.monotonic()
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        # Without a stamp, its arrival counts: `ros2 topic pub` sets none.
+        age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9 if stamp_ns else 0.0
+        verdict = self._gate.command(now, age, message.name, message.position)
+        if verdict.accepted:
+            self._command_time = now
+        else:
+            self.get_logger().warning(verdict.sentence, throttle_duration_sec=1.0)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        now = time.monotonic()
+        return self._answer(
+            self._gate.request_enable(now) if request.data else self._gate.request_disable(now), response
+        )
+
+    def _on_e_stop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        now = time.monotonic()
+        return self._answer(
+            self._gate.request_e_stop(now) if request.data else self._gate.clear_e_stop(now), response
+        )
+
+    def _on_clear_fault(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(self._gate.clear_fault(time.monotonic()), response)
+
+    def _on_park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(self._gate.request_park(time.monotonic()), response)
+
+    def _answer(self, verdict: Verdict, response: Any) -> Any:
+        self._report(verdict)
+        response.success, response.message = verdict.accepted, verdict.sentence
+        return response
+
+    def _report(self, verdict: Verdict) -> None:
+        if not verdict.accepted:
+            self.get_logger().warning(verdict.sentence)
+
+    # --- starting ---
+
+    def _connect(self) -> None:
+        """Connect to the arm; wait for one whose port or power is not there yet, or that hardly answers."""
+        deadline = time.monotonic() + self._config.connect_timeout_s
+        waiting = False
+        while True:
+            try:
+                self._arm.connect()
+                return
+            except BusError as error:
+                if not self.context.ok():
+                    raise ExternalShutdownException from error
+                if time.monotonic() > deadline:
+                    raise
+                if not waiting:
+                    self.get_logger().info(f'waiting for the arm: {error}')
+                waiting = True
+            time.sleep(CONNECT_RETRY_S)
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run_node(ArmNode, (BusError, CalibrationError, ArmMismatchError, ParameterError)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remote control of a virtual arm: JSON lines on a Unix socket, to inject faults from another process.
+
+A request is ``{"do": "mute", "ids": [3]}``, an answer ``{"ok": true, "result": null}`` or
+``{"ok": false, "error": "..."}``. The commands are the public methods of `ArmCommands`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+import json
+from pathlib import Path
+import socket
+import socketserver
+import threading
+from typing import Any
+
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.registers import Reg
+
+Json = Any
+
+
+class ArmCommands:
+    """What can be asked of a virtual arm from outside; arguments and results are plain JSON values."""
+
+    def __init__(self, arm: VirtualArm) -> None:
+        self._arm = arm
+        self.names = tuple(name for name in dir(type(self)) if not name.startswith('_') and name != 'run')
+
+    def run(self, command: dict[str, Json]) -> Json:
+        """Carry out one command.
+
+        Raises:
+            ValueError: there is no such command.
+        """
+        arguments = dict(command)
+        name = arguments.pop('do', None)
+        if name not in self.names:
+            raise ValueError(f'The virtual arm knows the commands {", ".join(self.names)}; got {name!r}.')
+        function: Callable[..., Json] = getattr(self, name)
+        return function(**arguments)
+
+    def rates(self, **rates: float) -> None:
+        """Set probabilities of faults by the names of `FaultRates`."""
+        self._arm.faults.set_rates(None, **rates)
+
+    def mute(self, ids: list[int]) -> None:
+        """Cut exactly these servos off."""
+        self._arm.faults.mute(ids)
+
+    def inject(self, fault: str, servo_id: int | None = None, count: int = 1, delay_s: float = 0.02) -> None:
+        """Let the next answers suffer a fault."""
+        self._arm.faults.inject(fault, servo_id=servo_id, count=count, delay_s=delay_s)
+
+    def clear_faults(self) -> None:
+        """Back to a perfect wire."""
+        self._arm.faults.clear()
+
+    def unplug(self) -> None:
+        """Pull the USB cable."""
+        self._arm.unplug()
+
+    def replug(self) -> None:
+        """Put the USB cable back."""
+        self._arm.replug()
+
+    def power(self, on: bool, ids: list[int] | None = None) -> None:
+        """Switch the supply."""
+        self._arm.power(on, ids)
+
+    def power_cycle(self, ids: list[int] | None = None) -> None:
+        """Switch the supply off and on."""
+        self._arm.power_cycle(ids)
+
+    def environment(self, servo_id: int, **values: float) -> None:
+        """Set `voltage_v` or `temperature_c` of a servo."""
+        self._arm.set_environment(servo_id, **values)
+
+    def position(self, servo_id: int, encoder: float) -> None:
+        """Turn a joint by hand."""
+        self._arm.set_position(servo_id, encoder)
+
+    def load(self, servo_id: int, share: float) -> None:
+        """Load a joint."""
+        self._arm.set_load(servo_id, share)
+
+    def stops(self, servo_id: int, lower: float, upper: float) -> None:
+        """Put things in the way of a joint."""
+        self._arm.set_stops(servo_id, lower, upper)
+
+    def get(self, servo_id: int, register: str) -> int:
+        """Value of a register, up to date."""
+        with self._arm.lock:
+            reg = Reg[register]
+            return reg.decode(self._arm.servo(servo_id).read_block(reg.address, reg.size))
+
+    def set(self, servo_id: int, register: str, value: int) -> None:
+        """Set a register from outside the bus."""
+        with self._arm.lock:
+            self._arm.servo(servo_id).set(Reg[register], value)
+
+    def advance(self, duration_s: float) -> None:
+        """Let time pass for the motors."""
+        self._arm.advance(duration_s)
+
+    def torque(self) -> dict[str, bool]:
+        """Whether each motor is driven."""
+        with self._arm.lock:
+            return {str(servo.servo_id): servo.torque_on for servo in self._arm.servos}
+
+    def log(self, register: str | None = None, after_s: float = 0.0) -> list[dict[str, Json]]:
+        """Writes over the bus."""
+        events = self._arm.log.events(Reg[register] if register else None, after_s=after_s)
+        return [
+            {
+                'time_s': event.time_s,
+                'servo_id': event.servo_id,
+                'register': event.register.name,
+                'value': event.value,
+                'energises': event.energises,
+            }
+            for event in events
+        ]
+
+    def clear_log(self) -> None:
+        """Forget the writes."""
+        self._arm.log.clear()
+
+
+class ControlServer:
+    """Serves the commands of an arm on a socket until it is closed.
+
+    Args:
+        arm: the arm.
+        path: of the socket; only this user may use it.
+    """
+
+    def __init__(self, arm: VirtualArm, path: str | Path) -> None:
+        commands = ArmCommands(arm)
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                for line in self.rfile:
+                    try:
+                        answer = {'ok': True, 'result': commands.run(json.loads(line))}
+                    except (ValueError, KeyError, TypeError) as error:
+                        answer = {'ok': False, 'error': f'{type(error).__name__}: {error}'}
+                    self.wfile.write(json.dumps(answer).encode() + b'\n')
+
+        self._path = Path(path)
+        self._path.unlink(missing_ok=True)
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+        self._server.daemon_threads = True
+        self._path.chmod(0o600)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+class ArmControl:
+    """Client of a `ControlServer`.
+
+    Args:
+        path: of the socket.
+        timeout_s: for each answer [s].
+    """
+
+    def __init__(self, path: str | Path, timeout_s: float = 30.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile('rb')
+
+    def call(self, command: str, **arguments: Json) -> Json:
+        """Carry out a command of `ArmCommands` and return its result.
+
+        Raises:
+            RuntimeError: the arm refuses, with its reason.
+            ConnectionError: the arm is gone.
+        """
+        self._socket.sendall(json.dumps({'do': command, **arguments}).encode() + b'\n')
+        line = self._lines.readline()
+        if not line:
+            raise ConnectionError('The virtual arm closed its control socket.')
+        answer = json.loads(line)
+        if not answer['ok']:
+            raise RuntimeError(answer['error'])
+        return answer['result']
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._lines.close()
+            self._socket.close()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from serial.tools import list_ports
+from serial.tools.list_ports_common import ListPortInfo
+
+from so101_driver.errors import PortError
+from so101_driver.ports import choose_port, find_ports, holders, permission_problem, SerialPort, udev_rules
+
+FOLLOWER = SerialPort(
+    '/dev/ttyACM0',
+    '/dev/serial/by-id/usb-1a86_USB_Single_Serial_5A46083062-if00',
+    '/dev/serial/by-path/pci-0000:00:14.0-usb-0:1:1.0',
+    0x1A86,
+    0x55D3,
+    '5A46083062',
+)
+LEADER = SerialPort('/dev/ttyACM1', '/dev/serial/by-id/leader', '', 0x1A86, 0x55D3, '5A46084111')
+NAMELESS = SerialPort(
+    '/dev/ttyUSB0', '', '/dev/serial/by-path/pci-0000:00:14.0-usb-0:2:1.0-port0', 0x1A86, 0x7523
+)
+MODEM = SerialPort('/dev/ttyACM9', '', '', 0x12D1, 0x1001, 'modem')
+
+
+def test_P21_auto_takes_the_one_servo_adapter_by_its_stable_name():
+    assert choose_port('auto', [MODEM, FOLLOWER]) == FOLLOWER.by_id
+    assert choose_port('auto', [NAMELESS]) == NAMELESS.by_path
+
+
+def test_P21_auto_refuses_to_guess_between_two_arms():
+    with pytest.raises(PortError, match='found 2') as error:
+        choose_port('auto', [FOLLOWER, LEADER])
+    assert FOLLOWER.by_id in str(error.value)
+
+
+def test_P21_no_arm_is_said_in_a_sentence():
+    with pytest.raises(PortError, match=r'found none .*plug the arm in'):
+        choose_port('auto', [MODEM])
+
+
+def test_P21_an_arm_is_found_by_the_serial_number_of_its_adapter():
+    assert choose_port('5A46084111', [FOLLOWER, LEADER]) == LEADER.by_id
+    assert choose_port('ttyACM0', [FOLLOWER, LEADER]) == FOLLOWER.by_id
+    with pytest.raises(PortError, match='serial number 999'):
+        choose_port('999', [FOLLOWER, LEADER])
+
+
+def test_a_path_is_taken_as_it_is():
+    assert choose_port('/dev/pts/7', []) == '/dev/pts/7'
+
+
+def test_P21_udev_rules_tell_arms_apart_by_serial_number_or_by_socket():
+    text = udev_rules({'so101_follower': FOLLOWER, 'so101_leader': LEADER, 'so101_third': NAMELESS})
+    assert 'ATTRS{serial}=="5A46083062", SYMLINK+="so101_follower"' in text
+    assert 'ATTRS{idVendor}=="1a86", ATTRS{idProduct}=="55d3", ATTRS{serial}=="5A46084111"' in text
+    assert 'ENV{ID_PATH}=="pci-0000:00:14.0-usb-0:2:1.0", SYMLINK+="so101_third"' in text
+    for line in text.splitlines():
+        if not line.startswith('#'):
+            assert line.count('"') % 2 == 0
+
+
+def test_udev_rules_refuse_names_and_ports_that_cannot_work():
+    with pytest.raises(ValueError, match='device name'):
+        udev_rules({'a b': FOLLOWER})
+    with pytest.raises(ValueError, match='by-path'):
+        udev_rules({'arm': SerialPort('/dev/ttyACM3', vendor_id=0x1A86, product_id=0x55D3)})
+
+
+def test_P21_ports_are_listed_with_their_stable_names(tmp_path, monkeypatch):
+    for name in ('ttyACM0', 'ttyACM1', 'ttyS0'):
+        (tmp_path / name).touch()
+    (tmp_path / 'serial/by-id').mkdir(parents=True)
+    (tmp_path / 'serial/by-id/usb-arm-if00').symlink_to('../../ttyACM1')
+
+    def info(name, vid, pid, serial):
+        port = ListPortInfo(str(tmp_path / name))
+        port.vid, port.pid, port.serial_number = vid, pid, serial
+        return port
+
+    found = [
+        info('ttyACM0', 0x12D1, 0x1001, None),
+        info('ttyACM1', 0x1A86, 0x55D3, '5A'),
+        info('ttyS0', None, None, None),
+    ]
+    monkeypatch.setattr(list_ports, 'comports', lambda: found)
+    arm, modem = find_ports(tmp_path)
+    assert (arm.by_id, arm.serial_number) == (str(tmp_path / 'serial/by-id/usb-arm-if00'), '5A')
+    assert 'CH343' in arm.adapter
+    assert modem.adapter == ''
+
+
+def test_listing_the_ports_of_this_machine_works():
+    assert isinstance(find_ports(), tuple)
+
+
+def test_P21_a_process_that_holds_a_port_is_named():
+    master, slave = pty.openpty()
+    path = os.ttyname(slave)
+    try:
+        script = 'import sys; f = open(sys.argv[1], "rb", buffering=0); print("open", flush=True); input()'
+        with subprocess.Popen(
+            [sys.executable, '-c', script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline().strip() == 'open'
+            assert process.pid in [holder.pid for holder in holders(path)]
+            process.communicate('\n', timeout=20)
+        assert process.pid not in [holder.pid for holder in holders(path)]
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
+def test_P21_a_missing_permission_names_the_group_and_the_command(tmp_path, monkeypatch):
+    device = tmp_path / 'ttyACM0'
+    device.touch()
+    assert permission_problem(str(device)) is None
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    assert 'usermod -aG' in permission_problem(str(device))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number of the end-effector controller that may be chosen."""
+
+from dataclasses import dataclass
+import math
+
+from so101_contract.frames import BASE_FRAME
+from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD
+from so101_description.tcp import TCP_PRESETS
+from so101_interfaces_py.params import check_bounds, param, ParameterError
+from so101_kinematics.pick101 import RATE_HZ as PICK101_RATE_HZ
+from so101_kinematics.pick101 import TCP as PICK101_TCP
+from so101_kinematics.pick101 import WORKSPACE as PICK101_WORKSPACE
+from so101_kinematics.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class KinematicsConfig:
+    """Parameters of the end-effector controller and of its node."""
+
+    profile: str = param(
+        'setpoint',
+        doc='setpoint: a Cartesian setpoint on a leash. pick101: what pick-101 policies trained with.',
+        choices=('setpoint', 'pick101'),
+    )
+    tcp: str = param('so101', doc='Tool centre point that displacements move.', choices=tuple(TCP_PRESETS))
+    base_frame: str = param(BASE_FRAME, doc='Frame that displacements are said in; others are refused.')
+    rate_hz: float = param(50.0, doc='Control rate.', unit='Hz', lo=10.0, hi=200.0)
+    command_timeout_s: float = param(
+        0.2, doc='Without a displacement younger than this the arm holds.', unit='s', lo=0.02, hi=5.0
+    )
+    joint_timeout_s: float = param(
+        0.1, doc='With joint readings older than this the arm holds.', unit='s', lo=0.01, hi=1.0
+    )
+    interpolation_s: float = param(
+        0.1,
+        doc="A displacement is spread over this time, the session's step; 0 jumps.",
+        unit='s',
+        lo=0.0,
+        hi=1.0,
+    )
+    leash_m: float = param(
+        0.04, doc='How far the setpoint may lead the measured TCP.', unit='m', lo=0.005, hi=0.2
+    )
+    max_delta_m: float = param(
+        0.04, doc='Longer displacements are shortened to this length.', unit='m', lo=0.001, hi=0.2
+    )
+    workspace_min: tuple[float, float, float] = param(
+        (0.10, -0.25, 0.01), doc='Lower corner of the box that the TCP stays in.', unit='m', lo=-0.5, hi=0.6
+    )
+    workspace_max: tuple[float, float, float] = param(
+        (0.40, 0.25, 0.30), doc='Upper corner of the box that the TCP stays in.', unit='m', lo=-0.5, hi=0.6
+    )
+    locked_joints: tuple[str, ...] = param(
+        ('',),
+        doc='Joints that do not move: "wrist_roll=1.57" [rad], or "wrist_roll" for where it is at the start; '
+        'an empty string locks nothing.',
+    )
+    max_joint_lead_rad: float = param(
+        0.5, doc='How far a commanded joint may lead its reading.', unit='rad', lo=0.05, hi=2.0
+    )
+    droop_gain: float = param(
+        2.0,
+        doc='How fast sag under gravity is taken out while the setpoint rests; 0 leaves it.',
+        unit='1/s',
+        lo=0.0,
+        hi=5.0,
+    )
+    droop_limit_rad: float = param(
+        0.06, doc='Largest sag of one joint that is taken out.', unit='rad', lo=0.0, hi=0.2
+    )
+    max_gripper_speed: float = param(
+        2.0, doc='Largest speed of the gripper, in full strokes.', unit='1/s', lo=0.1, hi=20.0
+    )
+
+    def __post_init__(self) -> None:
+        """Check every parameter, and those that depend on each other."""
+        check_bounds(self)
+        if any(low >= high for low, high in zip(self.workspace_min, self.workspace_max, strict=True)):
+            raise ParameterError(
+                f'workspace_min = {self.workspace_min} is not below workspace_max = {self.workspace_max} '
+                f'on every axis.'
+            )
+        self.locks()
+        if self.profile == 'pick101' and (self.tcp != PICK101_TCP or self.rate_hz != PICK101_RATE_HZ):
+            raise ParameterError(
+                f'profile = pick101 needs tcp = {PICK101_TCP} and rate_hz = {PICK101_RATE_HZ}, as in '
+                f'training, got {self.tcp} and {self.rate_hz}.'
+            )
+
+    @property
+    def workspace(self) -> Workspace:
+        """The box that the TCP stays in; pick101 has its own, that of training."""
+        if self.profile == 'pick101':
+            return PICK101_WORKSPACE
+        return Workspace(self.workspace_min, self.workspace_max)
+
+    def locks(self) -> dict[str, float | None]:
+        """Return the locked joints and their positions [rad]; None where a joint is locked wherever it is."""
+        locks: dict[str, float | None] = {}
+        for entry in self.locked_joints:
+            if entry:
+                name, _, value = entry.partition('=')
+                locks[name.strip()] = _lock_position(entry, name.strip(), value)
+        return locks
+
+
+def _lock_position(entry: str, name: str, value: str) -> float | None:
+    if name not in ARM_JOINTS:
+        raise ParameterError(f'locked_joints names {name!r}; it takes {", ".join(ARM_JOINTS)}.')
+    if not value:
+        return None
+    try:
+        position = float(value)
+    except ValueError:
+        position = math.nan
+    low, high = JOINT_LIMITS_RAD[name]
+    if not low <= position <= high:
+        raise ParameterError(
+            f'locked_joints has {entry!r}; {name} takes a number of radians between {low:.4f} and {high:.4f}.'
+        )
+    return position

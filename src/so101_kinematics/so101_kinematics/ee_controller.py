@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end-effector controller: displacements of the TCP and joint readings in, joint goals out.
+
+It decides when to move and when to hold; how to move is the profile's business. It never raises for what
+comes from outside: a displacement or a reading that is missing, old, not finite or in another frame makes it
+hold, and is counted. Holding repeats the last goal, so that the arm neither sinks nor drifts, and moving
+again starts over from the measured pose.
+"""
+
+from collections import Counter
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from so101_contract.joints import ARM_JOINTS, GRIPPER, gripper_opening_to_rad, JOINT_LIMITS_RAD
+from so101_kinematics.command import Command, DeltaCommand, Hold
+from so101_kinematics.config import KinematicsConfig
+from so101_kinematics.errors import KinematicsError
+from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS, NUM_JOINTS
+from so101_kinematics.ik import IkOptions, InverseKinematics
+from so101_kinematics.pick101 import Pick101Profile
+from so101_kinematics.profile import Clip, Profile
+from so101_kinematics.setpoint import SetpointProfile
+
+__all__ = ['Command', 'DeltaCommand', 'EeController', 'Hold']
+
+REST_SPEED_RAD_S = 0.1
+"""Joint speed below which the arm counts as standing still [rad/s]."""
+
+MAX_PERIODS = 5
+"""A pause between two updates counts as at most so many control periods."""
+
+
+class EeController:
+    """The controller; one instance drives one arm. Time comes in as an argument, from any one clock."""
+
+    def __init__(self, config: KinematicsConfig, fk: ForwardKinematics | None = None) -> None:
+        """Prepare; nothing is commanded before the first displacement."""
+        self.config = config
+        self.fk = ForwardKinematics(config.tcp) if fk is None else fk
+        self.counts: Counter[Hold | Clip] = Counter()
+        """How often each reason to hold or to do less came up, in control periods."""
+        self._locks = config.locks()
+        self._lock_positions: dict[str, float] = {}
+        self._profile = self._make_profile()
+        self._goal: Array | None = None
+        self._setpoint: Array | None = None
+        self._seeded = False
+        self._source: int | str | None = None
+        self._gripper_wish: float | None = None
+        self._command_s = -math.inf
+        self._update_s: float | None = None
+        self._reading_s = -math.inf
+        self._reading: Array | None = None
+        self._at_rest = True
+
+    def reseed(self, q_measured: npt.ArrayLike, q_goal: npt.ArrayLike | None = None) -> None:
+        """Start over from a measured pose, because something else has moved the arm.
+
+        Args:
+            q_measured: (6,) joint positions [rad].
+            q_goal: (6,) what the servos are told to hold now [rad], where that is known: the arm then does
+                not sag when control starts. Without it, holding commands nothing before the next motion.
+
+        Raises:
+            KinematicsError: a value is not finite or has the wrong shape.
+        """
+        q = _six('q_measured', q_measured)
+        goal = None if q_goal is None else _six('q_goal', q_goal)
+        self._at_rest = True
+        self._start_over(q, goal)
+        self._goal = goal
+        self._setpoint = None if goal is None else self.fk.pose(q).position
+        self._gripper_wish = None
+
+    def release(self) -> None:
+        """Let go of the arm: command nothing until motion resumes, which starts from the measured pose."""
+        self._goal = self._setpoint = self._gripper_wish = None
+        self._seeded = False
+
+    def update(
+        self,
+        now_s: float,
+        q_measured: npt.ArrayLike | None,
+        q_stamp_s: float,
+        delta: DeltaCommand | None = None,
+    ) -> Command:
+        """Advance by one control period.
+
+        Args:
+            now_s: the time [s].
+            q_measured: (6,) the newest joint reading [rad] in `JOINT_NAMES` order, or None without one.
+            q_stamp_s: when it was read [s].
+            delta: a displacement that has not been given to `update` before, or None.
+        """
+        dt = self._elapsed(now_s)
+        q, reason = self._read(now_s, q_measured, q_stamp_s)
+        xyz = None
+        if delta is not None:
+            xyz, fault = self._accept(now_s, delta)
+            reason = reason or fault
+        if reason is None and now_s - self._command_s > self.config.command_timeout_s:
+            reason = Hold.NO_COMMAND if self._command_s == -math.inf else Hold.STALE_COMMAND
+        if reason is not None or q is None:
+            return self._hold(reason or Hold.NO_JOINTS)
+        if delta is not None and delta.source != self._source:
+            self._seeded = self._seeded and self._source is None
+            self._source = delta.source
+        if not self._seeded:
+            self._start_over(q, self._goal)
+        return self._move(dt, q, delta, xyz)
+
+    def _move(self, dt: float, q: Array, delta: DeltaCommand | None, xyz: Array | None) -> Command:
+        """Return the goal that the profile wants, within what a joint and the gripper may do."""
+        clipped: set[Clip] = set()
+        if xyz is not None:
+            length = float(np.linalg.norm(xyz))
+            if length > self.config.max_delta_m:
+                xyz = xyz * (self.config.max_delta_m / length)
+                clipped.add(Clip.DELTA)
+        step = self._profile.step(dt, q[:NUM_ARM_JOINTS], xyz)
+        lead = step.q_goal - q[:NUM_ARM_JOINTS]
+        limit = self.config.max_joint_lead_rad
+        if float(np.abs(lead).max()) > limit:
+            clipped.add(Clip.JOINT_LEAD)
+        goal = np.empty(NUM_JOINTS)
+        goal[:NUM_ARM_JOINTS] = np.clip(
+            q[:NUM_ARM_JOINTS] + np.clip(lead, -limit, limit), self.fk.lower, self.fk.upper
+        )
+        for name, position in self._lock_positions.items():
+            goal[ARM_JOINTS.index(name)] = position
+        goal[-1] = self._grip(dt, float(q[-1]), delta, clipped)
+        self._goal, self._setpoint = goal, step.setpoint
+        clipped |= step.clipped
+        self.counts.update(clipped)
+        return Command(goal.copy(), step.setpoint, False, None, frozenset(clipped))
+
+    def _grip(self, dt: float, measured: float, delta: DeltaCommand | None, clipped: set[Clip]) -> float:
+        """Return the gripper's goal [rad]: towards the opening asked for last, not faster than allowed."""
+        low, high = JOINT_LIMITS_RAD[GRIPPER]
+        goal = min(max(measured, low), high) if self._goal is None else float(self._goal[-1])
+        if delta is not None:
+            opening = min(max(delta.gripper, 0.0), 1.0)
+            if opening != delta.gripper:
+                clipped.add(Clip.GRIPPER)
+            self._gripper_wish = gripper_opening_to_rad(opening)
+        if self._gripper_wish is None:
+            return goal
+        reach = self.config.max_gripper_speed * (high - low) * dt
+        return goal + min(max(self._gripper_wish - goal, -reach), reach)
+
+    def _hold(self, reason: Hold) -> Command:
+        """Return the last goal again, and start over when motion resumes."""
+        self.counts[reason] += 1
+        self._seeded = False
+        goal = None if self._goal is None else self._goal.copy()
+        return Command(goal, self._setpoint, True, reason, frozenset())
+
+    def _start_over(self, q: Array, goal: Array | None) -> None:
+        """Seed the profile from the measured joints, and fix the joints that are locked where they are."""
+        arm = q[:NUM_ARM_JOINTS]
+        arm_goal = None if goal is None else goal[:NUM_ARM_JOINTS]
+        self._profile.reseed(arm, arm_goal, self._at_rest)
+        for name, position in self._locks.items():
+            if name not in self._lock_positions:
+                i = ARM_JOINTS.index(name)
+                here = float(arm[i] if arm_goal is None else arm_goal[i])
+                low, high = JOINT_LIMITS_RAD[name]
+                self._lock_positions[name] = min(max(here, low), high) if position is None else position
+        self._seeded = True
+
+    def _elapsed(self, now_s: float) -> float:
+        """Return the time since the last update [s], between nothing and a few periods."""
+        last, self._update_s = self._update_s, now_s
+        if last is None:
+            return 1.0 / self.config.rate_hz
+        if now_s < last:  # the clock was set back, as simulated time is at a restart: all stamps are void
+            self._command_s = self._reading_s = -math.inf
+            self._seeded = False
+        return min(max(now_s - last, 0.0), MAX_PERIODS / self.config.rate_hz)
+
+    def _read(
+        self, now_s: float, q_measured: npt.ArrayLike | None, stamp_s: float
+    ) -> tuple[Array | None, Hold | None]:
+        """Return the reading, or why there is none that can be used."""
+        if q_measured is None:
+            return None, Hold.NO_JOINTS
+        q = _finite(q_measured, NUM_JOINTS)
+        if q is None or not math.isfinite(stamp_s):
+            return None, Hold.BAD_JOINTS
+        if abs(now_s - stamp_s) > self.config.joint_timeout_s:
+            return None, Hold.STALE_JOINTS
+        if self._reading is not None and stamp_s > self._reading_s > -math.inf:
+            speed = float(np.abs(q - self._reading)[:NUM_ARM_JOINTS].max()) / (stamp_s - self._reading_s)
+            self._at_rest = speed < REST_SPEED_RAD_S
+        self._reading, self._reading_s = q, stamp_s
+        return q, None
+
+    def _accept(self, now_s: float, delta: DeltaCommand) -> tuple[Array | None, Hold | None]:
+        """Return the displacement, or why it is not executed."""
+        xyz = _finite(delta.xyz, 3)
+        if xyz is None or not math.isfinite(delta.gripper) or not math.isfinite(delta.stamp_s):
+            return None, Hold.BAD_COMMAND
+        if delta.frame_id != self.config.base_frame:
+            return None, Hold.WRONG_FRAME
+        if abs(now_s - delta.stamp_s) > self.config.command_timeout_s:
+            return None, Hold.STALE_COMMAND
+        self._command_s = now_s
+        return xyz, None
+
+    def _make_profile(self) -> Profile:
+        config, locked = self.config, tuple(self._locks)
+        if config.profile == 'pick101':
+            return Pick101Profile(self.fk, locked)
+        return SetpointProfile(
+            InverseKinematics(self.fk, IkOptions(restarts=0)),
+            workspace=config.workspace,
+            leash=config.leash_m,
+            interpolation=config.interpolation_s,
+            droop_gain=config.droop_gain,
+            droop_limit=config.droop_limit_rad,
+            locked=locked,
+        )
+
+
+def _finite(values: npt.ArrayLike, size: int) -> Array | None:
+    """Return `size` finite numbers as a new array, or None if that is not what came."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.shape == (size,) and np.isfinite(array).all() else None
+
+
+def _six(name: str, values: npt.ArrayLike) -> Array:
+    array = _finite(values, NUM_JOINTS)
+    if array is None:
+        raise KinematicsError(f'expected {name} as {NUM_JOINTS} finite joint positions [rad], got {values!r}')
+    return array

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kinematics as a ROS node: actions of the hand in, joint commands out, 50 times a second; FK and IK for all."""
+
+import sys
+import time
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from so101_interfaces.msg import ArmStatus, EeDelta
+from so101_interfaces.srv import ComputeFk, ComputeIk
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from so101_contract.joints import JOINT_NAMES
+from so101_interfaces_py import qos, topics
+from so101_interfaces_py.conversions import joint_positions, joint_state, pose_message, stamp_to_ns
+from so101_interfaces_py.params import load_configs, ParameterError
+from so101_interfaces_py.spin import run_node
+from so101_kinematics.config import KinematicsConfig
+from so101_kinematics.ee_controller import Command, DeltaCommand, EeController
+from so101_kinematics.errors import KinematicsError
+from so101_kinematics.fk import Array
+from so101_kinematics.ik_service import KinematicsServices, present_arm
+from so101_kinematics.markers import make_markers
+from so101_kinematics.node_config import NodeConfig
+from so101_kinematics.tf_publisher import TfPublisher
+
+CONFIG = (KinematicsConfig, NodeConfig)
+# States of the arm in which something is commanded; in any other one the arm is let go.
+FOLLOWING = (ArmStatus.ENABLED, ArmStatus.HOLD)
+
+
+class KinematicsNode(Node):
+    """Turns ee_delta_cmd into joint_command. Callbacks store, the tick acts."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__('kinematics_node', **node_options)
+        self._config, self._node_config = load_configs(self, KinematicsConfig, NodeConfig)
+        self._controller = EeController(self._config)
+        self._joints: JointState | None = None
+        self._positions: Array | None = None
+        self._joints_s = float('-inf')
+        self._delta: EeDelta | None = None
+        self._delta_s = float('-inf')
+        self._last_translation: Array | None = None
+        self._following = True
+        self._tf: TfPublisher | None = None
+        if self._node_config.publish_tf:
+            config = self._node_config
+            self._tf = TfPublisher(self, self._config.tcp, config.camera, config.frame_prefix)
+
+        self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
+        self._tcp_pose = self.create_publisher(PoseStamped, topics.TCP_POSE, qos.STATE_PUBLISHER)
+        self._markers = self.create_publisher(MarkerArray, topics.MARKERS, qos.MARKERS)
+        self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
+        self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_delta, qos.COMMAND)
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_status, qos.LATCHED)
+        services = KinematicsServices(
+            self._config.tcp, self._config.base_frame, lambda: present_arm(self._joints)
+        )
+        self.create_service(ComputeFk, topics.FK_SERVICE, services.compute_fk)
+        self.create_service(ComputeIk, topics.IK_SERVICE, services.compute_ik)
+        self.create_service(Trigger, topics.RESEED_SERVICE, self._on_reseed)
+        # The steady clock: a step of the system's time must not stall the arm.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
+        self._next_markers = float('-inf')
+        self.get_logger().info(
+            f'TCP {self._config.tcp}, profile {self._config.profile}, {self._config.rate_hz:.0f} Hz'
+        )
+
+    # --- callbacks ---
+
+    def _on_joints(self, message: JointState) -> None:
+        try:
+            self._positions = joint_positions(message, JOINT_NAMES)
+        except (KeyError, ValueError) as error:
+            self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
+            return
+        self._joints = message
+        self._joints_s = self._monotonic(message.header.stamp)
+
+    def _on_delta(self, message: EeDelta) -> None:
+        self._delta = message
+        self._delta_s = self._monotonic(message.header.stamp)
+
+    def _on_status(self, message: ArmStatus) -> None:
+        self._following = message.state in FOLLOWING
+
+    def _on_reseed(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._positions is not None
+        if self._positions is None:
+            response.message = 'no joint_states have arrived; is arm_node running?'
+        else:
+            self._controller.reseed(self._positions)
+        return response
+
+    # --- the tick ---
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        delta, self._delta = self._delta, None
+        if not self._following:
+            # Nothing holds the arm, or not this node: it begins again from where the arm is found.
+            self._controller.release()
+            delta = None
+        command = self._controller.update(now_s, self._positions, self._joints_s, self._command_of(delta))
+        stamp = self.get_clock().now().to_msg()
+        if command.q_goal is not None:
+            self._joint_command.publish(joint_state(JOINT_NAMES, command.q_goal.tolist(), stamp))
+        if delta is not None and command.reason is not None:
+            self.get_logger().warning(f'holding: {command.reason}', throttle_duration_sec=1.0)
+        if delta is not None:
+            self._last_translation = _translation(delta)
+        self._publish_measured()
+        if now_s >= self._next_markers:
+            self._next_markers = now_s + 1.0 / self._node_config.marker_rate_hz
+            self._publish_markers(command)
+
+    def _command_of(self, delta: EeDelta | None) -> DeltaCommand | None:
+        if delta is None:
+            return None
+        return DeltaCommand(
+            xyz=_translation(delta),
+            gripper=delta.gripper,
+            stamp_s=self._delta_s,
+            frame_id=delta.header.frame_id,
+            source=delta.source,
+        )
+
+    def _publish_measured(self) -> None:
+        if self._joints is None or self._positions is None or not np.isfinite(self._positions).all():
+            return
+        pose = self._controller.fk.pose(self._positions)
+        message = PoseStamped(pose=pose_message(pose.position, pose.quat_xyzw))
+        message.header.stamp = self._joints.header.stamp
+        message.header.frame_id = self._config.base_frame
+        self._tcp_pose.publish(message)
+        if self._tf is not None:
+            self._tf.publish(self._joints.header.stamp, dict(zip(JOINT_NAMES, self._positions, strict=True)))
+
+    def _publish_markers(self, command: Command) -> None:
+        if self._markers.get_subscription_count() == 0:
+            return
+        self._markers.publish(
+            make_markers(
+                self.get_clock().now().to_msg(),
+                self._node_config.frame_prefix + self._config.base_frame,
+                workspace=self._config.workspace,
+                setpoint=command.setpoint,
+                translation=None if command.held else self._last_translation,
+                text=str(command.reason) if command.reason else '',
+            )
+        )
+
+    def _monotonic(self, stamp: Any) -> float:
+        """Turn a stamp into the monotonic time at which it was made [s]."""
+        age_s = (self.get_clock().now().nanoseconds - stamp_to_ns(stamp)) / 1e9
+        return time.monotonic() - age_s
+
+
+def _translation(delta: EeDelta) -> Array:
+    vector = delta.translation
+    return np.array([vector.x, vector.y, vector.z])
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run_node(KinematicsNode, (KinematicsError, ParameterError)))
+
+
+if __name__ == '__main__':
+    main()
