@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Of all joint vectors that reach a position in closed form, the one closest to where the arm is.
 
-With the roll kept, the solutions are a few curves, one for each way to face the target and to bend the elbow, along
-which the pitch changes. The search begins where the curves are crossed by keeping one more joint where it is, which
-leaves two links to solve for, and follows the curve downhill from the best of these crossings.
+With the roll kept, the solutions are a few curves, one for each way to face the target and to bend the elbow,
+along which the pitch changes. The search begins where the curves are crossed by keeping one more joint where
+it is, which leaves two links to solve for, and follows the curve downhill from the best of these crossings.
 
 Plain floats, since the whole search takes less time than a handful of calls of numpy.
 """
@@ -11,7 +11,8 @@ Plain floats, since the whole search takes less time than a handful of calls of 
 from collections.abc import Iterator
 import math
 
-from so101_kinematics.closed_form import ArmGeometry, Joints, Planar, turned, two_links
+from so101_kinematics.closed_form import ArmGeometry, Joints
+from so101_kinematics.planar import Planar, turned, two_links
 
 SETTLED_PART = 0.01
 """A change of pitch smaller than this part of the distance to the arm's joints is not worth a step."""
@@ -19,15 +20,8 @@ SETTLED_PART = 0.01
 MAX_ROUNDS = 6
 """Steps along the curve; two or three are the rule."""
 
-PITCHES_RAD = tuple(
-    math.radians(sign * degrees) for degrees in range(0, 181, 10) for sign in ((1, -1) if 0 < degrees < 180 else (1,))
-)
-"""Changes of pitch that are tried where keeping a joint does not reach the target, smallest first."""
-
 STRETCHED_M2 = 1e-6
 """Area between upper arm and forearm below which the elbow counts as stretched [m^2]."""
-
-SQRT_3 = math.sqrt(3.0)
 
 
 def closest_solution(
@@ -45,28 +39,46 @@ def closest_solution(
         The solution, within limits, or None where there is none.
     """
     planes = geometry.pan_solutions(position[0], position[1], roll)
+    best = _closest_crossing(geometry, planes, position[2], ((*here[:4], roll),), here)
+    if best is None:
+        # A curve of solutions ends with a joint at its limit, or is closed and passes the straight elbow.
+        best = _closest_crossing(geometry, planes, position[2], _ends(geometry, roll), here)
+    if best is None:
+        return None
+    return _downhill(geometry, (dict(planes)[best[0]], position[2]), best, here)
+
+
+def _ends(geometry: ArmGeometry, roll: float) -> tuple[Joints, ...]:
+    """Return joints of which every curve of solutions has lift, elbow or wrist_flex in common with one."""
+    lows, highs = zip(*geometry.limits, strict=True)
+    straight = geometry.straight_elbow
+    return (0.0, *lows[1:4], roll), (0.0, *highs[1:4], roll), (0.0, lows[1], straight, lows[3], roll)
+
+
+def _closest_crossing(
+    geometry: ArmGeometry,
+    planes: list[tuple[float, float]],
+    up: float,
+    kept: tuple[Joints, ...],
+    here: Joints,
+) -> Joints | None:
+    """Return the solution closest to `here` that has a joint in common with one of `kept`."""
     best: Joints | None = None
     best_distance = math.inf
     for pan, forward in planes:
         if abs(pan - here[0]) >= best_distance:
             continue
-        for q in _crossings(geometry, pan, (forward, position[2]), here, roll):
-            distance = math.dist(q, here)
-            if distance < best_distance:
-                best, best_distance = q, distance
-    if best is None:
-        best = _on_a_grid(geometry, planes, position[2], here, roll)
-    if best is None:
-        return None
-    forward = dict(planes)[best[0]]
-    return _downhill(geometry, (forward, position[2]), best, here)
+        for joints in kept:
+            for q in _crossings(geometry, pan, (forward, up), joints):
+                distance = math.dist(q, here)
+                if distance < best_distance:
+                    best, best_distance = q, distance
+    return best
 
 
-def _crossings(
-    geometry: ArmGeometry, pan: float, place: Planar, here: Joints, roll: float
-) -> Iterator[Joints]:
-    """Yield the solutions in the plane of a pan that keep lift, elbow or wrist_flex where it is."""
-    _, lift, elbow, wrist, _ = here
+def _crossings(geometry: ArmGeometry, pan: float, place: Planar, kept: Joints) -> Iterator[Joints]:
+    """Yield the solutions in the plane of a pan that have the roll and one other joint of some kept ones."""
+    _, lift, elbow, wrist, roll = kept
     upper, fore = geometry.planar_links
     end = geometry.planar_hand(roll)
     x, z = place[0] - geometry.shoulder[0], place[1] - geometry.shoulder[2]
@@ -83,50 +95,36 @@ def _crossings(
             yield pan, lift, first, second, roll
 
 
-def _on_a_grid(
-    geometry: ArmGeometry, planes: list[tuple[float, float]], up: float, here: Joints, roll: float
-) -> Joints | None:
-    """Return the closest solution over a grid of pitches, where keeping one more joint leads to none."""
-    best: Joints | None = None
-    best_distance = math.inf
-    pitch = here[1] + here[2] + here[3]
-    for offset in PITCHES_RAD if planes else ():
-        if abs(offset) > SQRT_3 * best_distance:  # three joints make the pitch: they must move that much at least
-            break
-        for pan, forward in planes:
-            for q in geometry.solve_in_plane(pan, forward, up, pitch + offset, roll):
-                distance = math.dist(q, here)
-                if distance < best_distance:
-                    best, best_distance = q, distance
-    return best
-
-
 def _downhill(geometry: ArmGeometry, place: Planar, q: Joints, here: Joints) -> Joints:
     """Follow the curve of solutions from `q` to where it is closest to `here`, or to a joint limit."""
-    forward, up = place
-    distance = math.dist(q, here)
     for _ in range(MAX_ROUNDS):
-        along = _tangent(geometry, q)
-        if along is None:
+        closer = _closer(geometry, place, q, here)
+        if closer is None:
             break
-        gain = sum((wanted - is_) * part for wanted, is_, part in zip(here[1:4], q[1:4], along, strict=True))
-        step = gain / sum(part * part for part in along)
-        pitch = q[1] + q[2] + q[3]
-        while abs(step) > SETTLED_PART * distance:
-            found = geometry.solve_in_plane(q[0], forward, up, pitch + step, q[4])
-            # of the two ways to bend the elbow, the one that has been followed
-            candidate = min(found, key=lambda other: abs(other[2] - q[2]), default=None)
-            if candidate is not None and math.dist(candidate, here) < distance:
-                break
-            step *= 0.5
-        else:
-            break
-        q, distance = candidate, math.dist(candidate, here)
+        q = closer
     return q
 
 
+def _closer(geometry: ArmGeometry, place: Planar, q: Joints, here: Joints) -> Joints | None:
+    """Return a solution along the curve that is closer to `here`, or None where that is not worth it."""
+    along = _tangent(geometry, q)
+    if along is None:
+        return None
+    gain = sum((to - at) * part for to, at, part in zip(here[1:4], q[1:4], along, strict=True))
+    step = gain / sum(part * part for part in along)
+    pitch, distance = q[1] + q[2] + q[3], math.dist(q, here)
+    while abs(step) > SETTLED_PART * distance:
+        found = geometry.solve_in_plane(q[0], *place, pitch + step, q[4])
+        # of the two ways to bend the elbow, the one that has been followed
+        other = min(found, key=lambda solution: abs(solution[2] - q[2]), default=None)
+        if other is not None and math.dist(other, here) < distance:
+            return other
+        step *= 0.5
+    return None
+
+
 def _tangent(geometry: ArmGeometry, q: Joints) -> tuple[float, float, float] | None:
-    """Return how lift, elbow and wrist_flex change per radian of pitch along the curve; None where it ends."""
+    """Return how lift, elbow and wrist_flex change per radian of pitch along the curve; None at its end."""
     _, lift, elbow, wrist, roll = q
     upper, fore = geometry.planar_links
     upper, fore = turned(upper, lift), turned(fore, lift + elbow)

@@ -157,9 +157,9 @@ class ForwardKinematics:
     def position(self, q: Array) -> Array:
         """Return the TCP position (3,) [m] of (5,) joint positions [rad], without checking the input."""
         self._place(q)
-        position = self._data.site_xpos[self._site]
+        position: Array = self._data.site_xpos[self._site].copy()
         if self._at_origin:
-            return position.copy()
+            return position
         return self._base_rotation.T @ (position - self._base_position)
 
     def _place(self, q: Array) -> None:

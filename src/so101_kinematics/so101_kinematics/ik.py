@@ -6,9 +6,10 @@ position and come as close to the orientation as they can. The result never leav
 moves a locked joint, stays as close to a posture as the target allows, and is the same whenever the question
 is the same.
 
-Close to the seed, damped least squares finds the solution next to it, so that following a moving target is
-continuous. Further away, it starts from the closed-form solution closest to the seed; where locked joints
-rule that out, from samples.
+The closed form answers plain questions, with the solution closest to the seed. Damped least squares answers
+the others, with locked joints, a posture or a preference, and finds the closest point to a target out of
+reach. It starts next to the seed, so that following a moving target is continuous, then from the closed form
+or, where locked joints rule that out, from samples.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where to start for an orientation that five joints can only come close to."""
 
+import math
+
 import numpy as np
 
 from so101_kinematics.closed_form import ArmGeometry
 from so101_kinematics.descent import Mask
 from so101_kinematics.fk import Array
 from so101_kinematics.orientation import fit_pitch_and_roll
-from so101_kinematics.closest import PITCHES_RAD
+
+PITCHES_RAD = tuple(sorted((math.radians(degrees) for degrees in range(-170, 181, 10)), key=abs))
+"""Changes of pitch that are tried where the one that fits is out of reach, smallest first."""
 
 ROUNDS = 5
 """Rounds between the pan that a roll asks for and the roll that a pan asks for; each gains a digit or two."""

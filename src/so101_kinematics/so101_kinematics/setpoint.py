@@ -6,10 +6,9 @@ steps do not add up. Because of the leash, it cannot run away from an arm that i
 off.
 
 Servos that are springs leave the arm below its setpoint. While the setpoint rests, an integral per joint
-takes that sag out, within a limit. It only learns what is small enough to be sag, and holds what it has
-learned while moving. When control starts over with the arm at rest, what the servos were told beyond what
-they do is taken for sag at once: the first command after it repeats the last one before it, and the arm does
-not sink a second time.
+takes that sag out, within a limit; while it moves, what has been learned is kept. When control starts over
+with the arm at rest, what the servos were told beyond what they do is taken for sag at once: the first
+command after it repeats the last one before it, and the arm does not sink a second time.
 
 The gripper keeps its roll, and its pitch as far as the position allows.
 """
@@ -108,7 +107,7 @@ class SetpointProfile:
             self._setpoint, seed, posture=self._posture, preference=KEEP_GRIPPER, locked=self._locked
         )
         if not found.success:  # stay where the arm can follow, so that the way back takes effect at once
-            self._setpoint = self._ik.fk.position(found.q)
+            self._setpoint, _ = self._on_leash(self._ik.fk.position(found.q), measured)
             self._end = self._setpoint.copy()
             self._remaining = 0.0
             clipped.add(Clip.REACH)

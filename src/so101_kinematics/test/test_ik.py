@@ -295,6 +295,20 @@ def test_A11_a_millimetre_never_moves_a_joint_by_five_degrees_away_from_singular
     assert steps > 1000
 
 
+def test_A11_with_restarts_the_arm_jumps_only_where_it_cannot_go_on():
+    ik, local = solver(), solver(restarts=0)
+    jumps = 0
+    for start, _, rng in targets(ik, 60, seed=10):
+        direction = rng.normal(size=3)
+        direction /= np.linalg.norm(direction)
+        for before, after in tracked(ik, start, direction, with_pitch=False):
+            if np.degrees(np.abs(after - before).max()) > 20.0:
+                stays = local.solve(ik.fk.pose(after).position, before)
+                assert not stays.success or np.degrees(np.abs(stays.q - before).max()) > 20.0
+                jumps += 1
+    assert jumps < 30
+
+
 def test_A11_rising_with_a_vertical_gripper_tilts_it_smoothly_and_back():
     ik = solver(restarts=0)
     start = np.array(ik.geometry.solve((0.22, 0.02, 0.03), math.pi / 2, 0.3)[-1])

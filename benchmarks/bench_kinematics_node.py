@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latency of the FK and IK services between two processes, beside an empty service of the same kind.
+
+The empty service (std_srvs/Trigger, rclpy, a process of its own) is what any answer in Python costs over DDS.
+"""
+
+import argparse
+from collections.abc import Callable
+import json
+from pathlib import Path
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rich.console import Console
+from rich.table import Table
+from so101_interfaces.srv import ComputeFk, ComputeIk
+from std_srvs.srv import Trigger
+
+from so101_bringup import stack
+from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD, JOINT_NAMES
+from so101_interfaces_py import topics
+from so101_interfaces_py.conversions import joint_state
+from so101_interfaces_py.spin import run_node
+from so101_kinematics.fk import ForwardKinematics
+
+EMPTY_SERVICE = 'bench/empty'
+WARM_UP = 20
+SERVICE_TIMEOUT_S = 20.0
+
+
+def serve_empty() -> None:
+    """Answer the empty service until interrupted."""
+
+    def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = True
+        return response
+
+    def make_node() -> Node:
+        node = Node('bench_empty')
+        node.create_service(Trigger, EMPTY_SERVICE, answer)
+        return node
+
+    run_node(make_node)
+
+
+def run(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Call each service n times, in turn, and return latencies [s] by service."""
+    kinematics = stack.NodeSpec('kinematics_node', 'so101_kinematics', 'kinematics_node')
+    processes = [
+        subprocess.Popen([stack.executable_path(kinematics), *stack.ros_arguments(kinematics, '', '')]),
+        subprocess.Popen([sys.executable, Path(__file__).resolve(), '--serve-empty']),
+    ]
+    rclpy.init()
+    node = Node('bench_kinematics')
+    try:
+        calls = _calls(node, np.random.default_rng(seed))
+        latencies: dict[str, list[float]] = {name: [] for name in calls}
+        for number in range(n + WARM_UP):
+            for name, call in calls.items():
+                started = time.perf_counter()
+                call()
+                if number >= WARM_UP:
+                    latencies[name].append(time.perf_counter() - started)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(5.0)
+        rclpy.try_shutdown()
+    return {
+        name: {
+            'p50': float(np.percentile(values, 50)),
+            'p95': float(np.percentile(values, 95)),
+            'n': len(values),
+        }
+        for name, values in latencies.items()
+    }
+
+
+def _calls(node: Node, random: np.random.Generator) -> dict[str, Callable[[], Any]]:
+    fk = ForwardKinematics()
+    limits = np.array([JOINT_LIMITS_RAD[name] for name in JOINT_NAMES])
+
+    def call(client: Any, request: Any) -> Any:
+        future = client.call_async(request)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=5.0)
+        if future.result() is None:
+            raise TimeoutError(f'{client.srv_name} did not answer within 5 s.')
+        return future.result()
+
+    def client_of(kind: Any, name: str) -> Any:
+        client = node.create_client(kind, name)
+        if not client.wait_for_service(SERVICE_TIMEOUT_S):
+            raise TimeoutError(f'{name} did not come up within {SERVICE_TIMEOUT_S:.0f} s.')
+        return client
+
+    def pose() -> np.ndarray:
+        q: np.ndarray = random.uniform(limits[:, 0], limits[:, 1])
+        return q
+
+    def ik_request() -> ComputeIk.Request:
+        request = ComputeIk.Request(mode=ComputeIk.Request.POSITION)
+        target = fk.pose(pose()).position
+        point = request.target.position
+        point.x, point.y, point.z = (float(value) for value in target)
+        request.seed = joint_state(ARM_JOINTS, pose()[:5])
+        return request
+
+    empty = client_of(Trigger, EMPTY_SERVICE)
+    fk_client = client_of(ComputeFk, topics.FK_SERVICE)
+    ik_client = client_of(ComputeIk, topics.IK_SERVICE)
+    return {
+        'empty': lambda: call(empty, Trigger.Request()),
+        'fk': lambda: call(fk_client, ComputeFk.Request(joints=joint_state(JOINT_NAMES, pose()))),
+        'ik': lambda: call(ik_client, ik_request()),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--n', type=int, default=500, help='calls of each service')
+    parser.add_argument('--json', type=Path, help='write the result to this file too')
+    parser.add_argument('--serve-empty', action='store_true', help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve_empty:
+        serve_empty()
+        return
+    result = run(arguments.n)
+    table = Table('service', 'p50 [ms]', 'p95 [ms]', 'n')
+    for name, row in result.items():
+        table.add_row(name, f'{1e3 * row["p50"]:.2f}', f'{1e3 * row["p95"]:.2f}', str(row['n']))
+    Console().print(table)
+    value, peer = result['ik']['p50'], result['empty']['p50']
+    line = json.dumps(
+        {
+            'name': 'kinematics_node',
+            'value': 1e3 * value,
+            'unit': 'ms, p50 of an IK call',
+            'peer': 'an empty service',
+            'peer_value': 1e3 * peer,
+            'ratio': value / peer,
+            'n': arguments.n,
+            'services': result,
+        }
+    )
+    if arguments.json:
+        arguments.json.write_text(line + '\n')
+    print(line)
+
+
+if __name__ == '__main__':
+    main()
