@@ -151,7 +151,7 @@ def rich_table(results: Iterable[Result], title: str) -> Table:
 def markdown(results: Sequence[Result], introduction: str) -> str:
     """The results as a page of the documentation."""
     lines = [
-        introduction,
+        introduction.strip(),
         '',
         '| fault | injected | expected | measured | bound | verdict | remarks |',
         '|---|---|---|---|---|---|---|',

@@ -14,7 +14,7 @@ from so101_interfaces_py.conversions import stamp_to_ns
 WINDOW_S = 3.0
 SERVOS = 6
 # Far more than without a second attempt, and attainable on a machine that is busy.
-LEAST_SHARES = ((0.01, 0.97), (0.05, 0.88), (0.20, 0.60))
+LEAST_SHARES = ((0.01, 0.95), (0.05, 0.85), (0.20, 0.60))
 
 
 def _full_cycles(rates: dict[str, float]) -> Callable[[FaultRig, Outcome], None]:
@@ -42,9 +42,10 @@ def _full_cycles(rates: dict[str, float]) -> Callable[[FaultRig, Outcome], None]
         outcome.value = float(np.median(shares))
         first, last = statuses[0].message, statuses[-1].message
         overall = _share_between(stamps, marks[0], marks[-1])
+        lost, damaged = last.lost - first.lost, last.corrupt - first.corrupt
         outcome.note = (
-            f'{100 * overall:.1f} % of all {last.cycles - first.cycles} cycles, {last.lost - first.lost} answers '
-            f'lost, {last.corrupt - first.corrupt} damaged, longest gap {np.max(np.diff(stamps)) / 1e6:.0f} ms'
+            f'{100 * overall:.1f} % of all {last.cycles - first.cycles} cycles, {lost} answers lost, '
+            f'{damaged} damaged, longest gap {np.max(np.diff(stamps)) / 1e6:.0f} ms'
         )
         # A machine that stops a process for more than reading_max_age_s makes the arm hold for a moment.
         states = {status.state for status in statuses}
@@ -66,8 +67,8 @@ def _share(kind: str, rate: float, least: float) -> Fault:
         id=f'{kind}_{100 * rate:.0f}',
         name=f'{100 * rate:.0f} % of answers {words}',
         inject=f'{kind} = {rate}, while the arm follows commands',
-        expected=f'share of cycles with full data (asked once: {100 * (1 - rate) ** SERVOS:.0f} %); the arm keeps '
-        'following and reaches its goal',
+        expected=f'share of cycles with full data (asked once: {100 * (1 - rate) ** SERVOS:.0f} %); the arm '
+        'keeps following and reaches its goal',
         bound=Bound(least, 'share', at_least=True),
         measure=_full_cycles({kind: rate}),
     )
@@ -115,7 +116,7 @@ FAULTS = (
         'none, for comparison',
         'nothing, while the arm follows commands',
         'share of cycles with full data; the arm keeps following and reaches its goal',
-        Bound(0.97, 'share', at_least=True),
+        Bound(0.95, 'share', at_least=True),
         _full_cycles({}),
     ),
     *(_share('drop', rate, least) for rate, least in LEAST_SHARES),

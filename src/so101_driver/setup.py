@@ -16,11 +16,13 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='Driver of the SO-101: servo bus, calibration, safety gate, camera, and a byte-level virtual arm.',
+    description='Driver of the SO-101: servo bus, calibration, safety gate, camera, virtual arm.',
     license='Apache-2.0',
-    entry_points={'console_scripts': [
+    entry_points={
+        'console_scripts': [
             'arm_node = so101_driver.arm_node:main',
             'camera_node = so101_driver.camera_node:main',
             'virtual_arm = so101_driver.virtual_arm:main',
-        ]},
+        ]
+    },
 )

@@ -7,7 +7,7 @@ therefore also a tag: an answer to an earlier request of another size can never 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from so101_driver.protocol import Frame, frame_at, HEADER, OVERHEAD
@@ -34,10 +34,17 @@ class Answers:
 
 
 class AnswerCollector:
-    """Takes the bytes after one request in pieces, resynchronises on noise, and says when enough has come."""
+    """Takes the bytes after one request in pieces, resynchronises on noise, and says when enough has come.
 
-    def __init__(self, ids: Sequence[int], size: int) -> None:
+    Args:
+        ids: the servos that were asked, in this order.
+        size: number of bytes that were asked for.
+        known_ids: all servos whose answers can turn up; those that were asked by default.
+    """
+
+    def __init__(self, ids: Sequence[int], size: int, known_ids: Collection[int] | None = None) -> None:
         self._ids = ids
+        self._known_ids = ids if known_ids is None else known_ids
         self._size = size
         self._step = size + OVERHEAD
         self._total = self._step * len(ids)
@@ -95,18 +102,9 @@ class AnswerCollector:
         return Answers(good)
 
     def _sort(self) -> Answers:
-        found = self._candidates()
-        # An answer that lost bytes can swallow the beginning of the next one and still have a fitting
-        # checksum by chance. Two answers that overlap prove it; neither is trusted.
-        apart = [
-            (start, frame)
-            for index, (start, frame) in enumerate(found)
-            if (index == 0 or start - found[index - 1][0] >= self._step)
-            and (index + 1 == len(found) or found[index + 1][0] - start >= self._step)
-        ]
         answers = Answers()
         position = 0
-        for start, frame in apart:
+        for start, frame in self._candidates():
             self._sort_rest(answers, self._buffer[position:start])
             if frame.servo_id in answers.good:
                 answers.late += 1  # answers come in the order of the requests: the last one is the fresh one
@@ -116,13 +114,14 @@ class AnswerCollector:
         return answers
 
     def _candidates(self) -> list[tuple[int, Frame]]:
-        """Every place at which an answer of the right servo, size and checksum lies."""
+        """Every place at which an answer of the right servo, size and checksum lies, and nothing else."""
         found = []
         start = self._buffer.find(HEADER)
         while start >= 0:
             frame = frame_at(self._buffer, start)
-            if isinstance(frame, Frame) and self._fits(frame) and not self._ate_a_header(start + self._step):
+            if isinstance(frame, Frame) and self._fits(frame) and not self._swallowed_another(start):
                 found.append((start, frame))
+                start += self._step - 1
             start = self._buffer.find(HEADER, start + 1)
         return found
 
@@ -131,10 +130,19 @@ class AnswerCollector:
             frame.servo_id in self._ids and len(frame.payload) == self._size and frame.code <= _HIGHEST_ERROR
         )
 
-    def _ate_a_header(self, end: int) -> bool:
-        """Whether the checksum may be the first FF of the next answer: the answer lost one byte."""
-        after = self._buffer[end - 1 : end + 2]
-        return len(after) == 3 and after[0] == 0xFF and after[1] == 0xFF and after[2] != 0xFF
+    def _swallowed_another(self, start: int) -> bool:
+        """Whether another answer begins before this one ends.
+
+        An answer that lost bytes takes the first ones of the next for its own, and in one of 256 cases its
+        checksum fits all the same.
+        """
+        end = start + self._step
+        inside = self._buffer.find(HEADER, start + 2, end + 1)
+        while inside >= 0:
+            if inside + 2 < len(self._buffer) and self._buffer[inside + 2] in self._known_ids:
+                return True
+            inside = self._buffer.find(HEADER, inside + 1, end + 1)
+        return False
 
     def _sort_rest(self, answers: Answers, rest: bytes | bytearray) -> None:
         """Count what lies between good answers: whole frames are late, other bytes are damaged answers."""

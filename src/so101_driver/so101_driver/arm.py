@@ -15,7 +15,7 @@ from so101_driver.calibration import ArmCalibration
 from so101_driver.calibration_check import differences
 from so101_driver.errors import BusError, PortError
 from so101_driver.gate import SafetyGate
-from so101_driver.gate_types import ArmReading, GateOutput, GateState, Vector
+from so101_driver.gate_types import ArmReading, GateOutput, Vector
 from so101_driver.power_watch import PowerWatch
 from so101_driver.readings import BusReading, ServoReading
 from so101_driver.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
@@ -108,7 +108,7 @@ class Arm:
         output = self.gate.tick(self._clock(), reading.arm)
         for event in output.events:
             logger.info('%s', event)
-        if self._ready and not self._power.unsure:
+        if self.bus.is_open:
             try:
                 self._write(output)
             except PortError as error:
@@ -179,6 +179,14 @@ class Arm:
     # --- writing ---
 
     def _write(self, output: GateOutput) -> None:
+        sure = self._ready and not self._power.unsure
+        if sure:
+            self._write_goals(output)
+        # Whatever is wrong with a servo: torque that is to go off goes off.
+        if output.write_torque and (sure or not output.torque):
+            self.bus.write_all(Reg.TORQUE_ENABLE, dict.fromkeys(self.bus.ids, int(output.torque)))
+
+    def _write_goals(self, output: GateOutput) -> None:
         if self._torque_limit is None or not np.array_equal(output.torque_limit, self._torque_limit):
             limits = {
                 servo_id: round(float(limit) * LOAD_FULL_SCALE)
@@ -189,8 +197,6 @@ class Arm:
         if output.goal_rad is not None:
             ticks = self.calibration.rad_to_ticks(output.goal_rad)
             self.bus.write_goals(dict(zip(self.bus.ids, map(int, ticks), strict=True)))
-        if output.write_torque:
-            self.bus.write_all(Reg.TORQUE_ENABLE, dict.fromkeys(self.bus.ids, int(output.torque)))
 
     # --- connecting ---
 
@@ -224,8 +230,9 @@ class Arm:
             return False
         limp |= set(self._restarted)
         self._restarted = ()
-        if limp and self.gate.state is not GateState.DISABLED:
+        if limp and self.gate.permits_goals:
             # They were without power: the arm has fallen, and an old goal would make it jump.
+            # After a fault no goal is written anyway, and the other servos had better go on holding.
             which = ', '.join(map(str, sorted(limp)))
             self.gate.request_disable(self._clock(), f'servo {which} was without power; enable to go on')
         logger.info('the arm is back on %s', self.bus.port)

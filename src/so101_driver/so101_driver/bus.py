@@ -75,7 +75,9 @@ class ServoBus:
         self._port = ArmPort(port, baud_rate)
         late = LateAnswers(self.config.late_window_s)
         self._single = SingleTransactions(self._port, self.counters, late, self.config)
-        self._group = GroupTransactions(self._port, self.counters, late, self.config)
+        self._group = GroupTransactions(
+            self._port, self.ids, counters=self.counters, late=late, config=self.config
+        )
         self._states = StateReader(self._group, self.ids, self.config)
         self._next_attempt_s = 0.0
 

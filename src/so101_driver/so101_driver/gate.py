@@ -281,6 +281,7 @@ class SafetyGate:
                 self._primed = True
                 return self._ramp.goal.copy()
             blocker = f'the arm moved by {moved:.2f} rad between two readings; hold it still'
+        self._primed = False  # the goal written last may be old by the time that nothing blocks any longer
         if self._in_state_s > self.config.enable_timeout_s:
             if self._torque.on:  # it came from FAULT, where it still held
                 self._fault(f'not enabled: {blocker}')

@@ -19,6 +19,7 @@ from so101_driver.transport import ArmPort
 from so101_driver.windows import Window, WindowChooser, WINDOWS
 
 _GRACE_S = 0.0015  # a begun answer is whole or broken after this
+_PROBES = 3
 _SILENT_AFTER = 5  # cycles without an answer after which a servo is no longer asked twice
 
 
@@ -27,13 +28,23 @@ class GroupTransactions:
 
     Args:
         port: the open port.
+        ids: all servos on it.
         counters: where to count.
         late: whose answers are still due.
         config: times and retries.
     """
 
-    def __init__(self, port: ArmPort, counters: BusCounters, late: LateAnswers, config: BusConfig) -> None:
+    def __init__(
+        self,
+        port: ArmPort,
+        ids: Sequence[int],
+        *,
+        counters: BusCounters,
+        late: LateAnswers,
+        config: BusConfig,
+    ) -> None:
         self.counters = counters
+        self._known_ids = frozenset(ids)
         self._port = port
         self._late = late
         self._config = config
@@ -75,7 +86,7 @@ class GroupTransactions:
             request = self._requests[window, ids] = protocol.sync_read(window.start, window.size, ids)
         answer_bytes = len(ids) * (window.size + protocol.OVERHEAD)
         wire_s = protocol.wire_time_s(len(request) + answer_bytes, port.baudrate)
-        collector = AnswerCollector(ids, window.size)
+        collector = AnswerCollector(ids, window.size, self._known_ids)
         port.discard_input()
         begin = time.monotonic()
         port.send(request)
@@ -123,16 +134,15 @@ class StateReader:
 
     def probe_windows(self) -> None:
         """Find out which blocks the servos let be read, for telling late answers apart."""
-        readable = tuple(
-            window
-            for window in WINDOWS
-            if any(
-                len(self._group.ask(window, self._ids, patience_s=self._config.single_timeout_s).good)
-                == len(self._ids)
-                for _ in range(3)
-            )
-        )
+        readable = tuple(filter(self._can_read, WINDOWS))
         self._chooser = WindowChooser(readable or WINDOWS[:1], self._config.late_window_s)
+
+    def _can_read(self, window: Window) -> bool:
+        patience_s = self._config.single_timeout_s
+        return any(
+            len(self._group.ask(window, self._ids, patience_s=patience_s).good) == len(self._ids)
+            for _ in range(_PROBES)
+        )
 
     def cycle(self) -> BusReading:
         """One cycle; see `ServoBus.cycle_read`."""
@@ -150,24 +160,28 @@ class StateReader:
         return self._reading(begin, fresh)
 
     def _attempt(self, ids: tuple[int, ...]) -> dict[int, ServoReading]:
-        """Ask once; only answers that cannot be those to an earlier request are taken."""
-        chooser, counters = self._chooser, self._group.counters
-        window = chooser.choose(filter(self._talks, ids), time.monotonic())
-        answers = self._group.ask(window, ids)
+        """Ask once, and only those servos from which no earlier answer of the same size can still come."""
+        chooser, begin = self._chooser, time.monotonic()
+        window = chooser.choose(filter(self._talks, ids), begin)
+        asked = tuple(servo_id for servo_id in ids if not chooser.is_due(window, servo_id, begin))
+        if not asked:
+            return {}
+        try:
+            answers = self._group.ask(window, asked)
+        except BaseException:  # an interrupt leaves answers on the way
+            for servo_id in asked:
+                chooser.missed(window, servo_id, time.monotonic())
+            raise
         now = time.monotonic()
-        taken = {}
-        for servo_id in ids:
-            answer = answers.good.get(servo_id)
-            if answer is None:
-                if servo_id not in answers.broken:
-                    chooser.missed(window, servo_id, now)
-            elif chooser.may_be_late(window, servo_id, now):
-                counters.received -= 1
-                counters.late += 1
-            else:
-                taken[servo_id] = decode_state(servo_id, *answer, window)
+        for servo_id in asked:
+            if servo_id in answers.good:
                 self._stamps_s[servo_id] = now
-        return taken
+            elif servo_id not in answers.broken:
+                chooser.missed(window, servo_id, now)
+        return {
+            servo_id: decode_state(servo_id, error, payload, window)
+            for servo_id, (error, payload) in answers.good.items()
+        }
 
     def _talks(self, servo_id: int) -> bool:
         return self._misses[servo_id] < _SILENT_AFTER

@@ -133,6 +133,9 @@ class SingleTransactions:
                     self.errors[request.servo_id] = ServoError(answer[4])
                     return result, bytes(answer[5:-1])
                 self._counters.late += 1
+        except BaseException:
+            self._late.missed(request.servo_id)  # an interrupt leaves an answer on the way
+            raise
         finally:
             port.is_using = False  # the SDK leaves it set when an exception passes through
 

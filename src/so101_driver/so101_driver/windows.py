@@ -2,8 +2,8 @@
 """Which block of registers to ask for, so that a late answer can never pass as the answer to a later request.
 
 Answers carry no number of their request. But an answer carries its size, and the state of a servo can be
-asked for as part of blocks of different sizes. After a miss another size is asked for. Where no size is left,
-an answer that could be the late one is thrown away, until it is too late for that.
+asked for as part of blocks of different sizes. After a miss another size is asked for; where none is left,
+the servo is not asked until its answer is overdue for good.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class WindowChooser:
         self._missed_s[window, servo_id] = now
         self._last_miss_s = now
 
-    def may_be_late(self, window: Window, servo_id: int, now: float) -> bool:
-        """Whether an answer of this size could belong to an earlier request."""
+    def is_due(self, window: Window, servo_id: int, now: float) -> bool:
+        """Whether an answer of this size to an earlier request can still come."""
         return now - self._missed_s.get((window, servo_id), -float('inf')) < self._late_window_s
 
     def choose(self, ids: Iterable[int], now: float) -> Window:
@@ -89,5 +89,5 @@ class WindowChooser:
         wanted = tuple(ids)
         return min(
             self._windows,
-            key=lambda window: sum(self.may_be_late(window, servo_id, now) for servo_id in wanted),
+            key=lambda window: sum(self.is_due(window, servo_id, now) for servo_id in wanted),
         )

@@ -45,12 +45,14 @@ class Joints:
     Attributes:
         received_s: When it came [s, monotonic].
         stamp_s: Its stamp, on the same clock [s].
+        stamp_ns: Its stamp as it came [ns].
         position: (6,) [rad].
         velocity: (6,) [rad/s].
     """
 
     received_s: float
     stamp_s: float
+    stamp_ns: int
     position: Vector
     velocity: Vector
 
@@ -129,10 +131,11 @@ class ArmClient:
 
     def _on_joints(self, message: JointState) -> None:
         now = time.monotonic()
-        stamp_s = stamp_to_ns(message.header.stamp) / 1e9 - (time.time() - now)
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        stamp_s = stamp_ns / 1e9 - (time.time() - now)
         positions = joint_positions(message, JOINT_NAMES)
         with self._news:
-            self.joints.append(Joints(now, stamp_s, positions, np.array(message.velocity)))
+            self.joints.append(Joints(now, stamp_s, stamp_ns, positions, np.array(message.velocity)))
             self._news.notify_all()
 
     def _on_status(self, message: ArmStatus) -> None:

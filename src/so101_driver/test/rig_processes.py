@@ -158,6 +158,7 @@ class ArmProcesses:
         self._pose = pose
         self._parameters = parameters
         self._stack = contextlib.ExitStack()
+        self._nodes: list[Program] = []
 
     def __enter__(self) -> Self:
         directory = Path(tempfile.mkdtemp(prefix='so101-rig-'))
@@ -184,7 +185,14 @@ class ArmProcesses:
 
     def start_node(self, program: Sequence[str] = ARM_NODE, **parameters: object) -> Program:
         """Start arm_node, or a program that takes the same parameters, on the arm."""
-        return self._stack.enter_context(Program([*program, *self.arguments(**parameters)]))
+        node = self._stack.enter_context(Program([*program, *self.arguments(**parameters)]))
+        self._nodes.append(node)
+        return node
+
+    def end_nodes(self) -> None:
+        """End every node that still runs."""
+        while self._nodes:
+            self._nodes.pop().end()
 
     def arguments(self, **parameters: object) -> list[str]:
         """ROS arguments of a node on this arm."""

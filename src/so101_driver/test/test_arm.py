@@ -262,6 +262,17 @@ def test_P11_nothing_energises_after_an_e_stop(rig):
     assert not any(servo.torque_on for servo in rig.virtual.servos)
 
 
+def test_P11_an_e_stop_is_written_in_the_cycle_in_which_a_servo_is_found_restarted(rig):
+    rig.enable()
+    rig.virtual.power(False, [3])
+    rig.follow(POSE, lambda _: rig.gate.state is GateState.HOLD, 'the gate to hold')
+    rig.gate.request_e_stop(time.monotonic())
+    rig.virtual.power(True, [3])
+    rig.cycles(1)
+    assert not any(servo.torque_on for servo in rig.virtual.servos)
+    assert rig.gate.state is GateState.E_STOP
+
+
 @pytest.mark.parametrize(
     ('policy', 'on'), [('release', False), ('hold', True), ('park_and_release', False)], ids=str
 )
@@ -355,6 +366,20 @@ def test_P8_a_power_cycled_arm_is_disabled_and_gets_no_goal_until_it_is_enabled(
     present = np.array([servo.present_position for servo in rig.virtual.servos])
     rig.enable()
     assert np.abs(rig.goals(enabled)[:6] - present).max() <= 2
+
+
+def test_the_other_servos_hold_when_one_is_back_after_a_fault(rig):
+    rig.enable()
+    rig.virtual.power(False, [3])
+    rig.run_until(lambda _: rig.gate.state is GateState.FAULT, 'the fault')
+    rig.virtual.power(True, [3])
+    back = time.monotonic()
+    rig.follow(POSE, lambda state: state.complete and time.monotonic() > back + 0.3, 'the servo back')
+    assert rig.gate.state is GateState.FAULT
+    assert [servo.torque_on for servo in rig.virtual.servos] == [True, True, False, True, True, True]
+    assert rig.goals(back) == []
+    rig.enable()
+    assert all(servo.torque_on for servo in rig.virtual.servos)
 
 
 def test_a_servo_that_was_only_silent_is_not_taken_for_a_power_cycled_one(rig):

@@ -114,6 +114,12 @@ def test_P13_joint_states_come_a_hundred_times_a_second(arm):
     assert arm.client.status.period_p50 == pytest.approx(0.01, abs=0.001)
 
 
+def test_F1_joint_states_are_the_pose_of_the_arm_in_rad(arm):
+    joints = arm.client.fresh()
+    assert joints.position == pytest.approx(POSE, abs=1.01 * RAD_PER_TICK)
+    assert np.abs(joints.velocity).max() < 0.1
+
+
 def test_stamps_are_the_time_of_measurement(arm):
     arm.client.wait(lambda: len(arm.client.joints) > 50, '50 joint_states')
     assert np.median([joints.received_s - joints.stamp_s for joints in arm.client.joints]) < 0.03
@@ -232,7 +238,7 @@ def test_P11_an_e_stop_drops_the_torque_and_stays_though_commands_go_on(arm):
     arm.enable()
 
 
-def test_F1_two_arms_in_two_namespaces_do_not_hear_each_other(left_and_right):
+def test_two_arms_in_two_namespaces_do_not_hear_each_other(left_and_right):
     left, right = left_and_right['left'], left_and_right['right']
     for arm in (left, right):
         arm.reset()
@@ -262,10 +268,16 @@ def test_P1_an_unplugged_arm_is_back_after_it_is_plugged_in_and_enabled(arm):
 
 
 @pytest.fixture(scope='module')
-def lone() -> Iterator[ArmProcesses]:
-    """A virtual arm for nodes that are started and ended; a client would miss the first messages."""
+def lone_arm() -> Iterator[ArmProcesses]:
     with ArmProcesses('lone', pose=POSE, enable_at_start=True) as processes:
         yield processes
+
+
+@pytest.fixture
+def lone(lone_arm: ArmProcesses) -> Iterator[ArmProcesses]:
+    """A virtual arm for nodes that a test starts and ends."""
+    yield lone_arm
+    lone_arm.end_nodes()
 
 
 @pytest.fixture
@@ -276,7 +288,7 @@ def lone_client() -> Iterator[ArmClient]:
 
 def energised(processes: ArmProcesses, node: Program) -> None:
     node.says('waiting for a command')
-    assert all(processes.driven())
+    wait_until(lambda: all(processes.driven()), 'torque on')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -296,7 +308,7 @@ def test_A13_a_second_signal_ends_the_node_at_once_with_the_torque_off(lone):
     energised(lone, node)
     node.send(signal.SIGINT)
     lone.control.call('clear_log')
-    wait_until(lambda: len(lone.control.call('log', register='GOAL_POSITION')) > 60, 'the arm parking')
+    wait_until(lambda: len(lone.control.call('log', register='GOAL_POSITION')) > 360, 'the arm parking')
     sent = node.send(signal.SIGINT)
     assert node.wait() == 0, node.output
     assert node.ended_s - sent < 1.0

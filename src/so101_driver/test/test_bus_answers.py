@@ -52,6 +52,7 @@ def test_one_changed_byte_costs_one_answer_and_gives_no_wrong_value(rows, data):
         servo_id: row for servo_id, row in zip(IDS, rows, strict=True) if servo_id != hit
     }
     assert answers.damaged == 1
+    assert answers.broken <= {hit}
 
 
 @bus_settings
@@ -79,7 +80,7 @@ def test_an_answer_that_swallowed_the_next_header_is_not_trusted():
     assert set(answers.good) == {2, 3, 4, 5, 6}
 
 
-def test_two_answers_that_overlap_are_both_not_trusted():
+def test_an_answer_that_swallowed_the_beginning_of_the_next_is_not_trusted():
     # The answer of servo 1 lost three bytes, and the beginning of the next one fits as its end by chance.
     parts = answers_of([bytes(SIZE)] * 6)
     for fitting in range(256):
@@ -89,7 +90,26 @@ def test_two_answers_that_overlap_are_both_not_trusted():
     swallowed = b'\xff\xff' + body[:-2] + parts[1]
     assert frame_at(swallowed, 0) == (1, 0, body[3:])
     _, answers = collect(swallowed + b''.join(parts[2:]))
-    assert set(answers.good) == {3, 4, 5, 6}
+    assert set(answers.good) == {2, 3, 4, 5, 6}
+
+
+def test_an_answer_that_swallowed_a_late_one_is_not_trusted():
+    late = build(2, 0, bytes(SIZE + 3))
+    for fitting in range(256):
+        body = bytes((6, SIZE + 2, 0, fitting)) + late[: SIZE - 1]
+        if ~sum(body) & 0xFF == late[SIZE - 1]:
+            break
+    swallowed = b'\xff\xff' + body[:4] + late
+    assert frame_at(swallowed, 0) == (6, 0, body[3:])
+    collector = AnswerCollector((6,), SIZE, known_ids=IDS)
+    assert not collector.feed(swallowed)
+    assert collector.result().good == {}
+
+
+def test_a_servo_whose_answer_came_cut_is_known_to_have_answered():
+    parts = answers_of([bytes(SIZE)] * 6)
+    _, answers = collect(parts[0] + parts[1][:9] + b''.join(parts[2:5]))
+    assert answers.broken == {2}  # and servo 6 may still answer
 
 
 def test_a_silent_servo_does_not_cost_the_others_their_answers():

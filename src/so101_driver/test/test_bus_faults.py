@@ -23,14 +23,16 @@ PATIENT = BusConfig(min_timeout_s=0.05, timeout_s=0.1, retries=4, budget_s=0.5)
 
 @pytest.fixture(scope='module')
 def shared():
-    with VirtualArm(pacing=False) as arm, ServoBus(arm.port) as bus:
+    # answers come up to 40 ms late, and later where the machine is busy
+    config = BusConfig(late_window_s=0.15)
+    with VirtualArm(pacing=False) as arm, ServoBus(arm.port, config=config) as bus:
         bus.handshake()
         yield arm, bus
 
 
 def place(arm, value):
     """All joints to known places, one of them per servo."""
-    with arm.lock:
+    with arm._stepping, arm.lock:
         for index, servo in enumerate(arm.servos):
             arm.dynamics.positions[index] = value + index
             servo.encoder = float(value + index)
@@ -119,25 +121,44 @@ def test_a_servo_that_never_answered_has_an_infinite_age(virtual_arm, bus):
     assert servo.age_s == float('inf')
 
 
-def test_one_silent_servo_costs_the_others_neither_data_nor_time(virtual_arm, bus):
-    for _ in range(20):
-        bus.cycle_read()  # learn how fast answers come
-    virtual_arm.faults.mute([6])
-    for _ in range(10):
-        bus.cycle_read()
-    begin = time.monotonic()
-    readings = [bus.cycle_read() for _ in range(50)]
-    elapsed = time.monotonic() - begin
+def test_one_silent_servo_costs_the_others_neither_data_nor_time(virtual_arm):
+    with ServoBus(virtual_arm.port, config=replace(PATIENT, retries=1)) as bus:
+        virtual_arm.faults.mute([6])
+        for _ in range(6):
+            bus.cycle_read()
+        begin = time.monotonic()
+        readings = [bus.cycle_read() for _ in range(50)]
+        elapsed = time.monotonic() - begin
+        virtual_arm.faults.clear()
     assert all(reading.missing == (6,) for reading in readings)
     assert elapsed < 1.0  # the SDK takes 1.7 s, LeRobot 2.5 s
 
 
 def test_a_servo_that_comes_back_is_fresh_again_soon(virtual_arm, bus, wait_until):
     virtual_arm.faults.mute([3])
-    for _ in range(10):
+    for _ in range(6):
         bus.cycle_read()
     virtual_arm.faults.mute([])
     wait_until(lambda: bus.cycle_read().ok, 'servo 3 is back', 2.0)
+
+
+def test_a_damaged_answer_is_asked_for_again_in_the_same_block_since_none_can_come_late(virtual_arm, bus):
+    results, ask = [], bus._group.ask
+
+    def watched(window, ids):
+        results.append((window, ask(window, ids)))
+        return results[-1][1]
+
+    bus._group.ask = watched
+    for _ in range(50):
+        results.clear()
+        virtual_arm.faults.inject('truncate', servo_id=2)
+        assert bus.cycle_read().ok
+        if results[0][1].broken == {2}:  # the cut left its first four bytes
+            assert results[1][0] is results[0][0]
+            return
+        time.sleep(bus.config.late_window_s)
+    pytest.fail('No cut answer kept its first four bytes.')
 
 
 def test_late_answers_are_counted_as_late(virtual_arm):
@@ -163,12 +184,12 @@ def test_a_late_answer_to_a_single_read_is_waited_out_before_the_retry(virtual_a
 
 
 def test_a_late_acknowledgement_is_not_taken_for_data(virtual_arm):
-    config = BusConfig(single_retries=0, late_window_s=0.0)
+    config = BusConfig(single_timeout_s=0.08, single_retries=0, late_window_s=0.0)
     with ServoBus(virtual_arm.port, config=config) as bus:
-        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.03)
+        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.11)
         with pytest.raises(ServoTimeout):
             bus.write(1, Reg.ACCELERATION, 7, verify=False)
-        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.015)
+        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.06)
         assert bus.read(1, Reg.PRESENT_TEMPERATURE) == 30
         assert bus.counters.late == 1
 

@@ -14,9 +14,17 @@ from so101_driver.emulator import VirtualArm
 from so101_driver.registers import Reg
 
 
+class PatientPort(scservo_sdk.PortHandler):
+    """Waits longer than the SDK's 34 ms, which a busy machine can miss."""
+
+    def setPacketTimeout(self, packet_length):
+        super().setPacketTimeout(packet_length)
+        self.packet_timeout += 200.0
+
+
 @pytest.fixture
 def sdk(virtual_arm):
-    port = scservo_sdk.PortHandler(virtual_arm.port)
+    port = PatientPort(virtual_arm.port)
     port.setBaudRate(1_000_000)
     yield port, scservo_sdk.PacketHandler(0)
     port.closePort()
@@ -195,6 +203,14 @@ def test_noise_and_broken_requests_do_not_stop_the_arm(virtual_arm):
     for request in (b'\x82\x38', b'\x83\x38\x02\x01'):  # parameters are missing
         exchange(virtual_arm.port, protocol.build(0xFE, request[0], request[1:]), 1, timeout=0.02)
     assert len(exchange(virtual_arm.port, protocol.ping(1), 6)) == 6
+
+
+def test_a_request_that_was_never_finished_is_forgotten(virtual_arm):
+    with serial.Serial(virtual_arm.port, 1_000_000, timeout=1.0) as line:
+        line.write(b'\xff\xff\x01\xf0\x03')  # announces 240 bytes
+        time.sleep(0.06)
+        line.write(protocol.ping(1))
+        assert len(line.read(6)) == 6
 
 
 def test_a_reader_who_never_reads_does_not_block_the_arm(virtual_arm):

@@ -61,6 +61,7 @@ def test_registers_and_the_log_are_seen_from_outside(arm, bus):
     assert before < event['time_s'] < time.monotonic()  # one clock for all processes
     arm.call('advance', duration_s=2.0)
     assert arm.call('get', servo_id=1, register='PRESENT_POSITION') == 2100
+    assert bus.release() == ()
     arm.call('set', servo_id=1, register='HOMING_OFFSET', value=100)
     assert arm.call('get', servo_id=1, register='PRESENT_POSITION') == 2000
     arm.call('set', servo_id=1, register='HOMING_OFFSET', value=0)

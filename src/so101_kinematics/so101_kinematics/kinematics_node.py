@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kinematics as a ROS node: actions of the hand in, joint commands out, 50 times a second; FK and IK for all."""
+"""Kinematics as a ROS node: actions of the hand in, joint commands out at 50 Hz; FK and IK for everybody."""
 
 import sys
 import time
