@@ -179,7 +179,11 @@ def compare(cycles: int, seed: int) -> dict[str, Any]:
     from so101_driver.emulator import VirtualArmProcess
 
     interpreter, version = install_lerobot()
-    sides = {'ours': sys.executable, 'lerobot': interpreter, 'lerobot-whole': interpreter}
+    sides: dict[str, str | Path] = {
+        'ours': sys.executable,
+        'lerobot': interpreter,
+        'lerobot-whole': interpreter,
+    }
     rows: dict[str, dict[str, Numbers]] = {side: {} for side in sides}
     with VirtualArmProcess('--seed', str(seed)) as arm:
         for share in SHARES:
@@ -215,7 +219,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--cycles', type=int, default=300, help='cycles per side and share (default: %(default)s)'
+        '--cycles', type=int, default=200, help='cycles per side and share (default: %(default)s)'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the faults')
     parser.add_argument('--json', type=Path, help='write the last line to this file too')

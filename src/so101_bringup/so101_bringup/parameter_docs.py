@@ -11,6 +11,8 @@ from so101_interfaces_py import params
 NODES = (
     ('so101_driver', 'arm_node'),
     ('so101_driver', 'camera_node'),
+    ('so101_sim', 'twin_node'),
+    ('so101_sim', 'operator_node'),
     ('so101_kinematics', 'kinematics_node'),
 )
 HEAD = """# Parameters

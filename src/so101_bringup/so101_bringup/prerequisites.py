@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pip cannot bring: a compiler, Python's headers, the venv module, the right kind of machine."""
 
+import ctypes.util
 import os
 from pathlib import Path
 import platform
@@ -28,12 +29,17 @@ def check_prerequisites(has_ros: bool) -> None:
             f'the ROS 2 wheels exist for Linux on x86_64 only, this is {machine}; '
             'install ROS 2 Jazzy, source its setup file, and run this again.'
         )
-    missing = missing_packages()
-    if missing and os.geteuid() == 0 and shutil.which('apt-get'):
-        say(f'\nso101: installing {" ".join(missing)} with apt-get ...')
+    wanted = missing_packages() + missing_for_pictures()
+    if wanted and os.geteuid() == 0 and shutil.which('apt-get'):
+        say(f'\nso101: installing {" ".join(wanted)} with apt-get ...')
         _apt(['update', '-q'])
-        _apt(['install', '-qy', '--no-install-recommends', *missing])
-        missing = missing_packages()
+        _apt(['install', '-qy', '--no-install-recommends', *wanted])
+    if missing_for_pictures():
+        say(
+            '\nso101: no OpenGL without a screen here, so the simulated camera stays dark; '
+            f'for pictures: sudo apt install {" ".join(missing_for_pictures())}'
+        )
+    missing = missing_packages()
     if missing:
         raise PrerequisiteError(
             f'what pip cannot bring is missing; install it with: sudo apt install {" ".join(missing)}'
@@ -52,6 +58,13 @@ def missing_packages() -> list[str]:
     if probe.returncode != 0:
         missing.append(f'{version}-venv')
     return missing
+
+
+def missing_for_pictures() -> list[str]:
+    """Debian packages for drawing without a screen, where neither EGL nor OSMesa is there."""
+    if ctypes.util.find_library('EGL') or ctypes.util.find_library('OSMesa'):
+        return []
+    return ['libegl1', 'libegl-mesa0', 'libgl1-mesa-dri']
 
 
 def _apt(arguments: list[str]) -> None:

@@ -25,7 +25,12 @@ TCPS = ('so101', 'so_arm100', 'pick101', 'menagerie')
 
 OPTIONS: Mapping[str, Option] = {
     'namespace': Option('', 'Namespace of all nodes; a second arm gets another one.'),
-    'sim': Option(True, 'A virtual arm on a pseudo-terminal instead of the real one.'),
+    'sim': Option(True, 'A simulated arm behind a virtual servo bus instead of the real one.'),
+    'task': Option('lift', 'What the simulated scene is for.', ('lift', 'place')),
+    'preset': Option('easy', 'How hard the simulated scene is: a preset of so101_sim.'),
+    'operator': Option(
+        False, 'A scripted operator drives the simulated arm, one demonstration after another.'
+    ),
     'port': Option('/dev/so101', 'Serial device of the real arm (sim:=false).'),
     'calibration': Option(
         '', 'Calibration file of the real arm; empty: the only one in ~/.config/so101/calibration.'
@@ -33,7 +38,7 @@ OPTIONS: Mapping[str, Option] = {
     'tcp': Option(
         'so101', 'Tool centre point that actions move; a policy must get the one it was trained with.', TCPS
     ),
-    'camera': Option('', 'Wrist camera: device, file or URL; empty: no camera node.'),
+    'camera': Option('', 'Wrist camera: device, file or URL; empty: the simulated one, or none.'),
     'tf': Option(
         'auto',
         'Who publishes /tf and robot_description: ros (robot_state_publisher), own (kinematics_node), off, '
@@ -101,29 +106,55 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def driver(options: Mapping[str, bool | str]) -> list[NodeSpec]:
-    """The arm, real or virtual, and its camera."""
-    nodes = []
-    parameters = {'port': options['port'], 'calibration': options['calibration']}
-    if options['sim']:
-        port = virtual_port(str(options['namespace']))
-        parameters |= {'port': port, 'calibration': f'{port}.json', 'enable_at_start': True}
-        arguments = ('--link', port, '--calibration', f'{port}.json')
-        arm = NodeSpec('virtual_arm', 'so101_driver', 'virtual_arm', arguments=arguments, is_ros=False)
-        nodes.append(replace(arm, required=True, outlives=True))
-    # The arm is never started again by itself: an arm that re-enables unasked is a hazard.
-    nodes.append(NodeSpec('arm_node', 'so101_driver', 'arm_node', 'driver.yaml', parameters, required=True))
-    if options['camera']:
-        nodes.append(
-            NodeSpec(
-                'camera_node', 'so101_driver', 'camera_node', 'camera.yaml', {'source': options['camera']}
-            )
-        )
+    """The arm and its camera; without a real arm, servos that have no weight to carry."""
+    if not options['sim']:
+        return _real_arm(options)
+    port = virtual_port(str(options['namespace']))
+    arguments = ('--link', port, '--calibration', f'{port}.json')
+    virtual = NodeSpec('virtual_arm', 'so101_driver', 'virtual_arm', arguments=arguments, is_ros=False)
+    return [
+        replace(virtual, required=True, outlives=True),
+        _arm_node(port, f'{port}.json', True),
+        *_camera(options),
+    ]
+
+
+def _twin(options: Mapping[str, bool | str]) -> list[NodeSpec]:
+    """The simulated arm, its table and its camera, and the very driver that moves metal."""
+    port = virtual_port(str(options['namespace']))
+    parameters: dict[str, Any] = {'link': port, 'task': options['task'], 'preset': options['preset']}
+    if options['camera']:  # another camera takes the place of the simulated one
+        parameters['camera_rate_hz'] = 0.0
+    twin = NodeSpec(
+        'twin_node', 'so101_sim', 'twin_node', 'sim.yaml', parameters, required=True, outlives=True
+    )
+    nodes = [twin, _arm_node(port, f'{port}.json', True), *_camera(options)]
+    if options['operator']:
+        parameters = {'mode': 'demonstrate', 'topic': 'ee_delta_cmd'}
+        nodes.append(NodeSpec('operator_node', 'so101_sim', 'operator_node', 'sim.yaml', parameters))
     return nodes
+
+
+def _real_arm(options: Mapping[str, bool | str]) -> list[NodeSpec]:
+    return [_arm_node(str(options['port']), str(options['calibration']), False), *_camera(options)]
+
+
+def _arm_node(port: str, calibration: str, enable: bool) -> NodeSpec:
+    parameters = {'port': port, 'calibration': calibration, 'enable_at_start': enable}
+    # The arm is never started again by itself: an arm that re-enables unasked is a hazard.
+    return NodeSpec('arm_node', 'so101_driver', 'arm_node', 'driver.yaml', parameters, required=True)
+
+
+def _camera(options: Mapping[str, bool | str]) -> list[NodeSpec]:
+    if not options['camera']:
+        return []
+    parameters = {'source': options['camera']}
+    return [NodeSpec('camera_node', 'so101_driver', 'camera_node', 'camera.yaml', parameters)]
 
 
 def hilserl(options: Mapping[str, bool | str]) -> list[NodeSpec]:
     """The whole stack, as far as it exists."""
-    nodes = driver(options)
+    nodes = _twin(options) if options['sim'] else _real_arm(options)
     publisher = has_package('robot_state_publisher') if options['tf'] == 'auto' else options['tf'] == 'ros'
     if publisher:
         from so101_description.urdf import urdf_text
@@ -148,7 +179,7 @@ STACKS: Mapping[str, Callable[[Mapping[str, bool | str]], list[NodeSpec]]] = {
     'driver': driver,
     'hilserl': hilserl,
 }
-STILL_TO_COME = 'the MuJoCo twin with its camera, policy, session and teleoperation, learner, console'
+STILL_TO_COME = 'policy, session with teleoperation and recording, learner, console'
 
 
 def virtual_port(namespace: str) -> str:

@@ -11,7 +11,7 @@ from so101_bringup import stack
 from so101_interfaces_py import params
 
 ROOT = Path(__file__).parents[3]
-EVERYTHING = stack.parse_options(['camera:=/dev/video0'])
+EVERYTHING = stack.parse_options(['camera:=/dev/video0', 'operator:=true'])
 NODES = {node.name: node for build in stack.STACKS.values() for node in build(EVERYTHING)}
 CONFIGURED = [node for node in NODES.values() if node.config]
 
@@ -65,7 +65,7 @@ def test_two_virtual_arms_have_two_ports():
 def test_the_arm_is_never_started_again_by_itself_and_parks_on_a_live_bus():
     nodes = {node.name: node for node in stack.hilserl(EVERYTHING)}
     assert nodes['arm_node'].required
-    assert nodes['virtual_arm'].outlives
+    assert nodes['twin_node'].outlives
     assert not nodes['arm_node'].outlives
     assert not nodes['camera_node'].required
 

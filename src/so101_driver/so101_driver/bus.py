@@ -38,6 +38,7 @@ from so101_driver.transport import ArmPort
 
 ARM_IDS: Final = (1, 2, 3, 4, 5, 6)
 _PING_GAP_S = 0.03  # between the answers of several servos to one ping
+_TORQUE_ATTEMPTS = 4
 _EEPROM_WRITE_S = 0.006  # programming one cell takes 3 to 5 ms
 
 
@@ -390,7 +391,7 @@ class ServoBus:
             PortError: the port is gone.
         """
         pending = tuple(ids)
-        for _ in range(1 + self.config.single_retries):
+        for _ in range(_TORQUE_ATTEMPTS):
             if not pending:
                 break
             self.write_all(Reg.TORQUE_ENABLE, dict.fromkeys(pending, int(on)))

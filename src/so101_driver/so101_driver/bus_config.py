@@ -23,10 +23,10 @@ class BusConfig:
 
     min_timeout_s: float = 0.002
     timeout_s: float = 0.025
-    retries: int = 2
-    budget_s: float = 0.006
+    retries: int = 4
+    budget_s: float = 0.007
     single_timeout_s: float = 0.020
-    single_retries: int = 3
+    single_retries: int = 5
     late_window_s: float = 0.05
     reconnect_interval_s: float = 0.25
 

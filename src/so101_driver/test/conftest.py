@@ -10,7 +10,7 @@ from so101_driver.bus import ServoBus
 from so101_driver.bus_config import BusConfig
 from so101_driver.emulator import VirtualArm
 
-PATIENT = BusConfig(min_timeout_s=0.05, timeout_s=0.1, retries=4, budget_s=0.5)
+PATIENT = BusConfig(min_timeout_s=0.03, timeout_s=0.1, retries=4, budget_s=0.5)
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def bus(virtual_arm: VirtualArm) -> Iterator[ServoBus]:
     # patient, since the machine that runs the tests may be busy
     with ServoBus(virtual_arm.port, config=PATIENT) as bus:
         yield bus
+        virtual_arm.faults.clear()
 
 
 @pytest.fixture

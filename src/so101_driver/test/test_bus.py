@@ -214,7 +214,7 @@ def test_registers_that_write_cannot_set_are_refused(virtual_arm, bus, register)
 def test_a_mute_servo_is_named_in_the_time_out(virtual_arm, bus):
     virtual_arm.faults.mute([4])
     with pytest.raises(
-        ServoTimeout, match=r'Servo 4 gave no answer for P_COEFFICIENT in 4 attempt'
+        ServoTimeout, match=r'Servo 4 gave no answer for P_COEFFICIENT in 6 attempt'
     ) as caught:
         bus.read(4, Reg.P_COEFFICIENT)
     assert caught.value.servo_id == 4

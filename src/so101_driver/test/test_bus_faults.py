@@ -18,7 +18,7 @@ from so101_driver.registers import Reg
 from so101_driver.windows import WindowChooser, WINDOWS
 
 # patient, since the machine that runs the tests may be busy
-PATIENT = BusConfig(min_timeout_s=0.05, timeout_s=0.1, retries=4, budget_s=0.5)
+PATIENT = BusConfig(min_timeout_s=0.03, timeout_s=0.1, retries=4, budget_s=0.5)
 
 
 @pytest.fixture(scope='module')
@@ -145,8 +145,8 @@ def test_a_servo_that_comes_back_is_fresh_again_soon(virtual_arm, bus, wait_unti
 def test_a_damaged_answer_is_asked_for_again_in_the_same_block_since_none_can_come_late(virtual_arm, bus):
     results, ask = [], bus._group.ask
 
-    def watched(window, ids):
-        results.append((window, ask(window, ids)))
+    def watched(window, ids, **options):
+        results.append((window, ask(window, ids, **options)))
         return results[-1][1]
 
     bus._group.ask = watched

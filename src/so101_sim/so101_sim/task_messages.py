@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ground truth of the twin as a message, and back.
+
+It is one JSON object in a `std_msgs/String`: the fields of `Truth`, and `stamp_ns`, `task`, `preset`, `resets`,
+`success`, `failure`, `reason`, `good_steps`, `dropped`, `reward`. Only simulations publish it, and only what plays the
+person or judges a simulation may read it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+import json
+from typing import Any
+
+from std_msgs.msg import String
+
+from so101_sim.errors import SimulationError
+from so101_sim.task import Status
+from so101_sim.truth import Truth
+from so101_sim.twin import TaskState
+
+TOPIC = 'sim/task'
+RESET_SERVICE = 'sim/reset'
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a `sim/task` message says.
+
+    Attributes:
+        stamp_ns: when it was so, on the clock of the graph [ns].
+        task: name of the task.
+        preset: name of its difficulty.
+        state: the scene and where the task stands.
+    """
+
+    stamp_ns: int
+    task: str
+    preset: str
+    state: TaskState
+
+
+def task_message(report: TaskReport) -> String:
+    """Build the message."""
+    state = report.state
+    values = {
+        'stamp_ns': report.stamp_ns,
+        'task': report.task,
+        'preset': report.preset,
+        'resets': state.resets,
+        'reward': state.reward,
+        **asdict(state.status),
+        **asdict(state.truth),
+    }
+    return String(data=json.dumps(values))
+
+
+def read_task_message(message: String) -> TaskReport:
+    """Read a message.
+
+    Raises:
+        SimulationError: it is not what `task_message` makes.
+    """
+    try:
+        values: Mapping[str, Any] = json.loads(message.data)
+        status = Status(
+            success=bool(values['success']),
+            failure=bool(values['failure']),
+            good_steps=int(values['good_steps']),
+            dropped=bool(values['dropped']),
+            reason=str(values['reason']),
+        )
+        truth = Truth.from_mapping(values)
+        state = TaskState(truth, status, float(values['reward']), int(values['resets']))
+        return TaskReport(int(values['stamp_ns']), str(values['task']), str(values['preset']), state)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise SimulationError(
+            f'expected the ground truth of the twin on {TOPIC}, got something else ({error}); '
+            f'let only twin_node publish there'
+        ) from error
