@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
@@ -83,12 +84,14 @@ def run(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
 
 
 def _calls(node: Node, random: np.random.Generator) -> dict[str, Callable[[], Any]]:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     fk = ForwardKinematics()
     limits = np.array([JOINT_LIMITS_RAD[name] for name in JOINT_NAMES])
 
     def call(client: Any, request: Any) -> Any:
         future = client.call_async(request)
-        rclpy.spin_until_future_complete(node, future, timeout_sec=5.0)
+        executor.spin_until_future_complete(future, timeout_sec=5.0)
         if future.result() is None:
             raise TimeoutError(f'{client.srv_name} did not answer within 5 s.')
         return future.result()

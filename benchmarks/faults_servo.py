@@ -76,7 +76,7 @@ def _low_voltage(rig: FaultRig, outcome: Outcome) -> None:
 
         outcome.value = rig.client.wait(reported, 'the voltage error in arm/status') - sagged
         time.sleep(0.5)
-        outcome.claim(rig.client.state == 'enabled', f'the arm went to {rig.client.state}')
+        rig.client.wait_for_state('enabled', after_s=time.monotonic(), deadline_s=2.0)
     rig.client.enable(False)
     refused = rig.client.enable()
     outcome.claim(not refused.success, 'the arm was enabled at 3.9 V')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arm as a ROS node: 100 times a second it reads the joints, lets the safety gate decide, and writes."""
 
+import gc
 import signal
 import sys
 import time
@@ -67,6 +68,9 @@ class ArmNode(Node):
         self._timer = self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
         name = f'{self._config.port}, calibration {calibration.calibration_id}'
         self.get_logger().info(f'arm on {name}, {self._config.rate_hz:.0f} Hz')
+        # What is there now stays: looked through again by the garbage collector, it would cost a cycle or two.
+        gc.collect()
+        gc.freeze()
 
     def close(self) -> None:
         """Park and release as the exit policy says, then close the port. Needs no ROS; safe to call twice."""

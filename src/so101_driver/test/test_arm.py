@@ -61,6 +61,8 @@ class Rig:
         verdict = self.gate.request_enable(time.monotonic())
         assert verdict.accepted, verdict.sentence
         self.run_until(lambda _: 'waiting for a command' in self.gate.reason, 'the arm enabled')
+        # The switch was written; the servos read it a moment later.
+        self.run_until(lambda _: all(servo.torque_on for servo in self.virtual.servos), 'the torque')
 
     def follow(self, target: np.ndarray, until: Callable[[ArmState], object], what: str) -> ArmState:
         """Stream a command until a condition holds."""

@@ -108,7 +108,7 @@ def arm(left_and_right: dict[str, Running]) -> Running:
 
 
 def test_P13_joint_states_come_a_hundred_times_a_second(arm):
-    arm.client.wait(lambda: len(arm.client.joints) > 200, '200 joint_states')
+    arm.client.wait(lambda: len(arm.client.joints) > 100, '100 joint_states')
     stamps = [joints.stamp_s for joints in arm.client.joints]
     assert np.median(np.diff(stamps)) == pytest.approx(0.01, abs=0.001)
     assert arm.client.status.period_p50 == pytest.approx(0.01, abs=0.001)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from so101_driver.registers import Reg
+from so101_driver.registers import Reg, REG_AT
 
 _LENGTH = 200_000
 
@@ -39,11 +39,13 @@ class WriteLog:
     """Bounded log of writes. Reading and adding from different threads is safe."""
 
     def __init__(self) -> None:
-        self._events: deque[WriteEvent] = deque(maxlen=_LENGTH)
+        # Plain numbers: the garbage collector does not look through tuples of them, and a collection that
+        # looked through the whole log would stop the arm for longer than a control period.
+        self._events: deque[tuple[float, int, int, int]] = deque(maxlen=_LENGTH)
 
     def add(self, event: WriteEvent) -> None:
         """Append."""
-        self._events.append(event)
+        self._events.append((event.time_s, event.servo_id, event.register.address, event.value))
 
     def clear(self) -> None:
         """Forget everything."""
@@ -60,11 +62,11 @@ class WriteLog:
             after_s: only writes later than this time on the monotonic clock [s].
         """
         return [
-            event
-            for event in self._events.copy()
-            if event.time_s > after_s
-            and register in {None, event.register}
-            and servo_id in {None, event.servo_id}
+            WriteEvent(time_s, to, REG_AT[address], value)
+            for time_s, to, address, value in self._events.copy()
+            if time_s > after_s
+            and (register is None or address == register.address)
+            and (servo_id is None or to == servo_id)
         ]
 
     def energising(self, after_s: float = 0.0) -> list[WriteEvent]:
