@@ -29,6 +29,9 @@ CLEARANCE, MORE_CLEARANCE = 0.006, 0.004
 """Distance between the static finger and the cube before the gripper closes [m], and what is added to it after a
 finger has landed on the cube."""
 
+VARIATION = 0.003
+"""Standard deviation of a change of aim after a failed attempt [m]: what has just failed would fail again."""
+
 GRIP_HEIGHT = 0.014
 """Height of the grip above the table when it closes [m]."""
 
@@ -53,7 +56,7 @@ BESIDE = 0.09
 WIDE_OPEN = 0.34
 """Opening on the way to the cube: the fingers are 65 mm apart."""
 
-STILL_TO_COME = 0.45
+STILL_TO_COME = 0.6
 """Share of the last action that the arm has not carried out yet when it is seen again: the expert aims from where the
 grip is going to be."""
 
@@ -134,7 +137,7 @@ class Expert:
         self._clearance = CLEARANCE
         self._last: Truth | None = None
         self._last_step = np.zeros(3)
-        self._firm_steps = 0
+        self._firm_steps = self._attempts = 0
         self._try_again()
 
     def observe(self, truth: Truth) -> None:
@@ -257,7 +260,9 @@ class Expert:
         """Begin another attempt."""
         self.phase = Phase.APPROACH
         self._closing = 0
-        self._aim = self._rng.normal(0.0, 1.0, 2) * self.skill.aim_error_m
+        spread = float(np.hypot(self.skill.aim_error_m, VARIATION if self._attempts else 0.0))
+        self._aim = self._rng.normal(0.0, 1.0, 2) * spread
+        self._attempts += 1
 
 
 def _reach_of_cube(quat_wxyz: Quaternion, direction: FloatArray) -> float:

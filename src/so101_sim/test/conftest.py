@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes and truths that several tests look at; nothing is shared that a test could change."""
+
+from collections.abc import Callable, Iterator
+import os
+
+import pytest
+
+# One thread of Mesa and of numpy each: the suite shares the machine.
+for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'LP_NUM_THREADS'):
+    os.environ.setdefault(name, '1')
+
+from so101_sim.simulation import Simulation
+from so101_sim.truth import Truth
+
+
+@pytest.fixture
+def simulation() -> Simulation:
+    return Simulation()
+
+
+@pytest.fixture
+def make_truth() -> Callable[..., Truth]:
+    """Truth of a cube on the table with an open gripper above it; keywords change it."""
+
+    def make(**changes: object) -> Truth:
+        values = {
+            'time_s': 0.0,
+            'cube_position': (0.25, 0.0, 0.015),
+            'cube_quat_wxyz': (1.0, 0.0, 0.0, 0.0),
+            'cube_speed': 0.0,
+            'tcp_position': (0.23, 0.0, 0.10),
+            'grip_position': (0.23, 0.0, 0.10),
+            'jaw_direction': (0.97, 0.0, 0.24),
+            'finger_position': (0.28, 0.0, 0.10),
+            'opening': 0.4,
+            'touches_static': False,
+            'touches_moving': False,
+            'on_table': True,
+            'in_tray': False,
+            'tray_position': None,
+        }
+        return Truth(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def renders() -> Iterator[None]:
+    """Skips where pictures cannot be drawn at all."""
+    from so101_sim import gl
+    from so101_sim.errors import RenderError
+
+    try:
+        gl.backend()
+    except RenderError as error:
+        pytest.skip(str(error))
+    return
