@@ -95,7 +95,8 @@ class ArmChain:
             self._driver.reset(position)
         self._velocity.reset()
         self._read()
-        self.controller.release()
+        # A new one, since the clock starts over too: nothing of the episode before may show in this one.
+        self.controller = EeController(self._chain.kinematics, self.fk)
         self.controller.reseed(self._reading.position, position)
         return self._reading
 

@@ -137,7 +137,9 @@ def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(chain):
     arm.reset(0.45)
     for _ in range(25):  # something is held between the fingers
         truth = simulation.truth()
-        simulation.place_cube((np.array(truth.grip_position) + 0.018 * np.array(truth.jaw_direction)).tolist())
+        simulation.place_cube(
+            (np.array(truth.grip_position) + 0.018 * np.array(truth.jaw_direction)).tolist()
+        )
         arm.run(EeDeltaValue(np.zeros(3), 0.0))
         if simulation.truth().held:
             break

@@ -144,14 +144,14 @@ def test_a_backend_that_kills_its_process_is_passed_over():
 
 
 def test_without_any_backend_one_sentence_says_what_is_missing_and_what_to_install():
-    trial = "gl._TRIAL = \"import sys\\nsys.exit('no library ' + sys.argv[1])\""
+    trial = 'gl._TRIAL = "import sys\\nsys.exit(\'no library \' + sys.argv[1])"'
     message = choose(trial).stderr.strip().splitlines()[-1]
     assert 'egl: no library egl; osmesa: no library osmesa' in message
     assert 'apt install' in message
 
 
 def test_a_wish_is_the_only_one_tried():
-    trial = "gl._TRIAL = \"import sys\\nsys.exit('broken')\""
+    trial = 'gl._TRIAL = "import sys\\nsys.exit(\'broken\')"'
     message = choose(trial, **{gl.CHOSEN_BY_USER: 'osmesa'}).stderr.strip().splitlines()[-1]
     assert 'osmesa: broken' in message
     assert 'egl:' not in message
