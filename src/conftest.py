@@ -28,7 +28,7 @@ def start():
     import signal
     import subprocess
 
-    from so101_bringup.stack import executable_path, NodeSpec
+    from so101_bringup.programs import executable_path, NodeSpec
 
     processes = []
 
