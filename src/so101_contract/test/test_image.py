@@ -80,7 +80,7 @@ def test_L6_an_image_that_was_scaled_already_is_refused(dtype):
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_L9_the_network_sees_the_same_whatever_the_encoding(encoding):
+def test_L9_P16_the_network_sees_the_same_whatever_the_encoding(encoding):
     rgb = picture()
     if encoding == 'mono8':
         rgb = np.repeat(rgb[..., :1], 3, axis=2)

@@ -135,7 +135,7 @@ def test_parts_that_make_no_sense_are_refused():
         Golden(pattern=0, action=(0.1,))
 
 
-def test_the_golden_action_tells_other_weights():
+def test_P23_the_golden_action_tells_other_weights():
     MANIFEST.golden.check([0.1, 0.2, 0.3, -0.4])
     MANIFEST.golden.check(np.array([0.1, 0.2, 0.3, -0.4], np.float32))
     for wrong in ([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3], [np.nan] * 4):

@@ -107,7 +107,7 @@ def mutants(value, hint):
 
 
 @pytest.mark.parametrize('record', RECORDS, ids=lambda record: type(record).__name__)
-def test_L9_B13_B16_records_that_differ_in_any_field_hash_differently_and_say_which(record):
+def test_L9_B13_B16_B26_records_that_differ_in_any_field_hash_differently_and_say_which(record):
     hashes = {record.hash: record}
     touched = set()
     for dotted, other in mutants(record, type(record)):

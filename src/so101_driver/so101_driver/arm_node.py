@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arm as a ROS node: 100 times a second it reads the joints, lets the safety gate decide, and writes."""
 
-import gc
+from pathlib import Path
 import signal
 import sys
 import time
@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from so101_driver.arm import Arm, ArmMismatchError, ArmState
 from so101_driver.arm_messages import diagnostics_message, joint_state_message, status_message
 from so101_driver.bus import ServoBus
-from so101_driver.calibration import CalibrationError
+from so101_driver.calibration import ArmCalibration, CalibrationError
 from so101_driver.calibration_places import find_calibration
 from so101_driver.driver_config import DriverConfig
 from so101_driver.errors import BusError
@@ -44,7 +44,7 @@ class ArmNode(Node):
     def __init__(self, **node_options: Any) -> None:
         super().__init__('arm_node', **node_options)
         self._config, gate_config = load_configs(self, DriverConfig, GateConfig)
-        calibration = find_calibration(self._config.calibration)
+        calibration = self._find_calibration()
         self._gate = SafetyGate(gate_config, tuple(joint.id for joint in calibration.joints.values()))
         bus = ServoBus(self._config.port, ids=tuple(joint.id for joint in calibration.joints.values()))
         self._arm = Arm(bus, calibration, self._gate, time.monotonic)
@@ -68,9 +68,6 @@ class ArmNode(Node):
         self._timer = self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
         name = f'{self._config.port}, calibration {calibration.calibration_id}'
         self.get_logger().info(f'arm on {name}, {self._config.rate_hz:.0f} Hz')
-        # What is there now stays: looked through again by the garbage collector, it would cost a cycle or two.
-        gc.collect()
-        gc.freeze()
 
     def close(self) -> None:
         """Park and release as the exit policy says, then close the port. Needs no ROS; safe to call twice."""
@@ -178,6 +175,23 @@ class ArmNode(Node):
             self.get_logger().warning(verdict.sentence)
 
     # --- starting ---
+
+    def _find_calibration(self) -> ArmCalibration:
+        """Find the calibration; wait for it while there is no port: a virtual arm brings both along."""
+        deadline = time.monotonic() + self._config.connect_timeout_s
+        waiting = False
+        while True:
+            try:
+                return find_calibration(self._config.calibration)
+            except CalibrationError:
+                if not self.context.ok():
+                    raise ExternalShutdownException from None
+                if Path(self._config.port).exists() or time.monotonic() > deadline:
+                    raise
+                if not waiting:
+                    self.get_logger().info(f'waiting for {self._config.port}')
+                waiting = True
+            time.sleep(CONNECT_RETRY_S)
 
     def _connect(self) -> None:
         """Connect to the arm; wait for one whose port or power is not there yet, or that hardly answers."""

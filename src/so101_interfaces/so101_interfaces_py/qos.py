@@ -16,8 +16,12 @@ def _profile(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
 # joint_states, tcp_pose: reliable, so that every tool can subscribe; our own loops want the newest only.
 STATE_PUBLISHER = _profile(reliable=True, depth=10)
 STATE_SUBSCRIBER = _profile(reliable=False, depth=1)
+# ... except where a step may name any of them: policy and learner want each one.
+STATE_EVERY = _profile(reliable=True, depth=100)
 # Camera images: newest only; a frame that waits for a resend is worth less than the next one.
 IMAGE = _profile(reliable=False, depth=1)
+# For those who must find the image that a step names.
+IMAGE_EVERY = _profile(reliable=False, depth=10)
 # joint_command, ee_delta_cmd: a stale set-point is worse than a lost one, and the receiver has a watchdog.
 COMMAND = _profile(reliable=True, depth=1)
 # Steps and events: none may be lost, an edge happens once.

@@ -2,14 +2,16 @@
 """Starting and stopping a node the same way everywhere."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+import gc
 import logging
 import signal
 import sys
+import time
 from typing import Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 
@@ -62,16 +64,20 @@ def run_node(
         handler = _NodeHandler(node)
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
+        # What is there now stays: looked through again by the garbage collector, it would cost a cycle or two.
+        gc.collect()
+        gc.freeze()
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # SIGINT and SIGTERM both end here
-    except rclpy_implementation.RCLError:
-        # ... or here, when the signal ends the context between rclpy's check of it and its use.
-        if rclpy.ok():
-            raise
     except errors as error:
         sys.stderr.write(f'{error}\n')
         return 1
+    except (RuntimeError, SystemError):
+        # ... or here, when the signal ends the context between rclpy's check of it and its use (RCLError), or
+        # interrupts the conversion of a message (a plain RuntimeError, or a SystemError around the interrupt).
+        if not _is_ending():
+            raise
     finally:
         # Terminals and ros2 launch send SIGINT twice at times; an orderly end is not to be interrupted again.
         # A node that takes long to close sets its own handlers there.
@@ -81,5 +87,20 @@ def run_node(
             logging.getLogger().removeHandler(handler)
         if node is not None and hasattr(node, 'close'):
             node.close()
-        rclpy.try_shutdown()
+        # First what belongs to the context, then the context: the other way round has ended in a crash.
+        gc.unfreeze()
+        with suppress(RuntimeError):
+            if node is not None:
+                node.destroy_node()
+        # The signal's own shutdown may come between rclpy's look and its act.
+        with suppress(RuntimeError):
+            rclpy.try_shutdown()
     return 0
+
+
+def _is_ending() -> bool:
+    """Whether the context has ended, or ends within a moment: the signal that ends it may have come just now."""
+    deadline = time.monotonic() + 0.2
+    while rclpy.ok() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not rclpy.ok()

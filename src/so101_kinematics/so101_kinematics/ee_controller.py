@@ -22,6 +22,7 @@ from so101_kinematics.ik import IkOptions, InverseKinematics
 from so101_kinematics.pick101 import Pick101Profile
 from so101_kinematics.profile import Clip, Profile
 from so101_kinematics.setpoint import SetpointProfile
+from so101_kinematics.transfer import Transfer
 
 __all__ = ['Command', 'DeltaCommand', 'EeController', 'Hold']
 
@@ -44,6 +45,7 @@ class EeController:
         self._locks = config.locks()
         self._lock_positions: dict[str, float] = {}
         self._profile = self._make_profile()
+        self._transfer = Transfer(self.fk)
         self._goal: Array | None = None
         self._setpoint: Array | None = None
         self._seeded = False
@@ -105,9 +107,14 @@ class EeController:
         if reason is not None or q is None:
             return self._hold(reason or Hold.NO_JOINTS)
         if delta is not None and delta.source != self._source:
-            self._seeded = self._seeded and self._source is None
+            if self._seeded and self._source is not None:
+                self._transfer.begin(self._goal)
+                # Who takes over gets the posture that was wanted: one that is measured while the arm is far out is
+                # tilted, and would stay so.
+                self._start_over(q, self._goal, keep_posture=True)
             self._source = delta.source
         if not self._seeded:
+            self._transfer.begin(self._goal)
             self._start_over(q, self._goal)
         return self._move(dt, q, delta, xyz)
 
@@ -125,9 +132,8 @@ class EeController:
         if float(np.abs(lead).max()) > limit:
             clipped.add(Clip.JOINT_LEAD)
         goal = np.empty(NUM_JOINTS)
-        goal[:NUM_ARM_JOINTS] = np.clip(
-            q[:NUM_ARM_JOINTS] + np.clip(lead, -limit, limit), self.fk.lower, self.fk.upper
-        )
+        wanted = q[:NUM_ARM_JOINTS] + np.clip(lead, -limit, limit)
+        goal[:NUM_ARM_JOINTS] = np.clip(self._transfer.next(wanted), self.fk.lower, self.fk.upper)
         for name, position in self._lock_positions.items():
             goal[ARM_JOINTS.index(name)] = position
         goal[-1] = self._grip(dt, float(q[-1]), delta, clipped)
@@ -157,11 +163,11 @@ class EeController:
         goal = None if self._goal is None else self._goal.copy()
         return Command(goal, self._setpoint, True, reason, frozenset())
 
-    def _start_over(self, q: Array, goal: Array | None) -> None:
+    def _start_over(self, q: Array, goal: Array | None, *, keep_posture: bool = False) -> None:
         """Seed the profile from the measured joints, and fix the joints that are locked where they are."""
         arm = q[:NUM_ARM_JOINTS]
         arm_goal = None if goal is None else goal[:NUM_ARM_JOINTS]
-        self._profile.reseed(arm, arm_goal, self._at_rest)
+        self._profile.reseed(arm, arm_goal, self._at_rest, keep_posture=keep_posture)
         for name, position in self._locks.items():
             if name not in self._lock_positions:
                 i = ARM_JOINTS.index(name)

@@ -32,9 +32,9 @@ class Pick101Profile:
         self._free = np.array([name not in locked for name in ARM_JOINTS])
         self._target: Array | None = None
 
-    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool) -> None:
+    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool, *, keep_posture: bool = False) -> None:
         """Make the measured TCP the commanded one, as training does at reset."""
-        del q_goal, at_rest
+        del q_goal, at_rest, keep_posture
         self._target = self._fk.position(q)
 
     def step(self, dt: float, q: Array, delta: Array | None) -> ProfileStep:

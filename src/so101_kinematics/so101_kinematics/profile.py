@@ -37,13 +37,14 @@ class ProfileStep:
 class Profile(Protocol):
     """A control law: displacements of the TCP in, joint goals out."""
 
-    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool) -> None:
+    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool, *, keep_posture: bool = False) -> None:
         """Start over from the measured joints.
 
         Args:
             q: (5,) measured joint positions [rad].
             q_goal: (5,) what the servos are told to hold now [rad], if that is known.
             at_rest: whether the arm stands still, so that the difference of the two is sag.
+            keep_posture: pitch and roll stay those wanted before, since only the one who drives has changed.
         """
 
     def step(self, dt: float, q: Array, delta: Array | None) -> ProfileStep:

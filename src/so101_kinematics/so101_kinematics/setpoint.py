@@ -72,9 +72,10 @@ class SetpointProfile:
         self._remaining = 0.0
         self._rested = 0.0
 
-    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool) -> None:
-        """Make the measured TCP the setpoint, and keep the measured pitch and roll from now on."""
-        self._posture = q.copy()
+    def reseed(self, q: Array, q_goal: Array | None, at_rest: bool, *, keep_posture: bool = False) -> None:
+        """Make the measured TCP the setpoint, and the measured pitch and roll, or those of before, what is kept."""
+        if not keep_posture:
+            self._posture = q.copy()
         self._setpoint = self._ik.fk.position(q)
         self._end = self._setpoint.copy()
         self._remaining = self._rested = 0.0

@@ -145,3 +145,20 @@ def test_without_learning_sag_the_arm_stays_below_its_setpoint():
     begin = arm.tcp
     drive(EeController(KinematicsConfig(droop_gain=0.0)), arm, 5.0)
     assert begin[2] - arm.tcp[2] > 0.003
+
+
+def test_who_takes_over_gets_the_pitch_that_was_wanted_and_not_the_one_of_the_moment():
+    arm = sagging_arm()
+    ctrl = EeController(KinematicsConfig(), FK)
+    before, tilted = float(arm.q[1:4].sum()), 0.0
+    # Up and out, where the pitch cannot be kept; then somebody else brings the arm back.
+    for index in range(60):
+        source = 'policy' if index < 30 else 'teleop'
+        xyz = (0.01, 0.0, 0.02) if index < 30 else (-0.01, 0.0, -0.02)
+        delta = DeltaCommand(xyz, 0.3, arm.time, 'base_link', source)
+        for part in range(5):
+            arm.step(ctrl.update(arm.time, arm.q, arm.time, delta if part == 0 else None).q_goal)
+        if index == 29:
+            tilted = abs(float(arm.q[1:4].sum()) - before)
+    assert tilted > 0.2
+    assert abs(float(arm.q[1:4].sum()) - before) < 0.25 * tilted
