@@ -83,7 +83,7 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         self.simulation = Simulation(self.preset.scene)
         self.chain = ArmChain(self.simulation, self.preset.chain)
         self._ik = InverseKinematics(self.chain.fk)
-        self._home = home_pose(self._ik)
+        self.home = home_pose(self._ik)
         index = self.simulation.index
         self._varier = Varier(self.simulation.model, index, self.preset.scene)
         self._judge = Judge(self.preset.task)

@@ -38,6 +38,7 @@ class Result:
         successes: how many succeeded.
         steps: mean number of steps of those; NaN without any.
         intervened: share of all steps in which the operator acted.
+        lengths: of its interventions [steps].
         steps_per_s: speed of the evaluation [1/s].
         failed: seeds of the episodes that did not succeed.
     """
@@ -46,6 +47,7 @@ class Result:
     successes: int
     steps: float
     intervened: float
+    lengths: tuple[int, ...]
     steps_per_s: float
     failed: tuple[int, ...]
 
@@ -93,7 +95,7 @@ def evaluate(
         after_episode: called after each, for a progress bar.
     """
     expert = Expert(env.preset.task, env.action_spec, skill)
-    operator = Operator(env.preset.task, env.action_spec, skill, habits)
+    operator = Operator(env.preset.task, env.action_spec, skill, habits, env.preset.max_steps)
     steps: list[int] = []
     failed: list[int] = []
     intervened = total = 0
@@ -125,7 +127,9 @@ def evaluate(
         after_episode()
     elapsed = time.perf_counter() - start
     mean = float(np.mean(steps)) if steps else math.nan
-    return Result(episodes, len(steps), mean, intervened / total, total / elapsed, tuple(failed))
+    operator.end_episode()
+    lengths = tuple(operator.tally.lengths)
+    return Result(episodes, len(steps), mean, intervened / total, lengths, total / elapsed, tuple(failed))
 
 
 class _Wanderer:
@@ -186,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'n': result.episodes,
         'mean_steps': round(result.steps, 2),
         'intervened': round(result.intervened, 4),
+        'interventions': len(result.lengths),
+        'intervention_steps_median_p90': [float(np.percentile(result.lengths or (0,), q)) for q in (50, 90)],
         'steps_per_s': round(result.steps_per_s, 1),
         'failed_seeds': result.failed,
     }

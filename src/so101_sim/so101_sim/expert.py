@@ -17,6 +17,7 @@ import numpy.typing as npt
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_description.pose import quat_to_matrix
 from so101_sim.errors import PresetError
+from so101_sim.scene import Vector3
 from so101_sim.task import over_tray, Place, Task
 from so101_sim.truth import Quaternion, Truth
 
@@ -28,6 +29,9 @@ CUBE_HALF = 0.015
 CLEARANCE, MORE_CLEARANCE = 0.006, 0.004
 """Distance between the static finger and the cube before the gripper closes [m], and what is added to it after a
 finger has landed on the cube."""
+
+TOO_CLOSE = 0.001
+"""Less than this between the static finger and the cube, and it would come down on the cube [m]."""
 
 VARIATION = 0.003
 """Standard deviation of a change of aim after a failed attempt [m]: what has just failed would fail again."""
@@ -47,6 +51,9 @@ ALIGNED, NEARLY_ALIGNED = 0.008, 0.016
 READY = 0.005
 """Distance at which it closes [m]."""
 
+SAFE_ABOVE = 0.012
+"""Height above the cube's top at which the grip waits while it is so far over the cube that it would land on it [m]."""
+
 ON_TOP = 0.006
 """A finger that touches the cube this little below the cube's top, or higher, stands on it [m]."""
 
@@ -56,9 +63,10 @@ BESIDE = 0.09
 WIDE_OPEN = 0.34
 """Opening on the way to the cube: the fingers are 65 mm apart."""
 
-STILL_TO_COME = 0.6
-"""Share of the last action that the arm has not carried out yet when it is seen again: the expert aims from where the
-grip is going to be."""
+STILL_TO_COME, REMEMBERED, FARTHEST_AHEAD = 0.6, 0.9, 0.03
+"""The expert aims from where the grip is going to be: between what a quick arm has not carried out yet of the last
+action (this share of it) and what this arm has been told and has not done. Of that a tenth is forgotten in each step,
+since an arm that is held up never does it, and it is never more than this along an axis [m]."""
 
 FIRM_STEPS, STILL = 2, 0.012
 """Steps for which the cube must have been held, with the opening changing less than that, before it is lifted."""
@@ -71,6 +79,9 @@ CARRY_HEIGHT = 0.05
 
 OVER_TRAY = 0.03
 """Distance from the tray's centre along x and y at which the cube is lowered into it [m]."""
+
+LONGEST_RELEASE = 6
+"""Steps after which the gripper rises even if it still touches the cube: it may lean on it, or on the tray's wall."""
 
 RETREAT_HEIGHT = 0.12
 """Height at which the gripper rests after placing [m]."""
@@ -136,16 +147,16 @@ class Expert:
         self._rng = rng
         self._clearance = CLEARANCE
         self._last: Truth | None = None
-        self._last_step = np.zeros(3)
-        self._firm_steps = self._attempts = 0
+        self._last_step, self._to_come = np.zeros(3), np.zeros(3)
+        self._firm_steps = self._attempts = self._releasing = 0
         self._try_again()
 
     def observe(self, truth: Truth) -> None:
         """Watch a step in which somebody else acts."""
         self._follow(truth)
-        self._last_step = np.zeros(3)
+        self._last_step, self._to_come = np.zeros(3), np.zeros(3)
         self.phase = Phase.APPROACH
-        self._closing = 0
+        self._closing = self._releasing = 0
 
     def act(self, truth: Truth) -> EeDeltaValue:
         """Return the next action, as it goes onto the wire."""
@@ -171,7 +182,11 @@ class Expert:
         last, self._last = self._last, truth
         firm = truth.held and last is not None and abs(truth.opening - last.opening) < STILL
         self._firm_steps = self._firm_steps + 1 if firm else 0
-        return np.array(truth.grip_position) + STILL_TO_COME * self._last_step
+        grip = np.array(truth.grip_position)
+        if last is not None:
+            left = self._to_come + self._last_step - (grip - last.grip_position)
+            self._to_come = np.clip(REMEMBERED * left, -FARTHEST_AHEAD, FARTHEST_AHEAD)
+        return grip + 0.5 * (self._to_come + STILL_TO_COME * self._last_step)
 
     def _decide(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float]:
         """Return where the grip should be [m], and the opening."""
@@ -212,13 +227,22 @@ class Expert:
         self, truth: Truth, ahead: FloatArray, place: FloatArray, hover: float
     ) -> tuple[FloatArray, float]:
         open_enough = truth.opening > 0.75 * WIDE_OPEN
+        above = truth.grip_position[2] - truth.cube_position[2]
         self.phase = Phase.DESCEND
         if not open_enough and truth.grip_position[2] > place[2] + READY:
             place[2] = hover  # the jaw would come down on the cube
         elif float(np.max(np.abs(place - truth.grip_position))) < READY and open_enough:
             self.phase, self._closing = Phase.CLOSE, 0
             return ahead, 0.0
+        elif above > CUBE_HALF and self._would_land(truth):
+            place[2] = max(place[2], truth.cube_position[2] + CUBE_HALF + SAFE_ABOVE)
         return place, WIDE_OPEN
+
+    def _would_land(self, truth: Truth) -> bool:
+        """Return whether the static finger, going straight down from where it is, lands on the cube."""
+        offset = np.subtract(truth.cube_position, truth.grip_position)[:2]
+        jaw = _horizontal(truth.jaw_direction)
+        return bool(offset @ jaw < _reach_of_cube(truth.cube_quat_wxyz, jaw) + TOO_CLOSE)
 
     def _carry(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float]:
         if (
@@ -235,21 +259,22 @@ class Expert:
     def _put_down(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float] | None:
         """Return what to do above or in the tray; None where the cube has to be gripped first."""
         if truth.in_tray and over_tray(truth, OVER_TRAY):
-            if truth.touches_static or truth.touches_moving:
+            touched = truth.touches_static or truth.touches_moving
+            if touched and self._releasing < LONGEST_RELEASE:
                 self.phase = Phase.RELEASE
+                self._releasing += 1
                 return ahead, WIDE_OPEN
             self.phase = Phase.RETREAT
             height = max(ahead[2], RETREAT_HEIGHT)
             return np.array([ahead[0], ahead[1], height]), WIDE_OPEN
         if truth.held and not truth.in_tray:
-            self.phase = Phase.LOWER
+            self.phase, self._releasing = Phase.LOWER, 0
             return ahead - (0.0, 0.0, LIFT_STEP), 0.0
         return None
 
     def _grip_place(self, truth: Truth) -> FloatArray:
         """Return where the grip goes to close [m]: on the near side of the cube, seen along the jaw's direction."""
-        jaw = np.array(truth.jaw_direction[:2])
-        jaw = jaw / max(float(np.linalg.norm(jaw)), 1e-6)
+        jaw = _horizontal(truth.jaw_direction)
         behind = jaw * (_reach_of_cube(truth.cube_quat_wxyz, jaw) + self._clearance)
         x, y, z = truth.cube_position
         return np.array(
@@ -263,6 +288,12 @@ class Expert:
         spread = float(np.hypot(self.skill.aim_error_m, VARIATION if self._attempts else 0.0))
         self._aim = self._rng.normal(0.0, 1.0, 2) * spread
         self._attempts += 1
+
+
+def _horizontal(direction: Vector3) -> FloatArray:
+    """Return the horizontal part of a direction as a unit vector (2,)."""
+    flat = np.array(direction[:2])
+    return np.asarray(flat / max(float(np.linalg.norm(flat)), 1e-6))
 
 
 def _reach_of_cube(quat_wxyz: Quaternion, direction: FloatArray) -> float:

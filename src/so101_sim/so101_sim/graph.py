@@ -90,6 +90,25 @@ class Graph:
                 process.wait()
         return int(process.returncode)
 
+    def running(self, name: str) -> bool:
+        """Whether a node that was started has not ended."""
+        return name in self._processes and self._processes[name].poll() is None
+
+    def stop_all_at_once(self) -> dict[str, int]:
+        """End every node at the same moment, as `ros2 launch` does; return exit codes in the order of their ends."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        codes: dict[str, int] = {}
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while len(codes) < len(self._processes) and time.monotonic() < deadline:
+            for name, process in self._processes.items():
+                code = process.poll()
+                if code is not None:
+                    codes.setdefault(name, int(code))
+            time.sleep(_POLL_S / 10.0)
+        return codes
+
     def wait(self, name: str, timeout_s: float) -> int:
         """Wait for a node to end by itself and return its exit code."""
         return int(self._processes[name].wait(timeout_s))

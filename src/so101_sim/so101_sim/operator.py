@@ -2,8 +2,9 @@
 """The person at the arm, simulated: watches, takes over when it goes wrong, hands back when it is right again.
 
 It takes over for the reasons that people take over for: nothing has come closer to the goal for a while, the arm
-moves away from it, or the cube was dropped. It needs a moment to react, helps until the arm is over the cube, holds
-it, or is done, and acts with the skill of an `Expert`.
+moves away from it, the cube was dropped, or time runs out. It needs a moment to react, helps until the arm is over the
+cube, holds it, or is done, and acts with the skill of an `Expert`. Each time that it has to help again within an
+episode, it helps for longer. Nothing depends on how many episodes there were: it acts less only as the policy improves.
 """
 
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Reason(StrEnum):
     STUCK = 'stuck'
     AWAY = 'moving away'
     DROPPED = 'dropped'
+    SLOW = 'too slow'
 
 
 class HandBack(StrEnum):
@@ -46,7 +48,10 @@ class Habits:
         away_m: how much farther than the best so far counts as moving away [m].
         reaction_steps: fewest and most steps between seeing and acting.
         shortest_steps: no intervention is shorter.
-        hand_back: probabilities of handing back over the cube, with the cube held, and when done.
+        longest_steps: after this many it hands back, unless it holds the cube, or time runs out.
+        hand_back: probabilities of handing back over the cube, with the cube held, and when done. That is for the first
+            intervention of an episode: the second lasts at least until the cube is held, later ones until it is done.
+        finish_steps: it takes over and finishes when no more steps than these are left of the episode; 0: never.
     """
 
     attention: float = 1.0
@@ -54,8 +59,10 @@ class Habits:
     closer_m: float = 0.006
     away_m: float = 0.05
     reaction_steps: tuple[int, int] = (1, 4)
-    shortest_steps: int = 4
+    shortest_steps: int = 8
+    longest_steps: int = 30
     hand_back: tuple[float, float, float] = (0.3, 0.3, 0.4)
+    finish_steps: int = 35
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -63,6 +70,10 @@ class Habits:
         if not (0.0 <= self.attention <= 1.0 and self.patience_steps >= 1 and 0 <= low <= high):
             raise PresetError(
                 f'expected attention in 0..1, patience >= 1 and reaction steps in order, got {self}'
+            )
+        if not (1 <= self.shortest_steps <= self.longest_steps and self.finish_steps >= 0):
+            raise PresetError(
+                f'expected interventions of at least 1 step, the shortest not above the longest, got {self}'
             )
         if min(self.hand_back) < 0.0 or not math.isclose(sum(self.hand_back), 1.0):
             raise PresetError(
@@ -78,7 +89,7 @@ class Decision:
         action: what it tells the arm, or None while it only watches.
         reason: why it took over; None while it only watches.
         started: it takes over with this step.
-        ended: it hands back with this step.
+        ended: it hands back after this step.
     """
 
     action: EeDeltaValue | None = None
@@ -100,10 +111,12 @@ class Tally:
         steps: steps watched or acted in.
         intervened: steps acted in.
         takeovers: how often it took over, by reason.
+        lengths: of the interventions that have ended [steps].
     """
 
     steps: int = 0
     intervened: int = 0
+    lengths: list[int] = field(default_factory=list)
     takeovers: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
 
 
@@ -119,6 +132,7 @@ class Operator:
         spec: ActionSpec | None = None,
         skill: Skill | None = None,
         habits: Habits | None = None,
+        max_steps: int = 0,
     ) -> None:
         """Prepare.
 
@@ -127,11 +141,15 @@ class Operator:
             spec: how large an action may be.
             skill: how well the operator acts.
             habits: when it acts.
+            max_steps: steps after which an episode is cut off; 0: never.
         """
+        self.max_steps = max_steps
         self.task = task
         self.habits = Habits() if habits is None else habits
         self.expert = Expert(task, spec, skill)
         self.tally = Tally()
+        self._reason: Reason | None = None
+        self._acted = 0
         self.reset(np.random.default_rng(0))
 
     @property
@@ -141,18 +159,25 @@ class Operator:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode; all that is left to chance comes from `rng`."""
+        self.end_episode()
         self._rng = rng
         self.expert.reset(rng)
         self._watching = bool(rng.random() < self.habits.attention)
-        self._reason: Reason | None = None
         self._noticed: Reason | None = None
-        self._delay = self._acted = 0
+        self._delay = self._acted = self._helped = self._step = 0
         self._was_held = False
         self._forget_progress()
+
+    def end_episode(self) -> None:
+        """Stop acting, since the episode is over."""
+        if self._reason is not None:
+            self._reason = None
+            self.tally.lengths.append(self._acted)
 
     def update(self, truth: Truth) -> Decision:
         """Look at the scene and decide; a policy's action counts where the decision has none."""
         self.tally.steps += 1
+        self._step += 1
         if self._reason is None:
             self._notice(truth)
             if self._noticed is None or self._delay > 0:
@@ -162,20 +187,23 @@ class Operator:
             self._take_over(self._noticed)
             return self._act(truth, started=True)
         if self._acted >= self.habits.shortest_steps and self._is_right_again(truth):
-            self._reason = None
+            decision = self._act(truth, ended=True)
+            self.end_episode()
             self._forget_progress()
-            self.expert.observe(truth)
-            return Decision(ended=True)
-        return self._act(truth, started=False)
+            return decision
+        return self._act(truth)
 
-    def _act(self, truth: Truth, *, started: bool) -> Decision:
+    def _act(self, truth: Truth, *, started: bool = False, ended: bool = False) -> Decision:
         self._acted += 1
         self.tally.intervened += 1
-        return Decision(self.expert.act(truth), self._reason, started=started)
+        return Decision(self.expert.act(truth), self._reason, started=started, ended=ended)
 
     def _take_over(self, reason: Reason) -> None:
         self._reason, self._noticed, self._acted = reason, None, 0
-        self._until = list(HandBack)[int(self._rng.choice(len(HandBack), p=self.habits.hand_back))]
+        drawn = int(self._rng.choice(len(HandBack), p=self.habits.hand_back))
+        last = len(HandBack) - 1
+        self._until = list(HandBack)[last if reason is Reason.SLOW else min(max(drawn, self._helped), last)]
+        self._helped += 1
         self.tally.takeovers[reason] += 1
 
     def _notice(self, truth: Truth) -> None:
@@ -190,7 +218,9 @@ class Operator:
             self._since_best += 1
         if self._noticed is not None or not self._watching:
             return
-        if dropped:
+        if self._running_out and not (truth.held and self._since_best == 0):
+            self._noticed = Reason.SLOW
+        elif dropped:
             self._noticed = Reason.DROPPED
         elif left > self._best + self.habits.away_m:
             self._noticed = Reason.AWAY
@@ -201,7 +231,15 @@ class Operator:
         low, high = self.habits.reaction_steps
         self._delay = int(self._rng.integers(low, high + 1))
 
+    @property
+    def _running_out(self) -> bool:
+        return 0 < self.max_steps <= self._step + self.habits.finish_steps
+
     def _is_right_again(self, truth: Truth) -> bool:
+        if self._running_out:
+            return False
+        if self._acted >= self.habits.longest_steps and not truth.held:
+            return True
         if self._until is HandBack.DONE:
             return False
         if truth.held and not truth.on_table:

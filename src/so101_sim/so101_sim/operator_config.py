@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from so101_interfaces_py import topics
-from so101_interfaces_py.params import check_bounds, param
+from so101_interfaces_py.params import check_bounds, param, ParameterError
 from so101_sim.expert import Skill
 from so101_sim.operator import Habits
 
@@ -20,13 +20,12 @@ class OperatorConfig:
     )
     topic: str = param(
         topics.TELEOP_EE_DELTA,
-        doc='Where its actions go. ee_delta_cmd drives the arm without a session in between.',
+        doc='Where its actions go. ee_delta_cmd: demonstrate without a session in between.',
     )
-    rate_hz: float = param(10.0, doc='Actions per second.', unit='Hz', lo=1.0, hi=50.0)
+    rate_hz: float = param(
+        10.0, doc='Actions per second; with a session, its steps per second.', unit='Hz', lo=1.0, hi=50.0
+    )
     episodes: int = param(0, doc='Demonstrations after which the node ends; 0: no end.', lo=0, hi=1_000_000)
-    call_intervene: bool = param(
-        True, doc='Tell the session by its service when it takes over and hands back, where there is one.'
-    )
     seed: int = param(0, doc='Of all that is left to chance.', lo=0, hi=2**31 - 1)
     noise: float = param(0.1, doc='Noise on each action, as a share of the largest one.', lo=0.0, hi=1.0)
     aim_error_m: float = param(0.001, doc='Aim error of each attempt.', unit='m', lo=0.0, hi=0.05)
@@ -40,10 +39,39 @@ class OperatorConfig:
         lo=0.1,
         hi=60.0,
     )
+    shortest_s: float = param(0.8, doc='No intervention is shorter.', unit='s', lo=0.1, hi=60.0)
+    longest_s: float = param(
+        3.0,
+        doc='After this it hands back, unless it holds the cube, or time runs out.',
+        unit='s',
+        lo=0.1,
+        hi=600.0,
+    )
+    finish_s: float = param(
+        3.5,
+        doc='It finishes an episode of which no more than this is left; 0: never.',
+        unit='s',
+        lo=0.0,
+        hi=600.0,
+    )
 
     def __post_init__(self) -> None:
-        """Check each value."""
+        """Check each value, and that somebody listens."""
         check_bounds(self)
+        if self.mode == 'intervene' and not self.with_session:
+            raise ParameterError(
+                f'expected topic {topics.TELEOP_EE_DELTA} for the mode intervene, got {self.topic}; '
+                f'only a session can tell an operator from a policy'
+            )
+        if self.shortest_s > self.longest_s:
+            raise ParameterError(
+                f'expected shortest_s up to longest_s, got {self.shortest_s} and {self.longest_s} s; correct one'
+            )
+
+    @property
+    def with_session(self) -> bool:
+        """Whether a session says what an episode is."""
+        return self.topic != topics.EE_DELTA_CMD
 
     @property
     def skill(self) -> Skill:
@@ -55,4 +83,10 @@ class OperatorConfig:
     @property
     def habits(self) -> Habits:
         """When it acts."""
-        return Habits(attention=self.attention, patience_steps=max(1, round(self.patience_s * self.rate_hz)))
+        return Habits(
+            attention=self.attention,
+            patience_steps=max(1, round(self.patience_s * self.rate_hz)),
+            shortest_steps=max(1, round(self.shortest_s * self.rate_hz)),
+            longest_steps=max(1, round(self.longest_s * self.rate_hz)),
+            finish_steps=round(self.finish_s * self.rate_hz),
+        )

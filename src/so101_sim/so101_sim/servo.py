@@ -23,6 +23,7 @@ from so101_sim.errors import PresetError
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+_ENDLESS = 1e6  # an acceleration that limits nothing, and can be multiplied by zero [rad/s^2]
 RPM = 2.0 * math.pi / 60.0
 
 
@@ -214,10 +215,9 @@ class ServoBank:
         """Move the reference towards the goal, not faster than it can be braked in the distance that is left."""
         distance = self._heard - self._reference
         size = np.abs(distance)
-        fastest = np.minimum(
-            np.minimum(limits.speed, np.sqrt(2.0 * limits.acceleration * size)), size / elapsed
-        )
-        change = limits.acceleration * elapsed
+        acceleration = np.minimum(limits.acceleration, _ENDLESS)
+        fastest = np.minimum(np.minimum(limits.speed, np.sqrt(2.0 * acceleration * size)), size / elapsed)
+        change = acceleration * elapsed
         self._speed += np.clip(np.copysign(fastest, distance) - self._speed, -change, change)
         self._reference = self._reference + self._speed * elapsed
 

@@ -137,6 +137,11 @@ class Start:
     cube_yaw: Range = (0.0, 0.0)
     arm: ArmStart = field(default_factory=AtPoint)
 
+    def sample_cube(self, rng: np.random.Generator, cube_half_size: float) -> tuple[FloatArray, float]:
+        """Draw the centre of the cube (3,) [m], and its yaw [rad]."""
+        cube = np.array([rng.uniform(*self.cube_x), rng.uniform(*self.cube_y), cube_half_size])
+        return cube, float(rng.uniform(*self.cube_yaw))
+
     def sample(
         self, rng: np.random.Generator, ik: InverseKinematics, cube_half_size: float
     ) -> tuple[FloatArray, FloatArray, float]:
@@ -149,8 +154,7 @@ class Start:
             PresetError: the arm cannot be placed as this start asks.
         """
         for _ in range(ATTEMPTS):
-            cube = np.array([rng.uniform(*self.cube_x), rng.uniform(*self.cube_y), cube_half_size])
-            yaw = float(rng.uniform(*self.cube_yaw))
+            cube, yaw = self.sample_cube(rng, cube_half_size)
             q = self.arm.sample(rng, ik, cube)
             if q is not None:
                 return q, cube, yaw

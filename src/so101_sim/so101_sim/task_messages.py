@@ -2,8 +2,8 @@
 """The ground truth of the twin as a message, and back.
 
 It is one JSON object in a `std_msgs/String`: the fields of `Truth`, and `stamp_ns`, `task`, `preset`, `resets`,
-`success`, `failure`, `reason`, `good_steps`, `dropped`, `reward`. Only simulations publish it, and only what plays the
-person or judges a simulation may read it.
+`success`, `failure`, `reason`, `good_steps`, `dropped`, `reward`, and `reward_terms` (the dense reward, by name). Only
+simulations publish it, and only what plays the person or judges a simulation may read it.
 """
 
 from collections.abc import Mapping
@@ -48,6 +48,7 @@ def task_message(report: TaskReport) -> String:
         'preset': report.preset,
         'resets': state.resets,
         'reward': state.reward,
+        'reward_terms': dict(state.terms),
         **asdict(state.status),
         **asdict(state.truth),
     }
@@ -70,9 +71,10 @@ def read_task_message(message: String) -> TaskReport:
             reason=str(values['reason']),
         )
         truth = Truth.from_mapping(values)
-        state = TaskState(truth, status, float(values['reward']), int(values['resets']))
+        terms = {str(name): float(value) for name, value in values['reward_terms'].items()}
+        state = TaskState(truth, status, float(values['reward']), int(values['resets']), terms)
         return TaskReport(int(values['stamp_ns']), str(values['task']), str(values['preset']), state)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise SimulationError(
             f'expected the ground truth of the twin on {TOPIC}, got something else ({error}); '
             f'let only twin_node publish there'

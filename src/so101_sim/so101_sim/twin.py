@@ -5,8 +5,8 @@ Threads: the bus serves the pseudo-terminal and steps the physics; a camera may 
 state; tasks are judged by whoever calls `judge`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,11 +18,9 @@ from so101_driver.calibration import ArmCalibration
 from so101_driver.emulator import VirtualArm
 from so101_driver.gate_config import GateConfig
 from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
-from so101_kinematics.fk import ForwardKinematics
-from so101_kinematics.ik import InverseKinematics
 from so101_sim.dynamics import MujocoDynamics
 from so101_sim.presets import Preset
-from so101_sim.rewards import get_reward, Moment
+from so101_sim.rewards import dense, get_reward, Moment
 from so101_sim.scene import CAMERA_NAME, load_scene, PREFIX
 from so101_sim.servo import FloatArray
 from so101_sim.simulation import Simulation
@@ -47,12 +45,14 @@ class TaskState:
         status: success, failure, and so on, since the last reset.
         reward: of the last control step, by the preset's reward; terms of the action are not known here and are 0.
         resets: how many there were.
+        terms: the dense reward of the last control step by name, whatever the preset's reward is; empty before it.
     """
 
     truth: Truth
     status: Status
     reward: float
     resets: int
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Twin:
@@ -82,7 +82,6 @@ class Twin:
         self.calibration = virtual_calibration() if calibration is None else calibration
         self.simulation = Simulation(preset.scene)
         self._rng = np.random.default_rng(seed)
-        self._ik = InverseKinematics(ForwardKinematics(preset.chain.kinematics.tcp))
         self._varier = Varier(self.simulation.model, self.simulation.index, preset.scene)
         self._judge = Judge(preset.task)
         self._reward = get_reward(preset.reward)
@@ -123,9 +122,9 @@ class Twin:
             cube: where its centre goes [m]; drawn from the preset's distribution by default.
             yaw: its turn about the vertical [rad], if `cube` is given.
         """
+        place, turn = (np.array(cube), yaw) if cube is not None else self._draw_place()
         with self.dynamics.lock:
             self._varier.apply(self.preset.variation, self._rng)
-            place, turn = (np.array(cube), yaw) if cube is not None else self._draw_place()
             self.simulation.place_cube(place.tolist(), turn)
             self.simulation.start_clock()
             truth = self.simulation.truth()
@@ -146,19 +145,26 @@ class Twin:
             status = self._judge.judge(truth)
             moment = Moment(truth, status, _NO_ACTION, _NO_ACTION, truth.opening)
             reward = float(sum(self._reward(moment, self.preset.task).values()))
-            self._task_state = TaskState(truth, status, reward, self._resets)
+            terms = dense(moment, self.preset.task)
+            self._task_state = TaskState(truth, status, reward, self._resets, terms)
         else:
-            self._task_state = replace(self._task_state, truth=truth, reward=0.0)
+            self._task_state = replace(self._task_state, truth=truth, reward=0.0, terms={})
         return self._task_state
 
     def _draw_place(self) -> tuple[FloatArray, float]:
         """Return a place for the cube (3,) [m] that the gripper does not stand on, and a yaw [rad]."""
-        gripper = np.array(self.simulation.truth().grip_position)
+        gripper = np.array(self.truth().grip_position)
+        best: tuple[FloatArray, float] | None = None
+        farthest = -1.0
         for _ in range(ATTEMPTS):
-            _, cube, yaw = self.preset.start.sample(self._rng, self._ik, self.preset.scene.cube_half_size)
-            if float(np.linalg.norm(cube - gripper)) > CLEARANCE_M:
-                break
-        return cube, yaw
+            cube, yaw = self.preset.start.sample_cube(self._rng, self.preset.scene.cube_half_size)
+            distance = float(np.linalg.norm(cube - gripper))
+            if distance > CLEARANCE_M:
+                return cube, yaw
+            if distance > farthest:
+                best, farthest = (cube, yaw), distance
+        assert best is not None
+        return best  # the gripper stands in the middle of all places: as far from it as there is one
 
 
 class SceneCopy:

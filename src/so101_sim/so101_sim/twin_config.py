@@ -36,6 +36,12 @@ class TwinConfig:
     camera_rate_hz: float = param(
         20.0, doc='Frames per second; 0 switches the camera off.', unit='Hz', lo=0.0, hi=60.0
     )
+    camera_drop_share: float = param(
+        0.0,
+        doc='Share of the pictures that get lost on the way, although their camera_info arrives.',
+        lo=0.0,
+        hi=1.0,
+    )
     camera_frame_id: str = param(
         'gripper_cam_optical_frame', doc='frame_id of the images: z forward, y down.'
     )

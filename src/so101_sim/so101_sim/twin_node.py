@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
@@ -19,7 +20,7 @@ from so101_driver.calibration_file import save
 from so101_driver.camera_messages import info_message
 from so101_driver.emulator import ControlServer, FaultRates
 from so101_driver.lens import Lens
-from so101_driver.virtual_arm import virtual_calibration
+from so101_driver.virtual_arm import PATIENCE_S, port_in_use, virtual_calibration
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
 from so101_interfaces_py.params import load_config, ParameterError
@@ -36,6 +37,7 @@ from so101_sim.twin_config import FROM_PRESET, TwinConfig
 CONFIG = (TwinConfig,)
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
+POLL_S = 0.05
 SLOW = 0.97
 """A real-time factor below this is worth a warning."""
 
@@ -61,6 +63,7 @@ class TwinNode(Node):
         self._truth = self.create_publisher(String, TOPIC, qos.STATE_PUBLISHER)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.DIAGNOSTICS)
         self._images = self.create_publisher(Image, topics.IMAGE, qos.IMAGE)
+        self._losses = np.random.default_rng(self._config.seed)
         self._infos = self.create_publisher(CameraInfo, topics.CAMERA_INFO, qos.IMAGE)
         self.create_service(Trigger, RESET_SERVICE, self._on_reset)
         self.create_service(SetBool, 'sim/unplug', self._on_unplug)
@@ -86,11 +89,17 @@ class TwinNode(Node):
         )
 
     def close(self) -> None:
-        """End the camera, then the arm. Needs no ROS; safe to call twice."""
+        """End the camera, then the arm. Needs no ROS; safe to call twice.
+
+        Where everything is stopped at once, a driver is still parking the arm: it is waited for, within bounds.
+        """
         if not self._closing.acquire(blocking=False):
             return
         if self._camera is not None:
             self._camera.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while port_in_use(Path(self._config.link)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         if self._control is not None:
             self._control.close()
         self._twin.close()
@@ -102,7 +111,8 @@ class TwinNode(Node):
         if not self.context.ok():
             return
         stamp = ns_to_stamp(self._stamp_ns(monotonic_s))
-        if self._images.get_subscription_count():
+        lost = self._losses.random() < self._config.camera_drop_share
+        if self._images.get_subscription_count() and not lost:
             self._images.publish(array_to_image(picture, 'rgb8', stamp, self._config.camera_frame_id))
         self._info.header.stamp = stamp
         self._infos.publish(self._info)
