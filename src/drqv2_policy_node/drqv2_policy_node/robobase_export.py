@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a stored policy to a snapshot that RoboBase loads."""
+
+from collections import OrderedDict
+from dataclasses import replace
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from drqv2_policy_node.networks import Critic, CriticKind, EncoderPreset
+from drqv2_policy_node.robobase import state_dict
+from drqv2_policy_node.robobase_infer import RoboBaseError
+from drqv2_policy_node.robobase_snapshot import COUNTERS
+from drqv2_policy_node.store import load_critics, load_policy
+
+
+def export_state_dict(
+    directory: str | Path, *, envs: int, fresh_critics: bool = False
+) -> 'OrderedDict[str, Tensor]':
+    """Return the state dict that RoboBase loads from a stored policy.
+
+    Args:
+        directory: of the policy.
+        envs: environments of the run that is to load it, the one for evaluation included.
+        fresh_critics: whether a policy without critics gets new ones.
+
+    Raises:
+        RoboBaseError: the policy has no critics, or RoboBase has no such networks.
+    """
+    policy = load_policy(directory)
+    critics = load_critics(directory)
+    if policy.network.encoder is not EncoderPreset.ROBOBASE or policy.network.normalization.scale:
+        raise RoboBaseError(
+            f'expected the RoboBase encoder and a raw state, got the encoder {policy.network.encoder.value!r} and '
+            f'normalisation {policy.network.normalization.mode.value!r}; RoboBase has no such networks'
+        )
+    if critics is None and not fresh_critics:
+        raise RoboBaseError(
+            f'expected critics next to the policy in {directory}, got none; RoboBase loads all or nothing, '
+            f'pass --fresh-critics for new ones'
+        )
+    if critics is None:
+        fresh = Critic(replace(policy.network, num_critics=2, critic=CriticKind.ROBOBASE))
+        critics = fresh, fresh
+    return state_dict(policy.encoder, policy.actor, *critics, envs=envs)
+
+
+def write_snapshot(path: str | Path, agent: 'OrderedDict[str, Tensor]', counters: dict[str, int]) -> None:
+    """Write a state dict as a snapshot that RoboBase's `load_snapshot` takes; the file appears complete."""
+    target = Path(path)
+    if target.exists():
+        raise RoboBaseError(f'expected no file at {target}, got one; name another')
+    aside = target.with_name(f'.{target.name}.{os.getpid()}.partial')
+    payload = {name: counters.get(name, 0) for name in COUNTERS} | {'agent': agent}
+    try:
+        torch.save(payload, aside)
+        aside.rename(target)
+    finally:
+        aside.unlink(missing_ok=True)
