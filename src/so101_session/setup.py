@@ -1,0 +1,32 @@
+from setuptools import find_packages, setup
+
+package_name = 'so101_session'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(exclude=['test']),
+    package_data={package_name: ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
+        ('share/' + package_name, ['package.xml']),
+    ],
+    install_requires=['setuptools'],
+    extras_require={'test': ['pytest']},
+    zip_safe=False,
+    maintainer='SO-101 HIL-SERL maintainers',
+    maintainer_email='maintainers@so101-hilserl.example.org',
+    description='Control clock, arbitration between policy and person, episodes, teleoperation, recording.',
+    license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'session_node = so101_session.session_node:main',
+            'teleop_node = so101_session.teleop_node:main',
+            'recorder_node = so101_session.recorder_node:main',
+            'record = so101_session.record_cli:main',
+            'teleop = so101_session.teleop_cli:main',
+            'bag_check = so101_session.bag_check_cli:main',
+            'bag_fix = so101_session.bag_fix_cli:main',
+        ],
+    },
+)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session with a simulated arm and clock, without ROS: seconds of a graph in milliseconds."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from so101_contract.action import ActionSpec
+from so101_contract.presets import get_observation
+from so101_contract.records import StepRecord
+from so101_session.arbiter import Execute, Proposal
+from so101_session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
+from so101_session.session_config import ResetConfig, SessionConfig
+from so101_session.session_parts import make_senses, make_session
+from so101_sim.task import Status
+from so101_sim.task_messages import TaskReport
+from so101_sim.truth import Truth
+from so101_sim.twin import TaskState
+
+MOTION_S = 0.02
+ARM_SPEED = 2.0  # [rad/s]
+
+
+def truth():
+    return Truth(
+        time_s=0.0,
+        cube_position=(0.25, 0.0, 0.015),
+        cube_quat_wxyz=(1.0, 0.0, 0.0, 0.0),
+        cube_speed=0.0,
+        tcp_position=(0.2, 0.0, 0.1),
+        grip_position=(0.2, 0.0, 0.1),
+        jaw_direction=(0.0, 1.0, 0.0),
+        finger_position=(0.2, 0.0, 0.1),
+        opening=0.5,
+        touches_static=False,
+        touches_moving=False,
+        on_table=True,
+        in_tray=False,
+    )
+
+
+@dataclass
+class World:
+    """Everything around a session: arm, camera, scene, and what the session has done."""
+
+    config: SessionConfig = field(default_factory=SessionConfig)
+    reset: ResetConfig = field(default_factory=ResetConfig)
+
+    def __post_init__(self):
+        config = self.config
+        self.now, self.q, self.goal = 10.0, np.zeros(6), None
+        self.camera_runs = self.arm_runs = self.kinematics_runs = self.arm_moves = True
+        self.resets, self.status, self.done = 0, Status(), []
+        self.policy_answers, self.opening = True, 0.5
+        self.senses = make_senses(config, get_observation('compact'))
+        self.senses.arm = ''
+        self.session = make_session(config, self.reset, ActionSpec(), self.senses, self.report)
+        self.session.policy_alive = True
+
+    @property
+    def now_ns(self):
+        return round(self.now * 1e9)
+
+    def report(self):
+        if self.config.reward_source != 'sim':
+            return None
+        state = TaskState(truth(), self.status, 0.0, self.resets)
+        return TaskReport(self.now_ns, 'lift', 'easy', state)
+
+    def take(self, effects):
+        for effect in effects:
+            self.done.append(effect)
+            if isinstance(effect, MoveTo):
+                self.goal = effect.goal
+            elif isinstance(effect, Quieten):
+                self.session.quiet()
+            elif isinstance(effect, ResetScene):
+                self.resets, self.status = self.resets + 1, Status()
+
+    def advance(self, seconds, teleop=None, each_step=None):
+        """Let time pass: ticks at the step rate, motion and measurements at 50 Hz."""
+        for _ in range(round(seconds / MOTION_S)):
+            self.now += MOTION_S
+            if self.arm_runs:
+                self.senses.joints.heard(self.now_ns, self.now)
+            if self.camera_runs:
+                self.senses.cameras[0].heard(self.now_ns, self.now)
+            if self.kinematics_runs:
+                self.senses.kinematics.heard(self.now_ns, self.now)
+            if self.goal is not None and self.arm_moves:
+                reach = ARM_SPEED * MOTION_S
+                self.q = self.q + np.clip(self.goal - self.q, -reach, reach)
+            if teleop is not None:
+                self.take(self.session.teleop(teleop, self.now))
+            self.take(self.session.poll(self.now))
+            self.take(self.session.motion(self.now, self.q))
+            if round(self.now / MOTION_S) % 5 == 0:
+                before = len(self.done)
+                self.take(self.session.tick(self.now, self.now_ns, self.q))
+                if each_step is not None:
+                    each_step(self)
+                self._answer(self.done[before:])
+
+    def _answer(self, effects):
+        for step in [effect for effect in effects if isinstance(effect, StepRecord)]:
+            if self.policy_answers and not step.ends:
+                proposal = Proposal((0.01, 0.0, 0.0), self.opening, 'base_link', step.episode, step.index)
+                self.take(self.session.policy(proposal, self.now + 0.005))
+
+    def until(self, state, timeout=30.0):
+        """Let time pass until the session is in a state."""
+        end = self.now + timeout
+        while self.session.state.value != state:
+            assert self.now < end, (self.session.state, self.session.sentence)
+            self.advance(MOTION_S)
+
+    @property
+    def steps(self):
+        return [effect for effect in self.done if isinstance(effect, StepRecord)]
+
+    @property
+    def actions(self):
+        return [effect for effect in self.done if isinstance(effect, Execute)]
+
+    @property
+    def kinds(self):
+        return [effect.kind.name for effect in self.events]
+
+    @property
+    def events(self):
+        return [effect for effect in self.done if isinstance(effect, Event)]
+
+    @property
+    def sentences(self):
+        return [effect.sentence for effect in self.done if isinstance(effect, Say)]
+
+    @property
+    def goals(self):
+        return np.array([effect.goal for effect in self.done if isinstance(effect, MoveTo)])
+
+    @property
+    def finished(self):
+        return any(isinstance(effect, Finish) for effect in self.done)
+
+
+def world(**config):
+    reset = {name: config.pop(name) for name in list(config) if name in ResetConfig.__dataclass_fields__}
+    return World(replace(SessionConfig(), **config), replace(ResetConfig(), **reset))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outcomes, rewards, and the account of episodes."""
+
+import pytest
+from session_world import truth
+
+from so101_contract.episodes import Outcome, Source
+from so101_session.episode import Account, Episode
+from so101_session.errors import SessionError
+from so101_session.reward import judge, Rewards, Verdict
+from so101_sim.task import Status
+from so101_sim.task_messages import TaskReport
+from so101_sim.twin import TaskState
+
+
+def report(resets=3, **status):
+    return TaskReport(0, 'lift', 'easy', TaskState(truth(), Status(**status), 0.0, resets))
+
+
+def test_the_first_step_has_earned_nothing():
+    assert Rewards(step=-0.1).of(0, Outcome.SUCCESS) == 0.0
+
+
+@pytest.mark.parametrize(
+    ('outcome', 'reward'),
+    [
+        (None, -0.1),
+        (Outcome.SUCCESS, 9.9),
+        (Outcome.FAILURE, -1.1),
+        (Outcome.TIME_LIMIT, -0.1),
+        (Outcome.ABORT, -0.1),
+    ],
+)
+def test_a_step_earns_its_own_reward_and_the_one_of_the_outcome(outcome, reward):
+    assert Rewards(success=10.0, failure=-1.0, step=-0.1).of(5, outcome) == pytest.approx(reward)
+
+
+def test_the_judge_of_the_simulation_is_followed():
+    assert judge(report(success=True), 3).outcome is Outcome.SUCCESS
+    assert judge(report(failure=True, reason='lost'), 3) == Verdict(Outcome.FAILURE, 'lost')
+    assert judge(report(), 3) is None
+    assert judge(None, 3) is None
+
+
+def test_a_report_from_before_the_reset_is_not_followed():
+    assert judge(report(resets=2, success=True), 3) is None
+
+
+def test_the_first_verdict_counts_but_a_person_may_still_throw_the_episode_away():
+    episode = Episode(1, 100)
+    episode.end(Verdict(Outcome.SUCCESS))
+    episode.end(Verdict(Outcome.FAILURE))
+    assert episode.verdict.outcome is Outcome.SUCCESS
+    episode.end(Verdict(Outcome.DISCARD))
+    assert episode.verdict.outcome is Outcome.DISCARD
+
+
+def test_discarded_and_aborted_episodes_do_not_count():
+    account = Account()
+    for number, outcome in enumerate(Outcome, 1):
+        account.close(Episode(number, 10), outcome)
+    assert account.counted == 3
+
+
+def test_T10_share_and_length_of_interventions_are_counted():
+    episode = Episode(1, 100)
+    for source in (1, 1, 2, 2, 0, 2, 1, 2, 1, 1):
+        episode.note(Source(source))
+    assert (episode.actions, episode.runs) == (9, [3, 1])
+    account = Account()
+    account.close(episode, Outcome.SUCCESS)
+    assert account.intervention_rate == pytest.approx(4 / 9)
+    assert account.intervention_length == 2.0
+
+
+def test_an_unknown_episode_cannot_be_relabelled():
+    account = Account()
+    account.close(Episode(1, 10), Outcome.SUCCESS)
+    assert account.relabel(0, Outcome.FAILURE) == 1
+    with pytest.raises(SessionError, match='1 to 1'):
+        account.relabel(2, Outcome.SUCCESS)
+
+
+def test_the_account_says_what_became_of_the_episodes():
+    account = Account()
+    assert str(account) == 'no episode yet'
+    account.close(Episode(1, 10), Outcome.SUCCESS)
+    account.close(Episode(2, 10), Outcome.TIME_LIMIT)
+    assert str(account) == '2 episodes: 1 success, 1 time limit'

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""session_node on the twin, with the real arm_node and kinematics_node, each a process of its own."""
+
+import json
+import signal
+import time
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, Step
+from so101_interfaces.srv import EndEpisode, StartEpisode
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+
+from so101_contract.action import ActionSpec
+from so101_contract.presets import get_observation
+from so101_interfaces_py import qos, topics
+from so101_interfaces_py.conversions import stamp_to_ns
+
+# Generous where a machine without spare processor time would show.
+PATIENT = {'joint_timeout_s': '1.0', 'camera_timeout_s': '2.0', 'no_answer_s': '5.0'}
+PARAMETERS = {**PATIENT, 'reward_source': 'sim', 'auto': 'false', 'time_limit_steps': '30', 'episodes': '3'}
+
+
+class Graph:
+    """The processes, a policy that answers every step, and what is heard."""
+
+    def __init__(self, start, directory):
+        link = directory / 'arm'
+        twin = {'link': link, 'camera_width': 64, 'camera_height': 64}
+        self.start_program = start
+        self.processes = {'twin': self.start('so101_sim', 'twin_node', twin)}
+        deadline = time.monotonic() + 60.0
+        while not link.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        arm = {'port': link, 'calibration': f'{link}.json', 'enable_at_start': 'true'}
+        self.processes['arm'] = self.start('so101_driver', 'arm_node', arm)
+        self.processes['kinematics'] = self.start('so101_kinematics', 'kinematics_node', {})
+        self.processes['session'] = self.start('so101_session', 'session_node', PARAMETERS)
+        self.node = rclpy.create_node('test_session')
+        self.heard = {}
+        for topic, kind, profile in (
+            (topics.STEP, Step, qos.EVENT),
+            (topics.EPISODE_EVENT, EpisodeEvent, qos.EVENT),
+            (topics.EE_DELTA_CMD, EeDelta, qos.EVENT),
+            (topics.ARM_STATUS, ArmStatus, qos.LATCHED),
+            (topics.SESSION_STATUS, String, qos.LATCHED),
+        ):
+            kept = self.heard[topic] = []
+            self.node.create_subscription(kind, topic, kept.append, profile)
+        self.policy = self.node.create_publisher(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
+        self.person = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
+        self.policy_status = self.node.create_publisher(PolicyStatus, topics.POLICY_STATUS, qos.LATCHED)
+        self.node.create_subscription(Step, topics.STEP, self.answer, qos.EVENT)
+        self.node.create_timer(1.0, self.is_there)
+        self.answering = True
+        self.enable, self.enable_s = self.node.create_client(SetBool, topics.ARM_ENABLE_SERVICE), 0.0
+
+    def start(self, package, executable, parameters):
+        words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+        return self.start_program(package, executable, '--ros-args', *words)
+
+    def is_there(self):
+        if self.answering:
+            self.policy_status.publish(PolicyStatus(mode=PolicyStatus.MODE_EVAL, policy='test'))
+
+    def delta(self, y, **fields):
+        message = EeDelta(gripper=0.5, **fields)
+        message.header.frame_id = 'base_link'
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        message.translation.y = y
+        return message
+
+    def answer(self, step):
+        if self.answering and not (step.terminated or step.truncated):
+            self.policy.publish(self.delta(0.004, episode=step.episode, index=step.index, source=1))
+
+    def spin_until(self, condition, timeout=60.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, json.dumps(self.status)
+            rclpy.spin_once(self.node, timeout_sec=0.02)
+            self.look_after_the_arm()
+
+    def spin_for(self, duration):
+        end = time.monotonic() + duration
+        self.spin_until(lambda: time.monotonic() >= end)
+
+    def look_after_the_arm(self):
+        """A twin that gets no processor time stops the arm; enable it again, as a person does."""
+        kept = self.heard[topics.ARM_STATUS]
+        if (
+            kept
+            and kept[-1].state in (ArmStatus.FAULT, ArmStatus.DISABLED)
+            and time.monotonic() > self.enable_s
+        ):
+            self.enable_s = time.monotonic() + 1.0
+            self.enable.call_async(SetBool.Request(data=True))
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(30.0)
+        future = client.call_async(request)
+        self.spin_until(future.done)
+        return future.result()
+
+    @property
+    def status(self):
+        kept = self.heard[topics.SESSION_STATUS]
+        return json.loads(kept[-1].data) if kept else None
+
+    def of(self, topic, episode):
+        return [message for message in self.heard[topic] if message.episode == episode]
+
+    def kinds(self, episode):
+        return [event.kind for event in self.of(topics.EPISODE_EVENT, episode)]
+
+
+@pytest.fixture(scope='module')
+def graph(start, tmp_path_factory):
+    rclpy.init()
+    yield Graph(start, tmp_path_factory.mktemp('session'))
+    rclpy.try_shutdown()
+
+
+def test_P25_an_episode_begins_with_a_reset_and_its_start_says_what_is_in_force(graph):
+    answer = graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request())
+    assert (answer.success, answer.episode) == (True, 1)
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 1)) > 5)
+    (start,) = [event for event in graph.of(topics.EPISODE_EVENT, 1) if event.kind == EpisodeEvent.START]
+    assert start.observation_hash == get_observation('compact').hash
+    assert start.action_hash == ActionSpec().hash
+    assert start.calibration_id == graph.heard[topics.ARM_STATUS][-1].calibration_id != ''
+
+
+def test_P24_steps_name_measurements_that_were_fresh(graph):
+    graph.spin_until(lambda: graph.of(topics.STEP, 1)[-1].truncated)
+    steps = graph.of(topics.STEP, 1)
+    assert [step.index for step in steps] == list(range(31))
+    for step in steps:
+        tick = stamp_to_ns(step.header.stamp)
+        assert 0 <= tick - stamp_to_ns(step.joint_stamp) < 1.1e9
+        assert 0 <= tick - stamp_to_ns(step.image_stamps[0]) < 2.1e9
+
+
+def test_T8_every_step_but_the_last_has_exactly_one_action(graph):
+    graph.spin_until(lambda: len(graph.of(topics.EE_DELTA_CMD, 1)) >= 30)
+    assert [action.index for action in graph.of(topics.EE_DELTA_CMD, 1)] == list(range(30))
+    assert {action.source for action in graph.of(topics.EE_DELTA_CMD, 1)} <= {0, 1}
+    graph.spin_until(lambda: EpisodeEvent.TIME_LIMIT in graph.kinds(1))
+
+
+def test_a_person_takes_over_by_acting_and_a_dead_device_hands_control_to_nobody(graph):
+    assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 2)) > 3)
+    end = time.monotonic() + 0.6
+    while time.monotonic() < end:
+        graph.person.publish(graph.delta(-0.5, source=2))
+        graph.spin_for(0.04)
+    graph.spin_until(lambda: graph.of(topics.STEP, 2)[-1].truncated)
+    actions = graph.of(topics.EE_DELTA_CMD, 2)
+    sources = [action.source for action in actions]
+    first = sources.index(EeDelta.SOURCE_TELEOP)
+    assert sources[first:].count(EeDelta.SOURCE_POLICY) == 0
+    assert sources[-1] == EeDelta.SOURCE_NONE
+    said = [action.translation.y for action in actions if action.source == EeDelta.SOURCE_TELEOP]
+    assert said == pytest.approx([-0.02] * len(said))
+    assert EpisodeEvent.INTERVENTION_START in graph.kinds(2)
+
+
+def test_a_late_label_is_published_for_its_episode(graph):
+    request = EndEpisode.Request(outcome=EndEpisode.Request.FAILURE, episode=1, reason='slipped')
+    assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
+    graph.spin_until(lambda: EpisodeEvent.FAILURE in graph.kinds(1))
+    refused = graph.call(EndEpisode, topics.END_EPISODE_SERVICE, EndEpisode.Request(outcome=1, episode=77))
+    assert not refused.success
+    assert '1 to 2' in refused.message
+    refused = graph.call(EndEpisode, topics.END_EPISODE_SERVICE, EndEpisode.Request(outcome=9))
+    assert 'got 9' in refused.message
+
+
+def test_a_camera_that_hangs_cuts_the_episode_short_with_the_reason(graph):
+    assert graph.call(SetBool, topics.INTERVENE_SERVICE, SetBool.Request(data=False)).success
+    assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 3)) > 3)
+    assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=True)).success
+    graph.spin_until(lambda: EpisodeEvent.ABORT in graph.kinds(3))
+    graph.spin_until(lambda: 'the camera gripper_cam has sent no image for' in graph.status['sentence'])
+    assert graph.of(topics.STEP, 3)[-1].truncated
+    assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=False)).success
+
+
+def test_the_node_ends_by_itself_with_0_after_the_wanted_episodes(graph):
+    assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 4)) > 2)
+    request = EndEpisode.Request(outcome=EndEpisode.Request.SUCCESS)
+    assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
+    graph.spin_until(lambda: EpisodeEvent.SUCCESS in graph.kinds(4))
+    last = graph.of(topics.STEP, 4)[-1]
+    assert (last.terminated, last.truncated, last.reward) == (True, False, 1.0)
+    assert graph.processes['session'].wait(10.0) == 0
+
+
+def test_A12_A13_an_interrupt_ends_the_session_within_two_seconds_and_the_arm_holds(graph):
+    session = graph.start('so101_session', 'session_node', {**PATIENT, 'reward_source': 'sim'})
+    graph.heard[topics.SESSION_STATUS].clear()
+    graph.spin_until(lambda: graph.status is not None and graph.status['state'] == 'running')
+    began = time.monotonic()
+    session.send_signal(signal.SIGINT)
+    assert session.wait(10.0) == 0
+    assert time.monotonic() - began < 2.0
+    graph.heard[topics.ARM_STATUS].clear()
+    graph.spin_for(0.6)
+    status = graph.heard[topics.ARM_STATUS][-1]
+    assert status.state in (ArmStatus.ENABLED, ArmStatus.HOLD)
+    assert all(status.torque)
