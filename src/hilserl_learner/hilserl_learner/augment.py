@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one augmentation: shift an image by a few pixels and repeat its edge where nothing is left.
+
+It gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
+leaving uint8.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `shift` pixels, all frames of a stack alike.
+
+    Args:
+        images: (B, V, C, S, S); every sample and view gets a shift of its own.
+        shift: largest shift along each axis, in both directions [px].
+        generator: source of the shifts, on any device.
+
+    Returns:
+        new images of the same type and shape.
+    """
+    if shift == 0:
+        return images
+    size = (*images.shape[:2], 2)
+    drawn = torch.randint(-shift, shift + 1, size, generator=generator, device=generator.device)
+    return shifted(images, drawn)
+
+
+def shifted(images: Tensor, shifts: Tensor) -> Tensor:
+    """Return the images (B, V, C, S, S) where (B, V, 2) says from how far right, and below, each pixel comes."""
+    if images.device.type == 'cpu' and images.dtype == torch.uint8:
+        return _copied(images, shifts)
+    return _gathered(images, shifts.to(images.device))
+
+
+def _copied(images: Tensor, shifts: Tensor) -> Tensor:
+    """Copy rectangle by rectangle: about twenty times faster on a CPU than gathering pixels."""
+    out = torch.empty(images.shape, dtype=images.dtype)
+    sources, targets = images.flatten(0, 1).numpy(), out.flatten(0, 1).numpy()
+    size = images.shape[-1]
+    shifts_list = shifts.flatten(0, 1).cpu().tolist()
+    for source, target, (right, down) in zip(sources, targets, shifts_list, strict=True):
+        left, width = max(0, -right), size - abs(right)
+        top, height = max(0, -down), size - abs(down)
+        inside = np.s_[:, top : top + height, left : left + width]
+        target[inside] = source[:, top + down : top + down + height, left + right : left + right + width]
+        _repeat_edges(target, top, height, left, width)
+    return out
+
+
+def _repeat_edges(image: 'np.ndarray[tuple[int, ...], np.dtype[np.uint8]]', *box: int) -> None:
+    """Fill an image (C, S, S) around the box (top, height, left, width) with the nearest pixel of the box."""
+    top, height, left, width = box
+    rows = np.s_[top : top + height]
+    if left:
+        image[:, rows, :left] = image[:, rows, left : left + 1]
+    image[:, rows, left + width :] = image[:, rows, left + width - 1 : left + width]
+    if top:
+        image[:, :top] = image[:, top : top + 1]
+    image[:, top + height :] = image[:, top + height - 1 : top + height]
+
+
+def _gathered(images: Tensor, shifts: Tensor) -> Tensor:
+    """Gather pixel by pixel, in one piece, for a GPU."""
+    size, channels = images.shape[-1], images.shape[2]
+    flat, moves = images.flatten(0, 1), shifts.flatten(0, 1)
+    steps = torch.arange(size, device=images.device)
+    columns, rows = ((steps + moves[:, axis : axis + 1]).clamp(0, size - 1) for axis in (0, 1))
+    image = torch.arange(len(flat), device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    return flat[image, channel, rows[:, None, :, None], columns[:, None, None, :]].view_as(images)

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: everything that training goes on from, written aside and put in place, so that a kill hurts nobody.
+
+    CHECKPOINTS/000012/state.safetensors   networks, optimisers, random states, counters
+    CHECKPOINTS/000012/policy/             the policy, as the policy node reads it
+    CHECKPOINTS/000012/manifest.json       counters, configuration, positions in the buffers, hashes of the files
+    CHECKPOINTS/best/                      the same, of the policy that did best
+
+The experience itself is not copied: it lies in buffers that are never rewritten, and the manifest says how much
+of them had been learned from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import hashlib
+import logging
+import os
+from pathlib import Path
+import shutil
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from drqv2_policy_node.policy import Policy
+from drqv2_policy_node.store import save_policy
+from hilserl_learner.checkpoint_facts import (
+    BufferPosition,
+    CheckpointManifest,
+    compare_configs,
+    Facts,
+    FileSum,
+    to_json,
+)
+from hilserl_learner.errors import CheckpointError
+
+__all__ = [
+    'BEST',
+    'MANIFEST',
+    'POLICY',
+    'STATE',
+    'BufferPosition',
+    'CheckpointManifest',
+    'Checkpoints',
+    'Facts',
+    'FileSum',
+    'Saved',
+    'compare_configs',
+    'to_json',
+]
+
+MANIFEST, STATE, POLICY, BEST = 'manifest.json', 'state.safetensors', 'policy', 'best'
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read and verified.
+
+    Attributes:
+        path: where it lies.
+        facts: what it says.
+        tensors: what `state_dict` of the trainer had returned.
+    """
+
+    path: Path
+    facts: Facts
+    tensors: dict[str, Tensor]
+
+
+class Checkpoints:
+    """The checkpoints of one run, oldest first; a few of the newest are kept, and the best one."""
+
+    def __init__(self, directory: Path, *, keep: int = 3) -> None:
+        """Prepare; nothing is touched. Whoever is going to write calls `clean` first.
+
+        Args:
+            directory: of the checkpoints; made with the first one.
+            keep: how many of the newest are kept.
+        """
+        if keep < 2:
+            raise CheckpointError(f'expected to keep at least 2 checkpoints, got {keep}; one may be damaged')
+        self.directory = directory
+        self._keep = keep
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the checkpoints, oldest first; the best one is not among them."""
+        if not self.directory.exists():
+            return []
+        return sorted(path.name for path in self.directory.iterdir() if path.name.isdigit())
+
+    def clean(self) -> None:
+        """Remove what a killed writer left half done; bring back a best one that it had moved aside.
+
+        Only for the one who writes: what looks half done to others may be in the making.
+        """
+        for path in self.directory.glob('.*.partial'):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.directory.glob('.*.old'):
+            target = self.directory / path.name.removeprefix('.').removesuffix('.old')
+            if target.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(target)
+
+    def save(self, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None = None) -> Path:
+        """Write a checkpoint and remove the oldest ones.
+
+        Args:
+            tensors: what training goes on from.
+            facts: what it says beside them.
+            policy: what acts; kept next to it for whoever wants to run it.
+
+        Returns:
+            its directory.
+
+        Raises:
+            CheckpointError: the disk is full or gone; the checkpoints before are as they were.
+        """
+        names = self.names
+        number = int(names[-1]) + 1 if names else 0
+        path = self._write(f'{number:06d}', tensors, facts, policy)
+        for name in self.names[: -self._keep]:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        return path
+
+    def save_best(self, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None = None) -> Path:
+        """Write what did best, in the place of what did best before."""
+        return self._write(BEST, tensors, facts, policy)
+
+    def load(self) -> Saved | None:
+        """Return the newest checkpoint that is whole; None, with a warning, where there is none at all.
+
+        Raises:
+            CheckpointError: there are some, and all are damaged; nobody should begin from nothing unasked.
+        """
+        names = self.names
+        if not names:
+            _log.warning('%s holds no checkpoint: training begins from the start', self.directory)
+            return None
+        complaints = []
+        for name in reversed(names):
+            try:
+                return self.read(name)
+            except CheckpointError as error:
+                complaints.append(str(error))
+                _log.warning('%s; the checkpoint before it is used', error)
+        raise CheckpointError(
+            f'expected one whole checkpoint in {self.directory}, got {len(names)} damaged ones '
+            f'({complaints[0]}); restore one, or name another run directory to begin from the start'
+        )
+
+    def load_best(self) -> Saved:
+        """Return what did best, for going back to it.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        if not (self.directory / BEST).is_dir():
+            raise CheckpointError(
+                f'expected a best checkpoint in {self.directory}, got none; it appears with the first 20 episodes'
+            )
+        return self.read(BEST)
+
+    def read(self, name: str) -> Saved:
+        """Return one checkpoint, every file compared with its hash.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        path = self.directory / name
+        manifest = CheckpointManifest.from_json(_read(path / MANIFEST))
+        contents = {file.name: _verified(path / file.name, file.sha256) for file in manifest.files}
+        if STATE not in contents:
+            raise CheckpointError(
+                f'expected {STATE} in {path}, got {sorted(contents)}; the checkpoint is damaged'
+            )
+        try:
+            tensors = load_tensors(contents[STATE])
+        except SafetensorError as error:
+            raise CheckpointError(
+                f'expected tensors in {path / STATE}, got {error}; restore the file'
+            ) from error
+        return Saved(path, manifest.facts, tensors)
+
+    def _write(self, name: str, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None) -> Path:
+        target, aside = self.directory / name, self.directory / f'.{name}.partial'
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            _put(aside / STATE, save_tensors({key: value.contiguous() for key, value in tensors.items()}))
+            if policy is not None:
+                save_policy(aside / POLICY, policy)
+            files = sorted(path for path in aside.rglob('*') if path.is_file())
+            sums = tuple(
+                FileSum(
+                    name=str(path.relative_to(aside)), sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+                )
+                for path in files
+            )
+            _put(aside / MANIFEST, CheckpointManifest(facts=facts, files=sums).to_json().encode())
+            if target.exists():  # only the best one is ever replaced
+                old = self.directory / f'.{name}.old'
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+                aside.rename(target)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                aside.rename(target)
+            _sync(self.directory)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(
+                f'expected to write a checkpoint to {target}, got "{error.strerror}"; free space there, the '
+                f'checkpoints before are whole'
+            ) from error
+        return target
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f'expected {path}, got "{error.strerror}"; the checkpoint is damaged'
+        ) from error
+
+
+def _verified(path: Path, sha256: str) -> bytes:
+    content = _read(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise CheckpointError(
+            f'expected {path} with the hash {sha256[:12]}, got {digest[:12]}; the file is damaged'
+        )
+    return content
+
+
+def _put(path: Path, content: bytes) -> None:
+    with path.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`./so101 eval POLICY`: how often a stored policy succeeds, alone, in the simulated environment."""
+
+import argparse
+from collections.abc import Sequence
+import csv
+import json
+from pathlib import Path
+import sys
+
+from rich.console import Console
+from rich.progress import Progress
+
+from drqv2_policy_node.policy import Policy
+from drqv2_policy_node.store import load_policy
+from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.errors import LearnerError
+from hilserl_learner.evaluate import evaluate, Evaluation, EVALUATION_SEED
+from hilserl_learner.metrics import ImageStatistics
+from hilserl_learner.run_log import EVALUATION, read_table
+from hilserl_learner.train_setup import make_env
+from so101_contract.presets import get_observation, OBSERVATIONS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog='so101 eval',
+        description='Run a stored policy without exploration and without help. The last line printed is a JSON object '
+        'with the checksum of the weights that acted.',
+    )
+    made.add_argument('policy', type=Path, help='directory of a stored policy')
+    made.add_argument('--env', default='SO101Lift-v0', help='environment (default: %(default)s)')
+    made.add_argument('--preset', default='easy', help='easy, wide or gap (default: %(default)s)')
+    made.add_argument('--episodes', type=int, default=100, help='how many (default: %(default)s)')
+    made.add_argument(
+        '--seed', type=int, default=EVALUATION_SEED, help='which episodes (default: %(default)s)'
+    )
+    made.add_argument(
+        '--latency', type=float, help='from observation to action [s]; the preset decides by default'
+    )
+    made.add_argument('--csv', type=Path, help='write one line per episode there')
+    made.add_argument('--png', type=Path, help='draw where the cube lay when it succeeded and when not')
+    made.add_argument('--run', type=Path, help='run directory to compare the pictures with')
+    made.add_argument('--threads', type=int, default=1, help='of torch (default: %(default)s)')
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate and print."""
+    options = parser().parse_args(argv)
+    prepare_cpu(options.threads)
+    try:
+        policy = load_policy(options.policy)
+        env = make_env(options.env, options.preset, observation_name(policy), options.latency)
+        with Progress(console=Console(stderr=True)) as bars:
+            bar = bars.add_task(f'{options.env} {options.preset}', total=options.episodes)
+            result = evaluate(
+                env,
+                policy.act,
+                options.episodes,
+                seed=options.seed,
+                after_episode=lambda _: bars.advance(bar),
+            )
+        env.close()
+        if options.csv is not None:
+            write_episodes(options.csv, result)
+        if options.png is not None:
+            from hilserl_learner.plot_map import draw_map
+
+            title = f'{policy.manifest.name}, version {policy.manifest.version}, on {options.env} {options.preset}'
+            draw_map(result, options.png, title)
+        alarm = picture_alarm(options.run, result) if options.run is not None else ''
+    except (ValueError, OSError) as error:
+        print(f'so101 eval: {error}', file=sys.stderr)
+        return 1
+    if alarm:
+        print(f'so101 eval: {alarm}', file=sys.stderr)
+    report = {
+        'policy': str(options.policy),
+        'weights_sha256': policy.manifest.tensors_sha256,
+        'version': policy.manifest.version,
+        'env': options.env,
+        'preset': options.preset,
+        **result.report(),
+    }
+    print(json.dumps(report))
+    return 0
+
+
+def observation_name(policy: Policy) -> str:
+    """Return the name of the observation that a policy takes.
+
+    Raises:
+        LearnerError: it takes one without a name.
+    """
+    for name in OBSERVATIONS:
+        if not get_observation(name).diff(policy.manifest.observation):
+            return name
+    raise LearnerError(
+        f'expected a policy that observes one of {sorted(OBSERVATIONS)}, got another observation; the environments '
+        f'here cannot give it what it sees'
+    )
+
+
+def write_episodes(path: Path, result: Evaluation) -> None:
+    """Write one line per episode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(('success', 'steps', 'cube_x', 'cube_y'))
+        writer.writerows(
+            (int(outcome.success), outcome.steps, f'{outcome.cube[0]:.4f}', f'{outcome.cube[1]:.4f}')
+            for outcome in result.outcomes
+        )
+
+
+def picture_alarm(run: Path, result: Evaluation) -> str:
+    """Return a sentence where the pictures differ from those of a run's evaluations, else an empty string."""
+    rows = read_table(run / f'{EVALUATION}.csv')
+    if not rows or result.images is None or not rows[-1].get('image_mean_r'):
+        return ''
+    means, stds = (
+        tuple(float(rows[-1][f'image_{kind}_{colour}']) for colour in 'rgb') for kind in ('mean', 'std')
+    )
+    return ImageStatistics(means, stds).alarm(result.images)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good a policy is: episodes without exploration and without help, always the same ones for the same seed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hilserl_learner.collect import Actor, Collector
+from hilserl_learner.metrics import ImageStatistics
+from so101_sim.env import ArmEnv
+from so101_sim.evaluate import wilson
+
+EVALUATION_SEED = 1_000_003
+"""Seed of the episodes that policies are compared on; no training uses it."""
+
+
+@dataclass(frozen=True)
+class EpisodeOutcome:
+    """One evaluated episode.
+
+    Attributes:
+        success: the task was done.
+        steps: how many it took.
+        cube: where the cube lay in the beginning, x and y [m].
+    """
+
+    success: bool
+    steps: int
+    cube: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of some episodes.
+
+    Attributes:
+        outcomes: one per episode.
+        images: what the camera saw over all of them; None without one.
+    """
+
+    outcomes: tuple[EpisodeOutcome, ...]
+    images: ImageStatistics | None
+
+    @property
+    def episodes(self) -> int:
+        """How many there were."""
+        return len(self.outcomes)
+
+    @property
+    def successes(self) -> int:
+        """How many succeeded."""
+        return sum(outcome.success for outcome in self.outcomes)
+
+    @property
+    def rate(self) -> float:
+        """Share of successes, 0..1."""
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the rate."""
+        return wilson(self.successes, self.episodes)
+
+    @property
+    def mean_steps(self) -> float:
+        """Mean length of the successful ones [steps]; NaN without any."""
+        steps = [outcome.steps for outcome in self.outcomes if outcome.success]
+        return float(np.mean(steps)) if steps else math.nan
+
+    def report(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        low, high = self.interval
+        return {
+            'success': round(self.rate, 4),
+            'interval': [round(low, 4), round(high, 4)],
+            'episodes': self.episodes,
+            'mean_steps': None if math.isnan(self.mean_steps) else round(self.mean_steps, 2),
+            'failed_at': [
+                [round(x, 4) for x in outcome.cube] for outcome in self.outcomes if not outcome.success
+            ],
+            'image_mean': None if self.images is None else [round(value, 2) for value in self.images.mean],
+            'image_std': None if self.images is None else [round(value, 2) for value in self.images.std],
+        }
+
+
+def evaluate(
+    env: ArmEnv,
+    act: Actor,
+    episodes: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    after_episode: Callable[[EpisodeOutcome], None] = lambda _: None,
+) -> Evaluation:
+    """Run episodes in which the policy is alone.
+
+    Args:
+        env: where; nothing else may run in it meanwhile.
+        act: the policy; its mean action, for what is measured is not exploration.
+        episodes: how many.
+        seed: which episodes.
+        after_episode: called after each, for a progress bar.
+    """
+    collector = Collector(env, seed=seed)
+    outcomes: list[EpisodeOutcome] = []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    while len(outcomes) < episodes:
+        collected = collector.step(act)
+        if collected.transition.index == 0:
+            place = env.truth().cube_position
+            images = collected.transition.frames[-1].images
+            pictures += list(images.values())[:1]
+        if collected.result is not None:
+            result = collected.result
+            outcomes.append(EpisodeOutcome(result.success, result.steps, (place[0], place[1])))
+            after_episode(outcomes[-1])
+    return Evaluation(tuple(outcomes), ImageStatistics.of(np.stack(pictures)) if pictures else None)

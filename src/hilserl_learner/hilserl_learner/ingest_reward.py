@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving recorded episodes other rewards: from the simulator's truth, from the person's labels, or from a script.
+
+| name | reward |
+|---|---|
+| bag | as it was recorded, late labels included |
+| operator | what the person said at the end, 0 before |
+| classifier:FOLDER | 1 where a classifier sees success for long enough, and the episode's end; 0 else |
+| sim, sim:NAME | a reward of `so101_sim.rewards` (sparse where no name is given), from the recorded ground truth |
+| FILE.py | its function `reward(transition)`: a number, or a number and whether the episode ends there |
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+import struct
+from typing import Any
+
+import numpy as np
+
+from hilserl_learner.classifier import identity, load_classifier, success_from
+from hilserl_learner.errors import IngestError
+from so101_contract.action import ActionSpec
+from so101_contract.episodes import Outcome
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.transition import EpisodeReport, Transition
+from so101_session.bags.arms import normal_namespace
+from so101_session.bags.raw import open_bags
+from so101_sim.presets import get_preset
+from so101_sim.rewards import get_reward, Moment
+from so101_sim.task import Status
+from so101_sim.truth import Truth
+
+TRUTH_TOPIC = 'sim/task'
+TRUTH_AGE_NS = 500_000_000
+"""Older ground truth says nothing about a step [ns]."""
+
+Rewarder = Callable[[Sequence[Transition], EpisodeReport | None], list[Transition]]
+"""Takes the transitions of an episode in order and its report; returns them with other rewards."""
+
+
+@dataclass(frozen=True)
+class RewardChoice:
+    """Which reward, and a text that changes whenever it would give other numbers."""
+
+    name: str
+    identity: str
+
+
+def choose_reward(name: str) -> RewardChoice:
+    """Check the name of a reward.
+
+    Raises:
+        IngestError: there is none of that name.
+    """
+    if name in ('bag', 'operator'):
+        return RewardChoice(name, name)
+    if name == 'sim' or name.startswith('sim:'):
+        get_reward(_sim_reward(name))
+        return RewardChoice(name, f'sim:{_sim_reward(name)}')
+    if name.startswith('classifier:'):
+        return RewardChoice(name, identity(_folder(name)))
+    if name.endswith('.py'):
+        try:
+            content = Path(name).read_bytes()
+        except OSError as error:
+            raise IngestError(
+                f'expected a script at {name}, got "{error.strerror}"; correct the path'
+            ) from error
+        return RewardChoice(name, f'script:{hashlib.sha256(content).hexdigest()}')
+    raise IngestError(
+        f'expected the reward bag, operator, sim, sim:NAME, classifier:FOLDER or FILE.py, got {name!r}; choose one'
+    )
+
+
+def make_rewarder(
+    choice: RewardChoice, bag: Path, namespace: str, observation: ObservationSpec, action: ActionSpec
+) -> Rewarder:
+    """Return what gives the episodes of one bag their rewards.
+
+    Raises:
+        IngestError: the bag has no ground truth, or the script no function `reward`.
+        ClassifierError: the classifier was trained on other pictures.
+    """
+    if choice.name == 'bag':
+        return lambda episode, _: list(episode)
+    if choice.name == 'operator':
+        return _from_labels
+    if choice.name.startswith('sim'):
+        return _FromTruth(bag, namespace, _sim_reward(choice.name), action)
+    if choice.name.startswith('classifier:'):
+        model, manifest = load_classifier(_folder(choice.name))
+        manifest.require_observation(observation)
+        return lambda episode, _: success_from(model, manifest, episode)
+    return _FromScript(Path(choice.name))
+
+
+def _folder(name: str) -> Path:
+    return Path(name.partition(':')[2]).expanduser()
+
+
+def _sim_reward(name: str) -> str:
+    return name.partition(':')[2] or 'sparse'
+
+
+def _from_labels(episode: Sequence[Transition], report: EpisodeReport | None) -> list[Transition]:
+    """Reward 1 for the last step of an episode that the person called a success, and 0 else."""
+    outcome = None if report is None else report.outcome
+    rewarded = [replace(t, reward=0.0, terminated=False, truncated=False) for t in episode]
+    if rewarded and outcome is not None:
+        rewarded[-1] = replace(
+            rewarded[-1],
+            reward=float(outcome is Outcome.SUCCESS),
+            terminated=outcome.terminal,
+            truncated=not outcome.terminal,
+        )
+    return rewarded
+
+
+class _FromTruth:
+    """Rewards by what the simulator knew at the end of each step; the first success or failure ends the episode."""
+
+    def __init__(self, bag: Path, namespace: str, reward: str, action: ActionSpec) -> None:
+        self._reward = get_reward(reward)
+        self._action = action
+        topic = f'{normal_namespace(namespace)}/{TRUTH_TOPIC}'
+        self._stamps: list[int] = []
+        self._truths: list[bytes] = []
+        with open_bags(bag) as raw:
+            for message in raw.messages([topic] if topic in raw.topics else []):
+                (length,) = struct.unpack_from('<I', message.data, 4)
+                text = message.data[8 : 8 + length].rstrip(b'\0')
+                self._stamps.append(int(json.loads(text)['stamp_ns']))
+                self._truths.append(text)
+        if not self._truths:
+            raise IngestError(
+                f'expected the ground truth of a simulation on {topic} in {bag}, got none; '
+                f'choose another reward, or record that topic too'
+            )
+
+    def __call__(self, episode: Sequence[Transition], report: EpisodeReport | None) -> list[Transition]:
+        rewarded: list[Transition] = []
+        last_action = None
+        for transition in episode:
+            wire = transition.action
+            action = self._action.from_wire(wire.translation, wire.opening).values
+            values = self._at(transition.next_frame.stamp_ns)
+            status = Status(
+                success=bool(values['success']),
+                failure=bool(values['failure']),
+                good_steps=int(values['good_steps']),
+                dropped=bool(values['dropped']),
+                reason=str(values['reason']),
+            )
+            moment = Moment(
+                Truth.from_mapping(values),
+                status,
+                action,
+                action if last_action is None else last_action,
+                wire.opening,
+            )
+            task = get_preset(str(values['preset']), str(values['task'])).task
+            ends = status.success or status.failure
+            rewarded.append(
+                replace(
+                    transition,
+                    reward=float(sum(self._reward(moment, task).values())),
+                    terminated=ends,
+                    truncated=transition.ends and not ends,
+                )
+            )
+            if ends:
+                break
+            last_action = action
+        return rewarded
+
+    def _at(self, stamp_ns: int) -> dict[str, Any]:
+        """Return what was true at the end of a step."""
+        place = bisect_right(self._stamps, stamp_ns) - 1
+        if place < 0 or stamp_ns - self._stamps[place] > TRUTH_AGE_NS:
+            raise IngestError(
+                f'expected ground truth at most {TRUTH_AGE_NS / 1e9} s before the step at {stamp_ns} ns, got none; '
+                f'choose another reward for this bag'
+            )
+        values: dict[str, Any] = json.loads(self._truths[place])
+        return values
+
+
+class _FromScript:
+    """Rewards by a function that the user wrote."""
+
+    def __init__(self, path: Path) -> None:
+        spec = importlib.util.spec_from_file_location('so101_user_reward', path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        function = getattr(module, 'reward', None)
+        if not callable(function):
+            raise IngestError(f'expected a function reward(transition) in {path}, got none; define it')
+        self._function, self._path = function, path
+
+    def __call__(self, episode: Sequence[Transition], report: EpisodeReport | None) -> list[Transition]:
+        rewarded: list[Transition] = []
+        for transition in episode:
+            result = self._function(transition)
+            reward, ends = result if isinstance(result, tuple) else (result, transition.terminated)
+            if not isinstance(reward, int | float | np.number) or not np.isfinite(reward):
+                raise IngestError(
+                    f'expected a finite number, or a number and a bool, from reward() in {self._path}, got {result!r}; '
+                    f'correct the script'
+                )
+            rewarded.append(
+                replace(
+                    transition,
+                    reward=float(reward),
+                    terminated=bool(ends),
+                    truncated=transition.ends and not ends,
+                )
+            )
+            if ends:
+                break
+        return rewarded

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m hilserl_learner.results_cli`: make the learning figures of docs/results.md again."""
+
+import argparse
+from collections.abc import Sequence
+import json
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+
+from hilserl_learner.experiments import Experiment, EXPERIMENTS
+from hilserl_learner.plot import draw
+from hilserl_learner.run_dir import CONFIG
+
+REPORT = 'report.json'
+BEGIN, END = '<!-- figures -->', '<!-- end -->'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, draw, and write the table."""
+    names = [experiment.name for experiment in EXPERIMENTS]
+    parser = argparse.ArgumentParser(
+        prog='python -m hilserl_learner.results_cli',
+        description='Train every experiment of docs/results.md, one run after the other, and write tables, pictures '
+        'and CSV. Finished runs are kept, interrupted ones go on.',
+    )
+    parser.add_argument(
+        '--runs', type=Path, default=Path('runs/results'), help='where runs lie (%(default)s)'
+    )
+    parser.add_argument('--only', nargs='*', choices=names, default=names, help='which experiments')
+    parser.add_argument(
+        '--seeds', type=int, default=3, help='at most so many seeds each (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--page', type=Path, default=Path('docs/results.md'), help='page to write (%(default)s)'
+    )
+    parser.add_argument('--draw-only', action='store_true', help='train nothing; write up what there is')
+    options = parser.parse_args(argv)
+    chosen = [experiment for experiment in EXPERIMENTS if experiment.name in options.only]
+    for experiment in () if options.draw_only else chosen:
+        for seed in range(min(experiment.seeds, options.seeds)):
+            if not train(experiment, seed, options.runs):
+                return 1
+    write_up(options.runs, options.page)
+    return 0
+
+
+def run_path(runs: Path, name: str, seed: int) -> Path:
+    """Return where a run lies."""
+    return runs / f'{name}_{seed}'
+
+
+def train(experiment: Experiment, seed: int, runs: Path) -> bool:
+    """Train one run to its end in a process of its own; return whether it got there."""
+    out = run_path(runs, experiment.name, seed)
+    if (out / REPORT).exists():
+        return True
+    policy = ''
+    if experiment.begins_with:
+        policy = str(run_path(runs, experiment.begins_with, seed) / 'best')
+    words = [sys.executable, '-m', 'hilserl_learner.train_cli', *experiment.arguments(seed, str(out), policy)]
+    if (out / CONFIG).exists():
+        words.append('--resume')
+    print(f'{experiment.name}, seed {seed}', file=sys.stderr)
+    ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    if ended.returncode == 0:
+        (out / REPORT).write_text(ended.stdout.splitlines()[-1] + '\n')
+    return ended.returncode == 0
+
+
+def finished(experiment: Experiment, runs: Path) -> list[Path]:
+    """Return the runs of an experiment that have come to their end."""
+    paths = (run_path(runs, experiment.name, seed) for seed in range(experiment.seeds))
+    return [path for path in paths if (path / REPORT).exists()]
+
+
+def write_up(runs: Path, page: Path) -> None:
+    """Write pictures and CSV next to the page, and the table into it."""
+    folder = page.parent / page.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, dict[str, list[Path]]] = {}
+    for experiment in EXPERIMENTS:
+        paths = finished(experiment, runs)
+        for path in paths:
+            for table in ('evaluation', 'train'):
+                shutil.copyfile(path / f'{table}.csv', folder / f'{path.name}_{table}.csv')
+        if paths:
+            figures.setdefault(experiment.figure, {})[experiment.says] = paths
+    if 'ablation' in figures and 'lift' in figures:
+        easy = EXPERIMENTS[0].says
+        figures['ablation'] = {easy: figures['lift'][easy], **figures['ablation']}
+    lines = [table_of(runs)]
+    for name, groups in figures.items():
+        draw(groups, folder / f'{name}.png')
+        lines.append(f'![{name}]({page.stem}/{name}.png)\n')
+    text = page.read_text() if page.exists() else f'{BEGIN}\n{END}\n'
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(f'{before}{BEGIN}\n\n' + '\n'.join(lines) + f'\n{END}{rest.partition(END)[2]}')
+
+
+def table_of(runs: Path) -> str:
+    """Return one line per finished run."""
+    lines = [
+        '| experiment | seed | steps | success over the last evaluation | mean steps | minutes | minutes of CPU |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for experiment in EXPERIMENTS:
+        for path in finished(experiment, runs):
+            report = json.loads((path / REPORT).read_text())
+            low, high = report['interval']
+            lines.append(
+                f'| {experiment.says} | {report["seed"]} | {report["steps"]} | {report["success"]:.0%} of '
+                f'{report["episodes"]} ({low:.0%} to {high:.0%}) | {report["mean_steps"]} | '
+                f'{report["wall_s"] / 60:.1f} | {report["cpu_s"] / 60:.1f} |'
+            )
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

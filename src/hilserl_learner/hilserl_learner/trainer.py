@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From transitions to a better agent: buffers, schedule, how often to update. The same for environments and live arms.
+
+trainer.add(transition)          # whenever there is one, from wherever
+trainer.owed                     # updates that the wished ratio to environment steps still asks for
+trainer.step()                   # one update, whenever there is time
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hilserl_learner.agents.base import Agent, AgentError, Metrics
+from hilserl_learner.replay import ReplayBuffer, SymmetricSampler, Windows
+from hilserl_learner.schedules import parse_schedule
+from hilserl_learner.shaping import GripperPrice
+from so101_contract.action import ActionSpec
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.transition import Transition
+from so101_interfaces_py.params import check_bounds, param
+
+_AGENT = 'agent.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How experience becomes updates."""
+
+    batch_size: int = param(64, doc='Transitions in an update.', lo=2, hi=65536)
+    demo_fraction: float = param(
+        0.5, doc='Share of a batch that comes from demonstrations and interventions.', lo=0.0, hi=1.0
+    )
+    utd: float = param(1.0, doc='Updates wished for each environment step.', lo=0.0, hi=100.0)
+    n_step: int = param(3, doc='Steps over which rewards are summed before a value follows.', lo=1, hi=50)
+    gamma: float = param(0.97, doc='Discount of a step.', lo=0.0, hi=1.0)
+    start_steps: int = param(
+        100, doc='Environment steps before the first update, demonstrations included.', lo=1, hi=10_000_000
+    )
+    std_schedule: str = param(
+        'linear(0.2,0.1,5000)',
+        doc='Exploration noise over environment steps, in network units: a number, linear(from,to,steps), or '
+        'step_linear(from,to,steps,to,steps).',
+    )
+    capacity: int = param(100_000, doc='Frames that the online buffer holds.', lo=100, hi=100_000_000)
+    demo_capacity: int = param(
+        50_000, doc='Frames that the buffer of demonstrations holds.', lo=100, hi=100_000_000
+    )
+    gripper_price: float = param(
+        0.0, doc='Taken off the reward of a step that opens or closes the gripper.', lo=0.0, hi=1.0
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)
+        parse_schedule(self.std_schedule)
+
+    @property
+    def windows(self) -> Windows:
+        """How rewards are summed up."""
+        return Windows(n_step=self.n_step, gamma=self.gamma)
+
+    def buffer(
+        self,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        *,
+        is_demo: bool = False,
+        device: torch.device | str = 'cpu',
+    ) -> ReplayBuffer:
+        """Return an empty buffer for demonstrations or for everything that is lived through."""
+        return ReplayBuffer(
+            observation,
+            action,
+            capacity=self.demo_capacity if is_demo else self.capacity,
+            windows=self.windows,
+            is_demo=is_demo,
+            device=device,
+        )
+
+
+class Trainer:
+    """Feeds an agent from buffers; the only one who updates it.
+
+    Attributes:
+        agent: who learns.
+        config: how.
+        demo: demonstrations, and what persons did while it learned.
+        online: everything that was executed while it learned.
+        steps: actions that were sent to the arm while learning, by policy or person; demonstrations do not count.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        observation: ObservationSpec,
+        action: ActionSpec | None = None,
+        config: TrainerConfig | None = None,
+        *,
+        demo: ReplayBuffer | None = None,
+        online: ReplayBuffer | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            agent: who learns.
+            observation: of the transitions.
+            action: of the transitions.
+            config: how.
+            demo: buffer of demonstrations; a fresh one by default.
+            online: buffer of everything else; a fresh one by default.
+            seed: of the sampling.
+        """
+        self.agent, self.config = agent, TrainerConfig() if config is None else config
+        action = ActionSpec() if action is None else action
+        device = agent.device
+        if demo is None:
+            demo = self.config.buffer(observation, action, is_demo=True, device=device)
+        self.demo = demo
+        self.online = self.config.buffer(observation, action, device=device) if online is None else online
+        self._sampler = SymmetricSampler(self.demo, self.online, demo_fraction=self.config.demo_fraction)
+        self._schedule = parse_schedule(self.config.std_schedule)
+        self._price = GripperPrice(observation, self.config.gripper_price)
+        self._rng = np.random.default_rng([seed, 1])
+        self.steps = 0
+        self._updates_before = agent.updates
+        self.agent.std = self.std
+
+    # ---- experience --------------------------------------------------------------------------------------
+
+    def add(self, transition: Transition, stream: str = '', *, demo: bool = False) -> None:
+        """Store a transition, or a later revision of one, which counts as no further step.
+
+        What a person decided while learning goes to both buffers, with the action that was executed.
+
+        Args:
+            transition: what the arm did, by policy or person.
+            stream: tells arms and sessions apart.
+            demo: it is part of a demonstration, not of what is lived through while learning.
+        """
+        priced = self._price.applied(transition)
+        if not demo:
+            self.online.add(priced, stream)
+        if demo or transition.intervened:
+            self.demo.add(priced, stream)
+        if not demo and transition.revision == 0:
+            self.steps += 1
+            self.agent.std = self.std
+
+    def discard(self, episode: int, stream: str = '') -> None:
+        """Forget an episode that the person threw away; its steps were made all the same."""
+        self.demo.discard(episode, stream)
+        self.online.discard(episode, stream)
+
+    def catch_up(self, steps: int) -> None:
+        """Count steps that were made after the state that was loaded, and are in the buffers already."""
+        self.steps = max(self.steps, steps)
+        self.agent.std = self.std
+
+    # ---- learning ----------------------------------------------------------------------------------------
+
+    @property
+    def std(self) -> float:
+        """Exploration noise now, in network units."""
+        return float(self._schedule(self.steps))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is enough to learn from."""
+        return len(self.demo) + len(self.online) >= self.config.start_steps
+
+    @property
+    def owed(self) -> float:
+        """Updates that the wished ratio to environment steps still asks for; negative where it is exceeded."""
+        return self.config.utd * self.steps - (self.agent.updates - self._updates_before)
+
+    @property
+    def utd(self) -> float:
+        """Updates for each environment step so far."""
+        return (self.agent.updates - self._updates_before) / max(self.steps, 1)
+
+    def step(self) -> Metrics:
+        """Make one update.
+
+        Raises:
+            NotReadyError: there is no data at all.
+        """
+        return self.agent.update(self._sampler.sample(self.config.batch_size, self._rng))
+
+    # ---- state -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return agent, counters and random state as tensors; the buffers have files of their own."""
+        state = {f'{_AGENT}{name}': value for name, value in self.agent.state_dict().items()}
+        state['trainer.steps'] = torch.tensor(self.steps)
+        state['trainer.updates_before'] = torch.tensor(self._updates_before)
+        state['trainer.rng'] = _from_text(json.dumps(self._rng.bit_generator.state))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            AgentError: it is the state of something else; nothing was changed.
+        """
+        missing = [
+            name for name in ('trainer.steps', 'trainer.updates_before', 'trainer.rng') if name not in state
+        ]
+        if missing:
+            raise AgentError(
+                f'expected the state of a trainer, got none of {missing}; use a checkpoint of this program'
+            )
+        self.agent.load_state_dict(agent_part(state))
+        self.steps = int(state['trainer.steps'])
+        self._updates_before = int(state['trainer.updates_before'])
+        self._rng.bit_generator.state = json.loads(_to_text(state['trainer.rng']))
+        self.agent.std = self.std
+
+
+def agent_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the agent's state out of a trainer's."""
+    return {name.removeprefix(_AGENT): value for name, value in state.items() if name.startswith(_AGENT)}
+
+
+def _from_text(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _to_text(tensor: Tensor) -> Any:
+    return bytes(tensor.tolist()).decode()

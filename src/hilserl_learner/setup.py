@@ -1,0 +1,30 @@
+from setuptools import find_packages, setup
+
+package_name = 'hilserl_learner'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(exclude=['test']),
+    package_data={package_name: ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
+        ('share/' + package_name, ['package.xml']),
+    ],
+    install_requires=['setuptools'],
+    extras_require={'test': ['pytest']},
+    zip_safe=False,
+    maintainer='SO-101 HIL-SERL maintainers',
+    maintainer_email='maintainers@so101-hilserl.example.org',
+    description='The learner: replay, bags, agents, trainer, checkpoints, and the node that learns live.',
+    license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'learner_node = hilserl_learner.learner_node:main',
+            'ingest = hilserl_learner.ingest_cli:main',
+            'train = hilserl_learner.train_cli:main',
+            'eval = hilserl_learner.eval_cli:main',
+            'plot = hilserl_learner.plot_cli:main',
+        ],
+    },
+)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from hilserl_learner.augment import random_shift, shifted
+
+
+def robobase_shift(images, shifts, pad):
+    """DrQ-v2's form: bilinear sampling of the padded image, with the shift on a grid of -1..1."""
+    n, _, size, _ = images.shape
+    padded = functional.pad(images, (pad,) * 4, 'replicate')
+    edge = size + 2 * pad
+    steps = torch.linspace(-1.0 + 1.0 / edge, 1.0 - 1.0 / edge, edge)[:size]
+    columns = steps.repeat(size, 1).unsqueeze(2)
+    grid = torch.cat([columns, columns.transpose(1, 0)], dim=2).repeat(n, 1, 1, 1)
+    moved = grid + (shifts + pad).view(n, 1, 1, 2) * (2.0 / edge)
+    return functional.grid_sample(padded, moved, padding_mode='zeros', align_corners=False)
+
+
+def pictures(batch, views, channels, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, views, channels, size, size), dtype=torch.uint8, generator=generator)
+
+
+def every_shift(pad):
+    steps = torch.arange(-pad, pad + 1)
+    return torch.stack(torch.meshgrid(steps, steps, indexing='xy'), dim=2).view(-1, 1, 2)
+
+
+@pytest.mark.parametrize('size', [32, 84])
+def test_shifts_are_those_of_robobases_bilinear_sampling(size):
+    shifts = every_shift(4)
+    images = pictures(len(shifts), 1, 3, size)
+    expected = robobase_shift(images[:, 0].float(), shifts[:, 0].float(), 4)
+    assert (shifted(images, shifts)[:, 0].float() - expected).abs().max() < 0.02
+
+
+@given(
+    batch=st.integers(1, 4),
+    views=st.integers(1, 3),
+    channels=st.sampled_from([3, 6, 9, 12]),
+    size=st.integers(5, 40),
+    pad=st.integers(1, 4),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=30, deadline=None)
+def test_both_ways_of_shifting_are_the_same(batch, views, channels, size, pad, seed):
+    images = pictures(batch, views, channels, size, seed)
+    shifts = torch.randint(-pad, pad + 1, (batch, views, 2), generator=torch.Generator().manual_seed(seed))
+    by_rectangle = shifted(images, shifts)
+    assert by_rectangle.dtype == torch.uint8
+    assert torch.equal(by_rectangle.float(), shifted(images.float(), shifts))
+
+
+def displacements(count, pad=4):
+    """How far a single bright pixel moves, in many images."""
+    images = torch.zeros(count, 1, 3, 21, 21, dtype=torch.uint8)
+    images[:, :, :, 10, 10] = 255
+    moved = random_shift(images, pad, torch.Generator().manual_seed(0))
+    found = moved[:, 0, 0].flatten(1).argmax(dim=1).numpy()
+    assert (moved[:, 0, 0].flatten(1).sum(dim=1) == 255).all()
+    return np.stack([found % 21, found // 21], axis=1) - 10
+
+
+def test_B31_displacement_is_uniform_not_triangular_and_not_always_zero():
+    moves = displacements(8100)
+    for axis in (0, 1):
+        counts = np.bincount(moves[:, axis] + 4, minlength=9)
+        assert len(counts) == 9
+        assert counts.min() > 780
+        assert counts.max() < 1020  # 900 expected; twice the shift would be a triangle from 100 to 900
+    assert abs(np.corrcoef(moves.T)[0, 1]) < 0.05
+
+
+def test_all_frames_of_a_stack_move_alike_and_views_apart():
+    one = pictures(64, 1, 3, 32)
+    stack = one.repeat(1, 2, 3, 1, 1)
+    moved = random_shift(stack, 4, torch.Generator().manual_seed(1))
+    assert torch.equal(moved[:, :, :3], moved[:, :, 3:6])
+    assert torch.equal(moved[:, :, :3], moved[:, :, 6:])
+    assert sum(torch.equal(a, b) for a, b in zip(moved[:, 0], moved[:, 1], strict=True)) < 10
+
+
+def test_the_same_seed_gives_the_same_shifts_and_the_input_stays():
+    images = pictures(8, 2, 9, 32)
+    before = images.clone()
+    one, two = (random_shift(images, 4, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, random_shift(images, 4, torch.Generator().manual_seed(6)))
+    assert torch.equal(images, before)
+
+
+def test_no_shift_changes_nothing():
+    images = pictures(2, 1, 9, 32)
+    assert random_shift(images, 0, torch.Generator()) is images
+
+
+def test_images_that_are_views_of_a_buffer_are_shifted_too():
+    images = pictures(4, 2, 9, 32).transpose(0, 1)
+    shifts = torch.randint(-4, 5, (2, 4, 2), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shifted(images, shifts), shifted(images.contiguous(), shifts))

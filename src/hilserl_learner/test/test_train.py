@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train, stop, go on, evaluate, draw: the commands on the simulated arm with its camera, with tiny budgets."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from drqv2_policy_node.store import load_policy
+from hilserl_learner import eval_cli, train_cli
+from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.hil import HilAgent, HilConfig
+from hilserl_learner.checkpoint import Checkpoints
+from hilserl_learner.collect import Collector
+from hilserl_learner.errors import LearnerError
+from hilserl_learner.evaluate import EpisodeOutcome, Evaluation
+from hilserl_learner.keeper import Mark
+from hilserl_learner.reach import ReachEnv
+from hilserl_learner.run_log import read_table, RunLog
+from hilserl_learner.train_run import RunConfig, TrainRun
+from hilserl_learner.train_setup import make_env, Settings, Training
+from hilserl_learner.trainer import Trainer, TrainerConfig
+
+TINY = [
+    '--demos',
+    '1',
+    '--set',
+    'width=16',
+    '--set',
+    'num_critics=2',
+    '--set',
+    'batch_size=8',
+    '--set',
+    'start_steps=5',
+]
+SHORT = ['--set', 'eval_every=0', '--set', 'log_every=10', '--set', 'final_episodes=1']
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A run of 20 steps, the last line that it printed, and its directory."""
+    out = tmp_path_factory.mktemp('train') / 'run'
+    command = [
+        sys.executable,
+        '-m',
+        'hilserl_learner.train_cli',
+        '--steps',
+        '20',
+        '--out',
+        str(out),
+        *TINY,
+        *SHORT,
+    ]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+    return out, json.loads(printed.splitlines()[-1])
+
+
+def test_train_makes_its_steps_and_leaves_policy_log_and_settings(run):
+    out, report = run
+    assert (report['steps'], report['updates'], report['episodes']) == (20, 20, 1)
+    assert (
+        load_policy(out / 'last').manifest.observation
+        == make_env('SO101Lift-v0', 'easy', 'compact').observation_spec
+    )
+    assert [row['steps'] for row in read_table(out / 'train.csv')] == ['10', '20']
+    assert json.loads((out / 'config.json').read_text())['agent_options'] == {'num_critics': 2, 'width': 16}
+
+
+def test_B25_eval_acts_with_the_weights_of_the_training_and_says_which(run, tmp_path, capsys):
+    out, report = run
+    picture, table = tmp_path / 'map.png', tmp_path / 'episodes.csv'
+    code = eval_cli.main([str(out / 'last'), '--episodes', '1', '--png', str(picture), '--csv', str(table)])
+    evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0
+    # The training's own last evaluation was of one episode with the same seed.
+    assert (evaluated['success'], evaluated['failed_at']) == (report['success'], report['failed_at'])
+    saved = Checkpoints(out / 'checkpoints').load().tensors
+    agent = HilAgent(
+        load_policy(out / 'last').manifest.observation, HilConfig(width=16, num_critics=2), seed=9
+    )
+    agent.load_state_dict({k.removeprefix('agent.'): v for k, v in saved.items() if k.startswith('agent.')})
+    manifest = load_policy(out / 'last').manifest
+    fields = {
+        name: getattr(manifest, name)
+        for name in manifest.to_dict()
+        if name not in ('golden', 'tensors_sha256')
+    }
+    assert evaluated['weights_sha256'] == agent.policy(**fields).manifest.tensors_sha256
+    assert picture.read_bytes().startswith(b'\x89PNG')
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_B22_an_evaluation_keeps_what_the_camera_saw(run, capsys):
+    out, report = run
+    row = read_table(out / 'evaluation.csv')[-1]
+    assert float(row['image_mean_r']) == pytest.approx(report['image_mean'][0], abs=0.01)
+    assert 20.0 < report['image_mean'][0] < 235.0
+
+
+def test_a_run_goes_on_where_it_was_stopped(run):
+    out, _ = run
+    code = train_cli.main(['--steps', '30', '--out', str(out), '--resume', *TINY, *SHORT])
+    assert code == 0
+    assert [row['steps'] for row in read_table(out / 'train.csv')] == ['10', '20', '30']
+    facts = Checkpoints(out / 'checkpoints').load().facts
+    assert (facts.env_steps, facts.updates) == (30, 30)
+
+
+def test_another_run_is_not_written_over_and_other_settings_are_not_taken_up(run, capsys):
+    out, _ = run
+    assert train_cli.main(['--steps', '20', '--out', str(out), *TINY, *SHORT]) == 1
+    assert 'add --resume' in capsys.readouterr().err
+    assert train_cli.main(['--steps', '40', '--out', str(out), '--resume', '--seed', '5', *TINY, *SHORT]) == 1
+    assert 'seed: 0 before, 5 now' in capsys.readouterr().err
+
+
+def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
+    out = tmp_path / 'run'
+    command = [
+        sys.executable,
+        '-m',
+        'hilserl_learner.train_cli',
+        '--steps',
+        '100000',
+        '--out',
+        str(out),
+        *TINY,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90.0
+    segment = out / 'buffer' / 'online' / '000000.seg'
+    while not (segment.exists() and segment.stat().st_size > 200_000):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10.0)
+    values = {'width': '16', 'num_critics': '2', 'batch_size': '8', 'start_steps': '5', 'steps': '100000'}
+    training = Training(Settings.with_options(values, demos='1'), out, resume=True)
+    recorded = len(list(training.directory.recorded('online')))
+    assert recorded > 10
+    assert training.trainer.steps == recorded
+    assert len(training.trainer.demo) > 5
+    training.close()
+
+
+def test_what_does_not_exist_is_named_with_what_does(tmp_path, capsys):
+    assert train_cli.main(['--env', 'Nowhere-v0', '--out', str(tmp_path / 'a')]) == 1
+    assert "expected one of the environments ['SO101Lift-v0', 'SO101Place-v0']" in capsys.readouterr().err
+    assert train_cli.main(['--set', 'colour=1', '--out', str(tmp_path / 'b')]) == 1
+    assert "got 'colour'" in capsys.readouterr().err
+    assert eval_cli.main([str(tmp_path / 'none')]) == 1
+    assert 'so101 eval: expected' in capsys.readouterr().err
+    with pytest.raises(LearnerError, match='use_gravity'):
+        Settings.with_options({'use_gravity': 'true'})
+
+
+def test_values_given_as_text_reach_the_configuration_that_owns_them():
+    settings = Settings.with_options({'utd': '2', 'bc_weight': '0.1', 'steps': '7', 'rollback': 'false'})
+    assert settings.trainer.utd == 2.0
+    assert settings.agent_options == {'bc_weight': 0.1}
+    assert (settings.run.steps, settings.run.rollback) == (7, False)
+
+
+# ---- without the arm: what a run does about its evaluations ----------------------------------------------------------
+
+
+def reach_run(tmp_path, monkeypatch, rates, *, rollback=True):
+    """A run on the small task whose evaluations come out as told; also the agent's std of each save of the best."""
+    env = ReachEnv()
+    agent = make_agent('hil', env.observation_spec, {'width': 16, 'num_critics': 2})
+    trainer = Trainer(agent, env.observation_spec, config=TrainerConfig(batch_size=8, start_steps=4))
+    told = iter(rates)
+
+    def evaluate(_env, _act, episodes, **_options):
+        good = next(told)
+        return Evaluation(tuple(EpisodeOutcome(i < good, 10, (0.2, 0.0)) for i in range(episodes)), None)
+
+    monkeypatch.setattr('hilserl_learner.train_run.evaluate', evaluate)
+    log = RunLog(tmp_path, tensorboard=False)
+    config = RunConfig(
+        steps=20 * len(rates),
+        log_every=1000,
+        eval_every=20,
+        eval_episodes=20,
+        final_episodes=0,
+        rollback=rollback,
+    )
+    saved = []
+    made = TrainRun(trainer, Collector(env), env, log, config, save=saved.append)
+    return made, saved
+
+
+def weights(run):
+    return run.trainer.agent.state_dict()['actor.out_mlp.0.weight']
+
+
+def test_the_agent_of_the_best_evaluation_is_kept(tmp_path, monkeypatch):
+    made, saved = reach_run(tmp_path, monkeypatch, [5, 15, 14])
+    outcome = made.run()
+    assert made.keeper.best.step == 40
+    assert saved.count('best') == 2
+    assert outcome.alarms == ()
+    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+
+
+def test_a_collapse_brings_the_best_agent_back(tmp_path, monkeypatch):
+    made, _ = reach_run(tmp_path, monkeypatch, [20, 3])
+    (alarm,) = made.run().alarms
+    assert 'success fell from 100% at step 20 to 15% at step 40' in alarm
+    assert torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+
+
+def test_without_rollback_a_collapse_is_only_told(tmp_path, monkeypatch):
+    made, _ = reach_run(tmp_path, monkeypatch, [20, 3], rollback=False)
+    (alarm,) = made.run().alarms
+    assert 'set rollback' in alarm
+    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+
+
+def test_an_evaluations_interval_holds_the_rate():
+    outcomes = tuple(EpisodeOutcome(i < 95, 12, (0.2, 0.0)) for i in range(100))
+    evaluation = Evaluation(outcomes, None)
+    low, high = evaluation.interval
+    assert low < evaluation.rate == 0.95 < high
+    assert (round(low, 3), round(high, 3)) == (0.888, 0.978)
+    assert evaluation.report()['mean_steps'] == 12.0
+
+
+def test_a_mark_of_nothing_but_failures_compares():
+    assert Mark(1, 20, 10.0, 5).better_than(Mark(0, 20, float('nan'), 1))
+    assert not np.isnan(Mark(0, 20, float('nan'), 1).rate)
