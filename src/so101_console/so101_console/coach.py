@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short advice to the person beside the arm, from the numbers of the last episodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+
+WINDOW = 20
+"""Episodes looked at."""
+ENOUGH = 5
+"""Fewer episodes than this say nothing."""
+LONG_STEPS = 30
+"""An intervention longer than this teaches little: the policy learns from its own mistakes and short corrections."""
+SPARSE = 0.15
+"""Interventions in fewer episodes than this share are sparse."""
+REWARDED = 1 / 3
+"""Share of episodes that should earn a reward, by the policy or by a person."""
+
+
+@dataclass(frozen=True)
+class EpisodeNumbers:
+    """What an episode was like.
+
+    Attributes:
+        steps: actions.
+        intervened: of them, decided by a person.
+        interventions: runs of such actions.
+        success: whether it was rewarded.
+    """
+
+    steps: int
+    intervened: int
+    interventions: int
+    success: bool
+
+
+@dataclass(frozen=True)
+class LearnerNumbers:
+    """What the learner says of itself; NaN where it does not know."""
+
+    q_mean: float = math.nan
+    q_bound: float = math.nan
+    demos: int = 0
+    state: str = ''
+
+
+def advice(episodes: Sequence[EpisodeNumbers], learner: LearnerNumbers | None = None) -> list[str]:
+    """Return what a person should do differently, the most important first; at most three sentences."""
+    said: list[str] = []
+    if learner is not None and learner.q_mean > learner.q_bound:
+        said.append(
+            f'The learner believes in more than can be earned (Q {learner.q_mean:.2f}, bound {learner.q_bound:.2f}): '
+            f'pause, check the success labels, and go back to the best checkpoint if it does not come down.'
+        )
+    if learner is not None and learner.state == 'waiting' and learner.demos == 0 and len(episodes) < ENOUGH:
+        said.append('Nothing is known yet: show the task a few times from start to success.')
+    recent = list(episodes)[-WINDOW:]
+    if len(recent) >= ENOUGH:
+        said += _habits(recent)
+    return said[:3]
+
+
+def summary(episodes: Sequence[EpisodeNumbers]) -> str:
+    """Return the numbers that the advice is about, and what they should be."""
+    recent = list(episodes)[-WINDOW:]
+    if len(recent) < ENOUGH:
+        return f'{len(recent)} of the {ENOUGH} episodes that it takes to judge.'
+    rewarded = sum(episode.success for episode in recent) / len(recent)
+    runs = sum(episode.interventions for episode in recent)
+    length = sum(episode.intervened for episode in recent) / runs if runs else 0.0
+    helped = sum(episode.interventions > 0 for episode in recent) / len(recent)
+    return (
+        f'Last {len(recent)} episodes: {rewarded:.0%} rewarded (at least a third), {helped:.0%} with help, '
+        f'{length:.0f} steps a correction (under {LONG_STEPS}).'
+    )
+
+
+def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
+    said = []
+    rewarded = sum(episode.success for episode in recent) / len(recent)
+    touched = sum(episode.interventions > 0 for episode in recent) / len(recent)
+    runs = sum(episode.interventions for episode in recent)
+    length = sum(episode.intervened for episode in recent) / runs if runs else 0.0
+    if rewarded < REWARDED:
+        said.append(
+            f'Only {rewarded:.0%} of the last {len(recent)} episodes were rewarded: help more, until at least a third '
+            f'end in success.'
+        )
+    if length > LONG_STEPS:
+        rare = (
+            ', and they are rare: long, rare ones make the learner believe in too much'
+            if touched < SPARSE
+            else ''
+        )
+        said.append(
+            f'Your corrections are {length:.0f} steps long{rare}. Nudge it back on its way and let go: under '
+            f'{LONG_STEPS} steps.'
+        )
+    alone = [e.steps for e in recent if not e.success and not e.interventions]
+    if rewarded < REWARDED and touched < SPARSE and alone:
+        said.append('Let it try for 20 to 30 steps, then step in when it is stuck or moving away.')
+    if touched == 0.0 and rewarded > 0.9:
+        said.append('It needs no help any more: evaluate it, or make the task harder.')
+    return said

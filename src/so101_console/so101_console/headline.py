@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one big state of the page: what goes on, one sentence, and who drives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BETWEEN: Mapping[str, str] = {
+    'waiting': 'Waiting',
+    'resetting': 'Going back to the start',
+    'ready': 'At the start',
+    'armed': 'About to begin',
+    'paused': 'Paused',
+    'done': 'Finished',
+}
+"""Titles of the session's states in which nobody drives."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands at the top.
+
+    Attributes:
+        title: few words.
+        detail: one sentence.
+        drives: `you`, `policy`, `nobody` or `stopped`; the colour.
+    """
+
+    title: str
+    detail: str
+    drives: str
+
+
+def headline(
+    arm: str | None, reason: str, session: Mapping[str, Any] | None, *, wheel: str | None, page: str
+) -> Headline:
+    """Return the state for one page.
+
+    Args:
+        arm: `ready`, `off`, `stopped` or `fault`; None where its driver is silent.
+        reason: what the driver says.
+        session: what the session says; None where it is silent.
+        wheel: page that drives, or None.
+        page: the page that asks.
+    """
+    stopped = {
+        None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
+        'stopped': ('STOPPED', reason or 'Clear the stop, then switch the motors on.'),
+        'fault': ('Fault', reason or 'The doctor below says what to do.'),
+        'off': ('Motors off', reason or 'Motors on lets it move again.'),
+    }
+    if arm in stopped:
+        return Headline(*stopped[arm], 'stopped')
+    if session is None:
+        return Headline('Nobody drives', 'No session is running; the arm holds.', 'nobody')
+    sentence = str(session.get('sentence', ''))
+    sentence = sentence[:1].upper() + sentence[1:]
+    if session.get('state') in BETWEEN:
+        title = BETWEEN[session['state']]
+        said = [] if sentence == title else [f'{sentence}.']
+        yours = ['You drive next.'] if wheel == page else []
+        return Headline(title, ' '.join(said + yours), 'nobody')
+    return _running(session, sentence, wheel, page)
+
+
+def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page: str) -> Headline:
+    if wheel == page:
+        return Headline('You drive', f'{sentence}. Let go with G.', 'you')
+    if wheel is not None:
+        return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
+    if session.get('driver') == 'person':
+        return Headline('A person drives', f'{sentence}; the person is at another device.', 'you')
+    if session.get('intervening'):
+        gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
+        return Headline('Nobody drives', gone, 'nobody')
+    if session.get('driver') == 'policy':
+        return Headline('The policy drives', f'{sentence}.', 'policy')
+    return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// The page: one WebSocket brings how things are, and takes what the person wants.
+
+import { ArmView } from './arm.js';
+import { Charts } from './charts.js';
+import { Flights } from './flights.js';
+import { Hands } from './hands.js';
+
+const $ = (id) => document.getElementById(id);
+const RETRY_MS = 1000;
+const NOTE_MS = 6000;
+const STALE_MS = 1500;
+const CONFIRM_MS = 1500;
+const FORGET_MS = 60000;
+
+const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
+
+const arm = new ArmView($('arm'));
+const charts = new Charts($('charts'));
+const flights = new Flights();
+let socket = null;
+let now = {};
+let heardAt = 0;
+
+function connect() {
+  const opened = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/live`);
+  opened.binaryType = 'blob';
+  opened.onopen = () => { socket = opened; now = {}; heardAt = performance.now(); charts.clear(); };
+  opened.onmessage = ({ data }) => {
+    if (data instanceof Blob) return showFrame(data);
+    const message = JSON.parse(data);
+    if (message.type === 'note') return say(message.text);
+    heardAt = performance.now();
+    Object.assign(now, message); // only what has changed comes
+    show(now, message);
+    if ('arm' in message && message.arm === 'stopped') stopAsked = 0;
+    alarm();
+  };
+  opened.onclose = () => {
+    socket = null;
+    now = {};
+    hands.let_go();
+    alarm();
+    setTimeout(connect, RETRY_MS);
+  };
+}
+
+function connected() {
+  return Boolean(socket) && performance.now() - heardAt < STALE_MS;
+}
+
+// What must not be overlooked: nothing on the page is true any more, or the stop did not get through.
+let stopAsked = 0;
+function alarm() {
+  if (stopAsked && performance.now() - stopAsked > FORGET_MS) stopAsked = 0;
+  const late = stopAsked && performance.now() - stopAsked > CONFIRM_MS && now.arm !== 'stopped';
+  const lines = [];
+  if (late) lines.push('The stop is not confirmed. Switch the power of the arm off!');
+  if (!connected() && heardAt) {
+    lines.push('No connection to the console.', 'Nothing here is live. A policy may still drive: keep a hand on the power switch.');
+    showState('Not connected', 'Trying again every second.', 'stopped');
+  }
+  const text = lines.join('\n');
+  if ($('alarm').textContent === text) return;
+  $('alarm').textContent = text;
+  $('alarm').hidden = !text;
+  document.body.classList.toggle('lost', !connected());
+}
+
+function stop() {
+  if (!stopAsked || now.arm === 'stopped') stopAsked = performance.now();
+  send({ do: 'e_stop' });
+  // By a second way too, for when the socket is gone and nobody has noticed yet.
+  fetch('/stop', { method: 'POST', keepalive: true }).catch(() => {});
+}
+
+function send(message) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+}
+
+function act(what) {
+  if (what === 'e_stop') return stop();
+  if (!connected()) return say('Not sent: there is no connection.');
+  send({ do: what });
+}
+
+const hands = new Hands({
+  drives: () => Boolean(now.you_drive) && connected(),
+  drive: (axes, gripper) => send({ do: 'drive', axes, gripper }),
+  act,
+});
+
+function show(state, news) {
+  showState(state.title, state.detail, state.drives);
+  $('take').disabled = Boolean(state.you_drive);
+  $('give').disabled = !state.can_give;
+  $('recover').hidden = !state.arm || state.arm === 'ready';
+  $('take').setAttribute('aria-pressed', String(Boolean(state.you_drive)));
+  document.querySelector('[data-do="pause"]').setAttribute('aria-pressed', String(Boolean(state.paused)));
+  if ('poses' in news || 'target' in news || 'box' in news) arm.show(state.poses || [], state.target, state.box);
+  text('tcp', state.tcp ? `Hand at ${state.tcp.map((m) => (m * 100).toFixed(1)).join(', ')} cm` : 'No pose yet');
+  text('episode', state.episode || 'No episode');
+  const { age, fps } = state.camera;
+  text('camera-age', age === null ? 'No picture yet' : `${Math.round(age * 1000)} ms old`);
+  text('camera-fps', fps ? `${fps.toFixed(0)} pictures/s` : '');
+  const stale = age === null || age > 0.5;
+  document.querySelector('.frame').classList.toggle('stale', stale);
+  $('no-camera').hidden = !stale;
+  text('no-camera', age === null ? 'No picture yet' : 'The camera has stopped');
+  if (news.servos) showServos(news.servos);
+  if (news.checks) showChecks(news.checks);
+  text('bus', state.bus || 'The driver has said nothing yet');
+  text('learner', state.learner || 'No learner is running');
+  if (news.coach) list('coach', news.coach);
+  if (news.curves) charts.add(news.curves);
+  if (news.flights) flights.show(news.flights);
+  if (news.note) say(news.note);
+}
+
+function showState(title, detail, drives) {
+  const element = $('state');
+  if (element.dataset.shown === title + detail) return;
+  element.dataset.shown = title + detail;
+  element.dataset.drives = drives;
+  const small = document.createElement('small');
+  small.textContent = detail;
+  element.replaceChildren(title, small);
+}
+
+function showServos(servos) {
+  $('servos').replaceChildren(...servos.map((servo) => {
+    const row = document.createElement('tr');
+    const { temperature: heat } = servo;
+    row.append(cell(servo.name.replace('_', ' '), '', 'th'), cell(number(servo.angle, 1, '°')),
+      cell(number(heat, 0, ' °C'), heat >= 65 ? 'bad' : heat >= 55 ? 'warn' : ''),
+      cell(number(servo.voltage, 1, ' V')), cell(number(servo.load === null ? null : servo.load * 100, 0, ' %')),
+      cell(servo.state, servo.healthy ? '' : 'bad'));
+    return row;
+  }));
+}
+
+function number(value, digits, unit) {
+  return value === null || value === undefined ? '–' : `${value.toFixed(digits)}${unit}`;
+}
+
+function showChecks(checks) {
+  $('checks').replaceChildren(...checks.map((check) => {
+    const line = document.createElement('li');
+    const mark = Object.assign(document.createElement('b'), { textContent: MARKS[check.status] });
+    const name = Object.assign(document.createElement('b'), { textContent: check.name[0].toUpperCase() + check.name.slice(1) });
+    const remedy = Object.assign(document.createElement('em'), { textContent: check.remedy });
+    mark.className = `mark ${check.status}`;
+    line.append(mark, name, ` ${check.finding} `, remedy);
+    return line;
+  }));
+}
+
+function cell(content, kind = '', tag = 'td') {
+  const element = document.createElement(tag);
+  element.textContent = content;
+  if (tag === 'th') element.scope = 'row';
+  if (kind) element.className = kind;
+  return element;
+}
+
+function text(id, content) {
+  const element = $(id);
+  if (element.textContent !== content) element.textContent = content;
+}
+
+function list(id, lines) {
+  const element = $(id);
+  const shown = lines.join('\n');
+  if (element.dataset.shown === shown) return;
+  element.dataset.shown = shown;
+  element.replaceChildren(...lines.map((line) => Object.assign(document.createElement('li'), { textContent: line })));
+}
+
+function showFrame(blob) {
+  const image = $('camera');
+  const before = image.src;
+  image.src = URL.createObjectURL(blob);
+  if (before.startsWith('blob:')) URL.revokeObjectURL(before);
+}
+
+let hiding = 0;
+function say(line) {
+  const note = $('note');
+  note.textContent = line;
+  note.hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => { note.hidden = true; }, NOTE_MS);
+}
+
+// On the way down already: a stop does not wait for the finger to lift.
+$('e-stop').addEventListener('pointerdown', stop);
+$('e-stop').addEventListener('click', (event) => { if (event.detail === 0) stop(); });
+$('take').addEventListener('click', () => act('take'));
+$('give').addEventListener('click', () => act('give'));
+for (const button of document.querySelectorAll('[data-do]')) {
+  button.addEventListener('click', () => act(button.dataset.do));
+}
+setInterval(alarm, 250);
+connect();

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page shows, gathered from messages. The node's thread writes whole values, the server's reads them."""
+
+from collections.abc import Callable, Mapping
+import json
+import math
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import JointState
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
+from std_msgs.msg import String
+from visualization_msgs.msg import Marker, MarkerArray
+
+from so101_console.arm_facts import ARM_STATES, ArmWatch, bus_line, counters, servo_rows
+from so101_console.coach import advice, LearnerNumbers, summary
+from so101_console.curves import Curves, finite
+from so101_console.episodes import Episodes
+from so101_console.headline import headline
+from so101_console.health import examine, Facts
+from so101_console.newest import Newest
+from so101_console.sentences import episode_line, learner_line
+from so101_contract.episodes import EventKind, NO_EPISODE
+from so101_contract.joints import JOINT_NAMES
+from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
+
+STALE_S = 2.0
+SLOW_S = 0.5
+"""What changes slowly is put together this often."""
+NOTE_S = 4.0
+LISTED = 30
+LEARNER_STALE_S = 10.0
+STEPS_KEPT = 50
+
+Poses = Callable[[npt.NDArray[np.float64]], list[float]]
+
+
+class Picture:
+    """The newest of everything."""
+
+    def __init__(self, poses: Poses) -> None:
+        """Prepare; `poses` says where the bodies are for joint positions (6,) [rad]."""
+        self.curves = Curves()
+        self.newest = Newest()
+        """Joints, hand and markers."""
+        self._body_poses = poses
+        self._episodes = Episodes()
+        self._arm: ArmStatus | None = None
+        self._arm_watch = ArmWatch()
+        self._session: dict[str, Any] = {}
+        self._learner: LearnerStatus | None = None
+        self._policy: PolicyStatus | None = None
+        self._arm_s = self._session_s = self._learner_s = self._policy_s = self._note_s = -math.inf
+        self._diagnostics: dict[str, tuple[float, str, bool]] = {}
+        self._steps: dict[tuple[int, int], int] = {}
+        self._slow: dict[str, Any] = {}
+        self._slow_s = -math.inf
+        self._note = ''
+
+    def meaning(self, what: str) -> str:
+        """Return the action that a button means now: some do the one thing or the other."""
+        if what == 'pause' and self._session.get('paused'):
+            return 'resume'
+        if what == 'clear' and self._arm is not None and self._arm.state == ArmStatus.FAULT:
+            return 'clear_fault'
+        return what
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence on every page for a while."""
+        self._note, self._note_s = sentence, time.monotonic()
+
+    @property
+    def policy_is_there(self) -> bool:
+        """Whether a policy would act if nobody else does."""
+        return time.monotonic() - self._policy_s < STALE_S
+
+    # --- callbacks ---
+
+    def on_arm(self, message: ArmStatus) -> None:
+        """Note the state of the arm."""
+        self._arm, self._arm_s = message, time.monotonic()
+        self._arm_watch.hear(self._arm_s, message)
+
+    def on_step(self, message: Step) -> None:
+        """Note when a step began."""
+        self._steps[message.episode, message.index] = stamp_to_ns(message.header.stamp)
+        if len(self._steps) > STEPS_KEPT:
+            del self._steps[next(iter(self._steps))]
+
+    def on_command(self, message: EeDelta) -> None:
+        """Count an executed action."""
+        if message.episode == NO_EPISODE:
+            return
+        if message.source in (EeDelta.SOURCE_POLICY, EeDelta.SOURCE_TELEOP):
+            begun = self._steps.get((message.episode, message.index))
+            latency = None if begun is None else (stamp_to_ns(message.header.stamp) - begun) / 1e6
+            person = message.source == EeDelta.SOURCE_TELEOP
+            self._episodes.action(message.episode, person=person, latency_ms=latency)
+        elif message.source == EeDelta.SOURCE_NONE:
+            self._episodes.dropped(message.episode)
+
+    def on_event(self, message: EpisodeEvent) -> None:
+        """Note how an episode began or ended."""
+        kind = EventKind(message.kind)
+        standing = {} if self._arm is None else counters(self._arm)
+        if kind is EventKind.START:
+            self._episodes.begin(message.episode, standing)
+        elif kind.outcome is not None:
+            outcome = kind.outcome.name.lower().replace('_', ' ')
+            self._episodes.end(message.episode, outcome, message.reason, standing)
+
+    def on_session(self, message: String) -> None:
+        """Note the state of the session."""
+        try:
+            said = json.loads(message.data)
+        except json.JSONDecodeError:
+            said = None
+        if isinstance(said, dict):
+            self._session, self._session_s = said, time.monotonic()
+        else:
+            self.say('The session says something that cannot be read; is it of another version?')
+
+    def on_policy(self, message: PolicyStatus) -> None:
+        """Note what the policy does."""
+        self._policy, self._policy_s = message, time.monotonic()
+
+    def on_learner(self, message: LearnerStatus) -> None:
+        """Note how learning goes."""
+        self._learner, self._learner_s = message, time.monotonic()
+        fields = message.get_fields_and_field_types()
+        self.curves.add({name: float(getattr(message, name)) for name in fields if _is_number(message, name)})
+
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Note what a node warns of."""
+        now = time.monotonic()
+        for status in message.status:
+            if status.name == 'so101: arm':
+                continue  # arm/status says it already
+            if status.level in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR):
+                is_error = status.level == DiagnosticStatus.ERROR
+                self._diagnostics[status.name] = now, status.message, is_error
+            else:
+                self._diagnostics.pop(status.name, None)
+
+    # --- what pages are told ---
+
+    def state(self, now: float, wheel: str | None, page: str, camera: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how things are, for one page.
+
+        Args:
+            now: monotonic time [s].
+            wheel: page that has the wheel.
+            page: the page that asks.
+            camera: age [s] or None, fps and problem of its pictures.
+        """
+        if now - self._slow_s >= SLOW_S:
+            self._slow, self._slow_s = self._slowly(now, camera), now
+        arm = None if self._arm is None or now - self._arm_s > STALE_S else ARM_STATES[self._arm.state]
+        reason = '' if self._arm is None else self._arm.reason
+        session = self._session if now - self._session_s <= STALE_S else None
+        top = headline(arm, reason, session, wheel=wheel, page=page)
+        intervening = bool(session and session.get('intervening'))
+        target, box = self._markers()
+        return {
+            'title': top.title,
+            'detail': top.detail,
+            'drives': top.drives,
+            'arm': arm,
+            'you_drive': wheel == page,
+            'can_give': wheel == page or (wheel is None and intervening),
+            'paused': bool(self._session.get('paused')),
+            'poses': self.newest.read('joints', JointState, self._poses, 'poses'),
+            'tcp': self.newest.read('tcp', PoseStamped, lambda message: _point(message.pose.position)),
+            'target': target,
+            'box': box,
+            'episode': episode_line(self._session),
+            'note': self._note if now - self._note_s < NOTE_S else '',
+            **self._slow,
+        }
+
+    def _slowly(self, now: float, camera: Mapping[str, Any]) -> dict[str, Any]:
+        arm, learner = self._arm, self._learner
+        angles = self.newest.read('joints', JointState, self._angles, 'angles') or {}
+        if learner is None:
+            told = advice(self._episodes.numbers())
+        else:
+            numbers = LearnerNumbers(learner.q_mean, learner.q_bound, learner.demo_size, learner.state)
+            told = advice(self._episodes.numbers(), numbers)
+        checks = examine(self._facts(now, camera))
+        return {
+            'servos': [] if arm is None else servo_rows(arm, angles),
+            'bus': '' if arm is None else bus_line(arm, self._arm_watch),
+            'learner': ''
+            if learner is None or now - self._learner_s > LEARNER_STALE_S
+            else learner_line(learner),
+            'coach': [*told, summary(self._episodes.numbers())],
+            'flights': self._episodes.rows(LISTED),
+            'checks': [
+                {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}
+                for c in checks
+            ],
+        }
+
+    def _facts(self, now: float, camera: Mapping[str, Any]) -> Facts:
+        policy = self._policy if now - self._policy_s <= STALE_S else None
+        learner = self._learner if now - self._learner_s <= LEARNER_STALE_S else None
+        heard = self._arm is not None and now - self._arm_s <= STALE_S
+        said = sorted(
+            (name, text, bad) for name, (at, text, bad) in list(self._diagnostics.items()) if now - at < 5.0
+        )
+        return Facts(
+            arm=self._arm_watch.facts(self._arm) if heard else None,
+            camera_age_s=camera['age'],
+            camera_hz=camera['fps'],
+            camera_problem=camera.get('problem', ''),
+            session=str(self._session.get('state', '')) if now - self._session_s <= STALE_S else '',
+            jitter_p99_ms=float(self._session.get('jitter_p99_ms', 0.0)),
+            policy=None if policy is None else policy.policy or 'none',
+            policy_holds='' if policy is None or policy.mode != PolicyStatus.MODE_HOLD else policy.reason,
+            policy_ms=math.nan if policy is None else 1e3 * policy.latency_p95,
+            learner='' if learner is None else learner.state,
+            learner_reason='' if learner is None else learner.reason,
+            diagnostics=tuple(said),
+        )
+
+    def _poses(self, message: JointState) -> list[float]:
+        positions = self._positions(message)
+        return [] if positions is None else self._body_poses(positions)
+
+    def _angles(self, message: JointState) -> dict[str, float]:
+        positions = self._positions(message)
+        if positions is None:
+            return {}
+        return dict(zip(JOINT_NAMES, np.rad2deg(positions).round(1).tolist(), strict=True))
+
+    def _positions(self, message: JointState) -> npt.NDArray[np.float64] | None:
+        try:
+            positions = joint_positions(message, JOINT_NAMES)
+        except (KeyError, ValueError) as error:
+            self.say(str(error))
+            return None
+        return positions if np.isfinite(positions).all() else None
+
+    def _markers(self) -> tuple[list[float] | None, dict[str, list[float]] | None]:
+        """Return the target and the workspace, which kinematics_node draws as a ball and a box."""
+        return self.newest.read('markers', MarkerArray, _read_markers) or (None, None)
+
+
+def _read_markers(message: MarkerArray) -> tuple[list[float] | None, dict[str, list[float]] | None]:
+    target, box = None, None
+    for marker in message.markers:
+        if marker.type == Marker.SPHERE:
+            target = _point(marker.pose.position)
+        elif marker.type == Marker.CUBE:
+            centre, size = np.array(_point(marker.pose.position)), np.array(_point(marker.scale))
+            low, high = (centre - size / 2).round(4), (centre + size / 2).round(4)
+            box = {'low': low.tolist(), 'high': high.tolist()}
+    return target, box
+
+
+def _point(vector: Any) -> list[float]:
+    return [finite(vector.x) or 0.0, finite(vector.y) or 0.0, finite(vector.z) or 0.0]
+
+
+def _is_number(message: LearnerStatus, name: str) -> bool:
+    return isinstance(getattr(message, name), int | float)

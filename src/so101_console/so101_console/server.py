@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The web server: the page, its files, the arm's meshes, and one WebSocket a page. Runs in a thread of its own."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+import json
+from pathlib import Path
+import socket
+import threading
+from typing import Any, Protocol
+from uuid import uuid4
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+import uvicorn
+
+from so101_console.access import Access, AccessMiddleware
+from so101_console.drive import DriveError
+
+PAGE = Path(__file__).parent / 'page'
+LONGEST_MESSAGE = 2000
+"""A page's messages are short; one that is longer is refused [characters]."""
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 2.0
+HEADERS = {
+    'content-security-policy': "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+    'cache-control': 'no-store',
+}
+
+
+class ServerError(OSError):
+    """The address cannot be served on."""
+
+
+class Backend(Protocol):
+    """What a page can see and do. Called from the server's thread."""
+
+    def arm_file(self) -> bytes:
+        """Return the meshes."""
+
+    def state(self, page: str) -> dict[str, Any]:
+        """Return how things are, for one page."""
+
+    def curves(self, since: int) -> dict[str, Any]:
+        """Return the rows of the curves from one on."""
+
+    def frame(self, newer_than: int) -> tuple[int, bytes] | None:
+        """Return the newest picture as JPEG and its number, if there is a newer one."""
+
+    def act(self, page: str, message: dict[str, Any]) -> str:
+        """Do what a page asks for; return a sentence where it cannot be done."""
+
+    def ask(self, what: str) -> None:
+        """Let something be done that is no page's own."""
+
+    def closed(self, page: str) -> None:
+        """A page has gone."""
+
+    def episodes(self) -> dict[str, Any]:
+        """Return the list of recorded episodes, and what could not be read."""
+
+    def episode(self, key: str) -> dict[str, Any] | None:
+        """Return one recorded episode, without its pictures."""
+
+    def episode_frame(self, key: str, index: int) -> bytes | None:
+        """Return the picture of one step of it as JPEG."""
+
+
+def application(backend: Backend, access: Access, state_period_s: float, frame_period_s: float) -> Starlette:
+    """Return the application: everything it serves lies in this package."""
+
+    async def page(_: Request) -> Response:
+        return FileResponse(PAGE / 'index.html')
+
+    async def arm(_: Request) -> Response:
+        return Response(await asyncio.to_thread(backend.arm_file), media_type='application/octet-stream')
+
+    async def episodes(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(backend.episodes))
+
+    async def episode(request: Request) -> Response:
+        found = await asyncio.to_thread(backend.episode, request.query_params.get('key', ''))
+        return JSONResponse(found) if found else Response('There is no such episode.', 404)
+
+    async def episode_frame(request: Request) -> Response:
+        index = request.query_params.get('index', '')
+        if not index.isdecimal():
+            return Response('Expected the number of a step.', 400)
+        key = request.query_params.get('key', '')
+        found = await asyncio.to_thread(backend.episode_frame, key, int(index))
+        return (
+            Response(found, media_type='image/jpeg') if found else Response('There is no such picture.', 404)
+        )
+
+    async def stop(_: Request) -> Response:
+        # Beside the WebSocket: a page whose socket is gone can still stop the arm.
+        backend.ask('e_stop')
+        return Response(status_code=202)
+
+    async def live(socket: WebSocket) -> None:
+        await _Page(socket, backend).run(state_period_s, frame_period_s)
+
+    return Starlette(
+        routes=[
+            Route('/', page),
+            Route('/arm', arm),
+            Route('/episodes', episodes),
+            Route('/episode', episode),
+            Route('/episode_frame', episode_frame),
+            Route('/stop', stop, methods=['POST']),
+            WebSocketRoute('/live', live),
+            Mount('/page', StaticFiles(directory=PAGE)),
+        ],
+        middleware=[Middleware(AccessMiddleware, access=access), Middleware(_HeadersMiddleware)],
+    )
+
+
+class _HeadersMiddleware:
+    """Tells the browser to load nothing from elsewhere."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message['type'] == 'http.response.start':
+                own = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
+                message = {**message, 'headers': [*message.get('headers', []), *own]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope['type'] == 'http' else send)
+
+
+class _Page:
+    """One open page: hears what it wants, tells it how things are."""
+
+    def __init__(self, socket: WebSocket, backend: Backend) -> None:
+        self._socket = socket
+        self._backend = backend
+        self._name = uuid4().hex
+
+    async def run(self, state_period_s: float, frame_period_s: float) -> None:
+        """Serve the page until it goes."""
+        await self._socket.accept()
+        tasks = [asyncio.create_task(self._tell(state_period_s))]
+        if frame_period_s > 0.0:
+            tasks.append(asyncio.create_task(self._show(frame_period_s)))
+        try:
+            await self._hear()
+        finally:
+            self._backend.closed(self._name)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):
+            while True:
+                message = await self._socket.receive()
+                if message['type'] == 'websocket.disconnect':
+                    return
+                answer = self._read(message.get('text') or '')
+                if answer:
+                    await self._socket.send_text(json.dumps({'type': 'note', 'text': answer}))
+
+    def _read(self, text: str) -> str:
+        try:
+            message = json.loads(text) if len(text) <= LONGEST_MESSAGE else None
+            if not isinstance(message, dict):
+                return 'expected a short JSON object, got something else; nothing was done'
+            return self._backend.act(self._name, message)
+        except (ValueError, RecursionError) as error:
+            return (
+                str(error) if isinstance(error, DriveError) else 'expected JSON, got none; nothing was done'
+            )
+
+    async def _tell(self, period_s: float) -> None:
+        """Say what has changed; a message without news still says that the console is there."""
+        told, known = 0, dict[str, Any]()
+        with suppress(WebSocketDisconnect, RuntimeError):
+            while True:
+                state = self._backend.state(self._name)
+                curves = self._backend.curves(told)
+                if curves['rows']:
+                    told = curves['until']
+                    state['curves'] = curves
+                news = {key: value for key, value in state.items() if key not in known or known[key] != value}
+                known = state
+                await self._socket.send_text(json.dumps({'type': 'state', **news}, separators=(',', ':')))
+                await asyncio.sleep(period_s)
+
+    async def _show(self, period_s: float) -> None:
+        shown = -1
+        with suppress(WebSocketDisconnect, RuntimeError):
+            while True:
+                frame = await asyncio.to_thread(self._backend.frame, shown)
+                if frame is not None:
+                    shown, jpeg = frame
+                    await self._socket.send_bytes(jpeg)
+                await asyncio.sleep(period_s)
+
+
+class Server:
+    """Serves an application in a thread until it is closed."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+            self._socket.listen()  # at once: who connects before the thread runs waits, and nobody else gets the port
+        except OSError as error:
+            self._socket.close()
+            raise ServerError(
+                f'expected to serve on {host}:{port}, but {error.strerror}; end the other console or set `port`'
+            ) from error
+        self.port = int(self._socket.getsockname()[1])
+        config = uvicorn.Config(
+            app, log_level='warning', access_log=False, lifespan='off', ws_max_size=LONGEST_MESSAGE * 4
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name='console-server', daemon=True)
+
+    def start(self, on_failure: Callable[[], None]) -> None:
+        """Begin to serve; `on_failure` is called if serving ends by itself."""
+        self._on_failure = on_failure
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving. Safe to call twice."""
+        self._server.should_exit = self._server.force_exit = True
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+        if not self._server.should_exit:
+            self._on_failure()

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A person at the page, in a real browser, on the real graph with a policy that drives: does the arm do as told?"""
+
+from contextlib import suppress
+import json
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from so101_interfaces.msg import ArmStatus, EeDelta
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from so101_console.flights import Flights
+from so101_console.stage import PATIENT, Stage
+from so101_contract.episodes import EventKind, Source
+from so101_session.bags.decode import Decoders
+from so101_session.bags.raw import open_bags
+
+TOKEN = 'correct-horse-battery'
+
+
+class Desk:
+    """The graph, its address, and a page that a person sits at."""
+
+    def __init__(self, stage, address, bags, ear, browser, until):
+        self.stage, self.address, self.bags = stage, address, bags
+        self.ear, self.browser, self.until = ear, browser, until
+        self.page = None
+
+    def open(self):
+        began = time.monotonic()
+        page = self.browser.new_page(viewport={'width': 1280, 'height': 720})
+        page.goto(self.address)
+        page.wait_for_selector('#servos tr')
+        page.wait_for_selector('.frame:not(.stale)')
+        self.page, self.usable_s = page, time.monotonic() - began
+        return page
+
+    def enable(self):
+        """As a person does after a stop, or after a fault of a machine that is too busy for the twin."""
+
+        def ready():
+            state = self.ear.last('arm').state if self.ear.last('arm') else None
+            if state in (ArmStatus.E_STOP, ArmStatus.FAULT):
+                self.page.click('#recover [data-do="clear"]')
+            elif state == ArmStatus.DISABLED:
+                self.page.click('#recover [data-do="enable"]')
+            else:
+                return state is not None
+            self.page.wait_for_timeout(400)
+            return False
+
+        self.until(ready, 'the motors are on')
+
+    def runs(self):
+        def running():
+            self.enable()
+            session = self.ear.session()
+            return session is not None and session.state == 'running' and session.index > 2
+
+        self.until(running, 'an episode runs', 60)
+
+    def shows(self, words, selector='#state', page=None):
+        page = page or self.page
+        self.until(lambda: words in (page.text_content(selector) or ''), f'{selector} shows {words!r}', 10)
+
+    def press(self, key):
+        self.page.keyboard.press(key)
+
+    def take(self):
+        self.press('t')
+        self.until(lambda: self.ear.session().driver == 'person', 'the person drives', 10)
+
+    def kinds(self, since):
+        return [EventKind(m.kind) for _, m in self.ear.since('event', since)]
+
+    def speed(self, since, window=0.05):
+        """Return (times, speeds [m/s]) of the hand."""
+        seen = self.ear.since('tcp', since)
+        at = np.array([t for t, _ in seen])
+        where = np.array([[m.pose.position.x, m.pose.position.y, m.pose.position.z] for _, m in seen])
+        first = np.searchsorted(at, at - window)
+        gaps = np.maximum(at - at[first], 1e-3)
+        return at, np.linalg.norm(where - where[first], axis=1) / gaps
+
+
+@pytest.fixture(scope='module')
+def desk(ear, chromium, wait_until, tmp_path_factory):
+    bags = tmp_path_factory.mktemp('bags')
+    # A machine that runs other tests beside these is no reason to cut an episode short.
+    patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}}
+    with Stage('arm', 'kinematics', parameters=patient) as stage:
+        stage.add(
+            'session', time_limit_steps=100_000, joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0
+        )
+        stage.add('recorder', out=bags)
+        stage.add('policy', policy='default')
+        desk = Desk(stage, stage.console(bags=bags), bags, ear, chromium, wait_until)
+        desk.open()
+        desk.runs()
+        yield desk
+
+
+def test_the_page_is_usable_within_five_seconds(desk):
+    assert desk.usable_s < 5.0 * 2.0, 'twice the promise, for a machine that does other things too'
+    assert desk.page.is_enabled('#take')
+    assert 'SO-101' in desk.page.title()
+
+
+def test_nothing_is_loaded_from_any_other_host(desk):
+    asked = []
+    desk.page.on('request', lambda request: asked.append(request.url))
+    desk.page.reload()
+    desk.page.wait_for_selector('#servos tr')
+    assert asked
+    assert all(url.startswith((desk.address, 'blob:', 'data:')) for url in asked)
+
+
+def test_what_a_person_does_at_the_page_is_what_the_bag_holds(desk):
+    ear, page = desk.ear, desk.page
+    desk.runs()
+    episode, began = ear.session().episode, time.monotonic()
+    desk.take()
+    start = ear.hand()
+    key = 'a' if start[1] < 0 else 'd'  # towards the middle
+    page.keyboard.down(key)
+    desk.until(lambda: abs(ear.hand()[1] - start[1]) > 0.05, 'the hand has moved 5 cm', 15)
+    page.keyboard.up(key)
+    page.wait_for_timeout(600)
+    moved = ear.hand() - start
+    desk.press('g')
+    desk.until(lambda: ear.session().driver != 'person', 'the person gave back', 10)
+    page.wait_for_timeout(500)
+    desk.press('1')
+    desk.until(lambda: EventKind.SUCCESS in desk.kinds(began), 'the success is an event', 10)
+    page.wait_for_timeout(500)
+    desk.stage.stop('recorder')
+
+    events, executed = {}, {}
+    with open_bags(desk.bags) as raw:
+        decoders = Decoders(raw.topics.values())
+        event, delta = decoders.event(), decoders.delta()
+        for message in raw.messages(['/session/event', '/ee_delta_cmd']):
+            if message.topic == '/session/event':
+                said = event(message.data)
+                events.setdefault(said.episode, []).append((EventKind(said.kind), said.index))
+            else:
+                action = delta(message.data)
+                executed.setdefault(action.episode, {})[action.index] = action
+    kinds = [kind for kind, _ in events[episode]]
+    assert kinds == [
+        EventKind.START,
+        EventKind.INTERVENTION_START,
+        EventKind.INTERVENTION_END,
+        EventKind.SUCCESS,
+    ]
+    (first, last) = (index for kind, index in events[episode] if 'INTERVENTION' in kind.name)
+    by_hand = [i for i, action in executed[episode].items() if action.source == Source.TELEOP]
+    assert by_hand
+    assert set(by_hand) <= set(range(first, last)), 'only between the two events'
+    told = np.sum([executed[episode][i].translation for i in by_hand], axis=0)
+    assert np.sign(told[1]) == (1 if key == 'a' else -1)
+    assert abs(told[1]) > 0.04
+    assert told[0] == told[2] == 0.0, 'nothing but the key that was held'
+    assert abs(abs(moved[1]) - 0.05) < 0.05
+
+
+def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
+    rows = [row for row in Flights(str(desk.bags)).episodes() if row['outcome'] == 'success']
+    assert rows
+    row = rows[0]
+    assert row['interventions'] == 1
+    assert 0 < row['intervened'] < row['steps']
+    assert row['latency_ms'] is not None
+    assert row['clamped'] >= 0
+    page = desk.page
+    page.click('#flights-load')
+    page.wait_for_selector('#flights button')
+    page.click('#flights button')
+    pictured = "document.getElementById('replay-frame').naturalWidth > 0"
+    desk.until(lambda: page.evaluate(pictured), 'the picture of the first step is there')
+    page.focus('#replay-step')
+    for _ in range(5):
+        desk.press('ArrowRight')
+    desk.shows('5', '#replay-number')
+    assert 'mm' in page.text_content('#replay-action') or 'Nobody' in page.text_content('#replay-action')
+
+
+def test_buttons_joystick_and_gamepad_say_what_the_keys_say(desk):
+    page = desk.page
+    desk.runs()
+    desk.take()
+
+    def told(wanted, what):
+        began = time.monotonic()
+        seen = lambda: [m.translation for _, m in desk.ear.since('teleop', began)]
+        desk.until(lambda: any(wanted(vector) for vector in seen()), what, 10)
+
+    def rest():
+        began = time.monotonic()
+        still = lambda: [
+            t
+            for t, m in desk.ear.since('teleop', began)
+            if not any((m.translation.x, m.translation.y, m.translation.z))
+        ]
+        desk.until(lambda: len(still()) > 2, 'the hand is told to rest', 10)
+
+    page.hover('[data-axis="2"][data-sign="1"]')
+    page.mouse.down()
+    told(lambda vector: vector.z > 0.0, 'the button R moves up')
+    page.mouse.up()
+    rest()
+    stick = page.locator('#stick').bounding_box()
+    page.mouse.move(stick['x'] + stick['width'] / 2, stick['y'] + stick['height'] / 2)
+    page.mouse.down()
+    page.mouse.move(stick['x'] + stick['width'] * 0.8, stick['y'] + stick['height'] / 2)
+    told(lambda vector: vector.y < 0.0, 'the joystick to the right moves right')
+    page.mouse.up()
+    rest()
+    page.evaluate(
+        "navigator.getGamepads = () => [{ index: 0, mapping: 'standard', axes: [0, 1, 0, 0],"
+        ' buttons: Array.from({ length: 17 }, () => ({ value: 0, pressed: false })) }]'
+    )
+    told(lambda vector: vector.x < 0.0, 'the left stick towards oneself moves back')
+    page.evaluate('navigator.getGamepads = () => []')
+    rest()
+    desk.press('g')
+    desk.until(lambda: desk.ear.session().driver != 'person', 'given back', 10)
+
+
+@pytest.mark.parametrize(
+    ('scheme', 'size'), [('light', (1280, 720)), ('dark', (390, 844))], ids=['light desktop', 'dark phone']
+)
+def test_axe_finds_nothing_that_somebody_could_not_use(desk, axe, scheme, size):
+    page = desk.page
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({'width': size[0], 'height': size[1]})
+    page.wait_for_timeout(300)
+    page.evaluate(axe)
+    found = page.evaluate('axe.run()')['violations']
+    page.emulate_media(color_scheme='light')
+    page.set_viewport_size({'width': 1280, 'height': 720})
+    assert not [
+        (rule['id'], node['target'], node['failureSummary']) for rule in found for node in rule['nodes']
+    ]
+
+
+def test_the_keyboard_alone_reaches_everything(desk):
+    page = desk.page
+    page.evaluate('document.body.tabIndex = -1; document.body.focus()')
+    wanted = page.evaluate(
+        '[...document.querySelectorAll(\'button:not(:disabled), input, canvas#arm, [tabindex="0"]\')]'
+        '.filter((e) => e.checkVisibility()).map((e, n) => (e.dataset.tab = n))'
+    )
+    reached = set()
+    for _ in range(2 * len(wanted) + 10):
+        if set(wanted) <= reached:
+            break
+        desk.press('Tab')
+        reached.add(page.evaluate('Number(document.activeElement.dataset.tab ?? -1)'))
+    assert set(wanted) <= reached
+
+
+def test_the_essentials_need_no_scrolling(desk):
+    for name in (
+        '#state',
+        '#e-stop',
+        '#arm',
+        '#camera',
+        '#take',
+        '#give',
+        '[data-do="success"]',
+        '#coach',
+        '#stick',
+    ):
+        box = desk.page.locator(name).first.bounding_box()
+        assert box['y'] + box['height'] <= 720, name
+
+
+def test_the_stop_key_stops_at_once_wherever_the_focus_is(desk):
+    latencies = []
+    for focus in ('#take', '#replay-step', '#arm', '#e-stop'):
+        desk.enable()
+        desk.page.wait_for_timeout(100)
+        desk.page.focus(focus)
+        pressed = time.monotonic()
+        desk.press('Space')
+        desk.until(lambda: desk.ear.last('arm').state == ArmStatus.E_STOP, f'stopped from {focus}', 5)
+        at = next(t for t, m in desk.ear.since('arm', pressed) if m.state == ArmStatus.E_STOP)
+        latencies.append(at - pressed)
+    print(f'key to stop: median {1e3 * np.median(latencies):.0f} ms, longest {1e3 * max(latencies):.0f} ms')
+    assert np.median(latencies) < 0.2 * 2.5, 'the promise is 0.2 s; this machine may be busy'
+    desk.shows('STOPPED')
+    desk.enable()
+
+
+def test_a_page_that_goes_while_it_drives_leaves_an_arm_that_holds(desk):
+    desk.runs()
+    desk.take()
+    up = 'r' if desk.ear.hand()[2] < 0.12 else 'f'
+    desk.page.keyboard.down(up)
+    desk.page.wait_for_timeout(500)
+    closed = time.monotonic()
+    desk.page.close()
+    time.sleep(1.5)
+    at, speed = desk.speed(closed - 0.3)
+    moving = at[(speed > 0.02) & (at > closed)]
+    held = (moving[-1] - closed) if len(moving) else 0.0
+    words = [t - closed for t, m in desk.ear.since('teleop', closed) if m.translation.z != 0.0]
+    actions = [t - closed for t, m in desk.ear.since('command', closed) if m.translation.z != 0.0]
+    told, done = max(words, default=0.0), max(actions, default=0.0)
+    print(
+        f'after the page was closed: last word {told:.3f} s, last action {done:.3f} s, hand at rest {held:.3f} s'
+    )
+    assert told < 0.3
+    assert done < 0.3 + 0.2, 'the step that was running ends'
+    assert held < 1.4, 'the promise is 0.3 s; a machine that is busy simulates the arm late'
+    assert desk.ear.session().intervening, 'the policy does not get control by itself'
+    assert desk.ear.session().driver == 'nobody'
+    assert not [m for _, m in desk.ear.since('command', closed + 0.5) if m.source == EeDelta.SOURCE_POLICY]
+
+    desk.open()
+    desk.shows('Nobody drives')
+    desk.take()
+    desk.press('g')
+    desk.until(lambda: desk.ear.session().driver == 'policy', 'the policy has it again', 10)
+
+
+def test_of_two_pages_only_one_drives(desk):
+    desk.runs()
+    first = desk.page
+    desk.take()
+    second = desk.open()
+    desk.shows('Another page drives')
+    second.keyboard.down('r')
+    second.wait_for_timeout(400)
+    asked = time.monotonic()
+    second.wait_for_timeout(400)
+    assert all(m.translation.z == 0.0 for _, m in desk.ear.since('teleop', asked)), 'it has not taken over'
+    second.keyboard.up('r')
+    second.keyboard.press('t')
+    desk.shows('Another page drives', page=first)
+    second.keyboard.press('g')
+    desk.until(lambda: desk.ear.session().driver != 'person', 'given back', 10)
+    first.close()
+
+
+def refused(address, **options):
+    try:
+        with connect(address, **options) as socket:
+            socket.send(json.dumps({'do': 'take'}))
+            socket.recv(timeout=5.0)
+    except (InvalidStatus, ConnectionClosed):
+        return True
+    return False
+
+
+def test_a_page_of_another_origin_is_refused_by_the_server(desk):
+    live, began = f'ws://127.0.0.1:{desk.stage.port}/live', time.monotonic()
+    assert refused(live, origin='http://evil.example')
+    assert refused(live)
+    assert not desk.ear.since('teleop', began)
+    assert not [k for k in desk.kinds(began) if k is EventKind.INTERVENTION_START]
+
+
+@pytest.mark.parametrize(
+    'garbled',
+    ['{', 'null', '[1]', '{"do": 3}', '{"do":"drive","axes":[9,0,0]}', 'x' * 5000, '[' * 1900],
+    ids=['cut', 'null', 'list', 'number', 'too fast', 'long', 'deep'],
+)
+def test_a_garbled_message_moves_nothing_and_harms_nobody(desk, garbled):
+    live = f'ws://127.0.0.1:{desk.stage.port}/live'
+    began = time.monotonic()
+    with connect(live, origin=desk.address) as socket:
+        socket.send(garbled)
+        said = [json.loads(m) for m in (socket.recv(timeout=5.0) for _ in range(6)) if isinstance(m, str)]
+        assert any(m['type'] == 'note' and 'noth' in m['text'] for m in said)
+    assert not desk.ear.since('teleop', began)
+    assert desk.stage.running('console')
+
+
+def test_a_huge_message_closes_the_socket_and_nothing_else(desk):
+    live = f'ws://127.0.0.1:{desk.stage.port}/live'
+    began = time.monotonic()
+    with connect(live, origin=desk.address) as socket, suppress(ConnectionClosed):
+        socket.send('x' * 1_000_000)
+        while time.monotonic() < began + 10.0:
+            socket.recv(timeout=5.0)
+    assert time.monotonic() < began + 10.0, 'the server has closed it'
+    assert desk.stage.running('console')
+
+
+def test_the_stop_works_when_the_session_is_gone(desk):
+    desk.runs()
+    desk.stage.kill('session')
+    desk.press('Space')
+    desk.until(lambda: desk.ear.last('arm').state == ArmStatus.E_STOP, 'stopped', 5)
+
+
+def test_a_page_without_a_console_says_so_in_big_letters(desk):
+    desk.stage.kill('console')
+    desk.page.wait_for_selector('#alarm:not([hidden])', timeout=10_000)
+    assert 'No connection' in desk.page.text_content('#alarm')
+    desk.press('Space')
+    desk.shows('not confirmed', '#alarm')

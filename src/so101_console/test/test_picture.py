@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What messages become on the page."""
+
+import json
+import math
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import JointState
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, Step
+from std_msgs.msg import String
+from visualization_msgs.msg import Marker, MarkerArray
+
+from so101_console.picture import Picture
+from so101_contract.joints import JOINT_NAMES
+
+CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
+
+
+@pytest.fixture
+def picture():
+    return Picture(lambda positions: positions.tolist())
+
+
+def state(picture, later=0.0, wheel=None):
+    return picture.state(time.monotonic() + later, wheel, 'me', CAMERA)
+
+
+def arm(state=ArmStatus.ENABLED, **fields):
+    six = [0.0] * 6
+    known = {
+        'temperature': [30.0] * 6,
+        'voltage': [7.4] * 6,
+        'load': six,
+        'error': [0] * 6,
+        'torque': [True] * 6,
+    }
+    return ArmStatus(state=state, name=list(JOINT_NAMES), **{**known, **fields})
+
+
+def joints(first):
+    return serialize_message(JointState(name=list(JOINT_NAMES), position=[first, 0.0, 0.0, 0.0, 0.0, 0.0]))
+
+
+def delta(episode, index, source, at=0):
+    message = EeDelta(episode=episode, index=index, source=source)
+    message.header.stamp = Time(sec=1, nanosec=at)
+    return message
+
+
+def test_an_empty_picture_can_be_sent_as_json(picture):
+    told = state(picture)
+    assert json.loads(json.dumps(told, allow_nan=False))['title'] == 'No arm'
+
+
+def test_joints_are_read_only_once_for_all_pages(picture):
+    asked = []
+    picture = Picture(lambda positions: asked.append(1) or positions.tolist())
+    picture.newest.keep('joints')(joints(0.5))
+    for _ in range(5):
+        assert state(picture)['poses'][0] == 0.5
+    assert len(asked) == 1
+    picture.newest.keep('joints')(joints(0.6))
+    assert state(picture)['poses'][0] == pytest.approx(0.6)
+
+
+def test_a_joint_message_without_a_joint_is_a_note_and_not_the_end(picture):
+    picture.newest.keep('joints')(serialize_message(JointState(name=['elbow_flex'], position=[0.0])))
+    assert state(picture)['poses'] == []
+    assert 'lacks' in state(picture)['note']
+
+
+def test_nan_of_a_servo_that_was_never_read_is_unknown(picture):
+    picture.on_arm(arm(temperature=[math.nan] * 6))
+    told = state(picture)
+    assert told['servos'][0]['temperature'] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_an_arm_that_falls_silent_is_no_arm(picture):
+    picture.on_arm(arm())
+    assert state(picture)['arm'] == 'ready'
+    assert state(picture, later=3.0)['title'] == 'No arm'
+
+
+def test_the_stop_is_what_the_arm_says_and_not_what_was_pressed(picture):
+    picture.on_arm(arm(ArmStatus.E_STOP, reason='e-stop pressed'))
+    assert state(picture)['arm'] == 'stopped'
+    assert state(picture)['title'] == 'STOPPED'
+
+
+def test_the_target_and_the_workspace_come_from_the_markers(picture):
+    ball, box = Marker(type=Marker.SPHERE), Marker(type=Marker.CUBE)
+    ball.pose.position.x, box.pose.position.z = 0.2, 0.1
+    box.scale.x = box.scale.y = box.scale.z = 0.2
+    picture.newest.keep('markers')(serialize_message(MarkerArray(markers=[ball, box])))
+    told = state(picture)
+    assert told['target'] == [0.2, 0.0, 0.0]
+    assert told['box'] == {'low': [-0.1, -0.1, 0.0], 'high': [0.1, 0.1, 0.2]}
+
+
+def test_an_episode_is_listed_with_what_happened_in_it(picture):
+    picture.on_arm(arm(clamped=5, lost=2))
+    picture.on_event(EpisodeEvent(kind=EpisodeEvent.START, episode=4))
+    for index, source in enumerate([EeDelta.SOURCE_POLICY, EeDelta.SOURCE_TELEOP, EeDelta.SOURCE_NONE]):
+        step = Step(episode=4, index=index)
+        step.header.stamp = Time(sec=1, nanosec=0)
+        picture.on_step(step)
+        picture.on_command(delta(4, index, source, at=12_000_000))
+    picture.on_arm(arm(clamped=8, lost=3))
+    picture.on_event(EpisodeEvent(kind=EpisodeEvent.SUCCESS, episode=4, reason='the person says success'))
+    row = state(picture, later=1.0)['flights'][0]
+    assert row['outcome'] == 'success'
+    assert (row['steps'], row['intervened'], row['interventions'], row['dropped']) == (2, 1, 1, 1)
+    assert (row['clamped'], row['lost'], row['latency_ms']) == (3, 1, 12.0)
+
+
+def test_what_is_no_json_object_is_said_and_the_last_state_stays(picture):
+    picture.on_session(String(data='{"state": "running", "sentence": "episode 1 runs", "paused": true}'))
+    picture.on_session(String(data='nonsense'))
+    picture.on_session(String(data='[1]'))
+    assert 'cannot be read' in state(picture)['note']
+    assert picture.meaning('pause') == 'resume'
+
+
+def test_clear_means_the_stop_or_the_fault_whichever_it_is(picture):
+    assert picture.meaning('clear') == 'clear'
+    picture.on_arm(arm(ArmStatus.FAULT))
+    assert picture.meaning('clear') == 'clear_fault'
+
+
+def test_the_learner_fills_the_curves_and_unknown_numbers_are_gaps(picture):
+    picture.on_learner(LearnerStatus(state='learning', success_rate=math.nan, utd=0.5, q_bound=1.0))
+    rows = picture.curves.since(0)['rows']
+    assert rows[0][0] is None
+    json.dumps(rows, allow_nan=False)
+    assert 'Learning' in state(picture)['learner']
+
+
+def test_who_may_give_back_is_the_driver_or_anybody_once_it_is_gone(picture):
+    status = {'state': 'running', 'driver': 'nobody', 'intervening': True, 'sentence': 'x'}
+    picture.on_session(String(data=json.dumps(status)))
+    assert state(picture)['can_give']
+    assert not state(picture, wheel='another')['can_give']
+    assert state(picture, wheel='me')['can_give']
