@@ -8,13 +8,10 @@ from importlib import import_module
 import os
 from pathlib import Path
 import runpy
-import signal
 import subprocess
 import sys
-import textwrap
 
-from so101_bringup import stack, workspace
-from so101_bringup.supervisor import Supervisor
+from so101_bringup import workspace
 
 
 @dataclass(frozen=True)
@@ -28,45 +25,6 @@ class Command:
 def root() -> Path:
     """The checkout: where ./so101 lies, or the folder above the installed sources."""
     return Path(os.environ.get('SO101_ROOT', Path(__file__).resolve().parents[3]))
-
-
-def up(argv: list[str]) -> int:
-    """Start the stack."""
-    described = '\n'.join(_describe(name, option) for name, option in stack.OPTIONS.items())
-    parser = argparse.ArgumentParser(
-        prog='so101 up',
-        description='Start the stack and stay with it; Ctrl-C ends it.',
-        epilog=f'options and defaults:\n{described}\n\nexample: ./so101 up sim:=false port:=/dev/ttyACM0',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('options', nargs='*', metavar='name:=value', help='what to change; the list is below')
-    parser.add_argument(
-        '--stack', choices=sorted(stack.STACKS), default='hilserl', help='which part (default: hilserl)'
-    )
-    arguments = parser.parse_args(argv)
-    supervisor = Supervisor(
-        os.environ, write=lambda line: print(line, flush=True), colour=sys.stdout.isatty()
-    )
-    try:
-        options = stack.parse_options(arguments.options)
-        for node in stack.STACKS[arguments.stack](options):
-            words = stack.ros_arguments(node, str(options['namespace']), str(root() / 'config'))
-            command = [str(stack.executable_path(node)), *words]
-            supervisor.add(node.name, command, node.required, node.outlives)
-    except stack.OptionError as error:
-        parser.error(str(error))
-    signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
-    print(f'so101 up: {arguments.stack}; Ctrl-C ends it. Still to come: {stack.STILL_TO_COME}.', flush=True)
-    return supervisor.run()
-
-
-def _describe(name: str, option: stack.Option) -> str:
-    choices = f' One of: {", ".join(option.choices)}.' if option.choices else ''
-    default = str(option.default).lower()
-    return textwrap.fill(
-        option.doc + choices, 100, initial_indent=f'  {f"{name}:={default}":<18} ', subsequent_indent=' ' * 21
-    )
 
 
 def test(argv: list[str]) -> int:
@@ -115,7 +73,10 @@ def _other(module: str) -> Callable[[list[str]], int]:
 
 
 COMMANDS = {
-    'up': Command('start the stack: virtual arm by default, sim:=false for the real one', up),
+    'up': Command(
+        'start the stack: simulated arm by default, sim:=false for the real one',
+        _other('so101_bringup.up_cli'),
+    ),
     'test': Command('run the tests; arguments go to pytest', test),
     'setup': Command('prepare the workspace and stop', setup),
     'doctor': Command(
@@ -127,13 +88,28 @@ COMMANDS = {
     'calibrate': Command(
         'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibrate_cli')
     ),
+    'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop_cli')),
+    'record': Command('record bags beside a stack that runs', _other('so101_session.record_cli')),
+    'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_session.bag_check_cli')),
+    'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_session.bag_fix_cli')),
+    'convert-checkpoint': Command(
+        'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
+    ),
+    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest_cli')),
+    'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.train_cli')),
+    'train-offline': Command('train on buffers alone', _other('hilserl_learner.offline_cli')),
+    'train-classifier': Command(
+        'train a picture classifier of success', _other('hilserl_learner.classifier_cli')
+    ),
+    'eval': Command('count the successes of a policy', _other('hilserl_learner.eval_cli')),
+    'plot': Command('draw the curves of training runs', _other('hilserl_learner.plot_cli')),
     'bench': Command('measure one part against its peers', bench),
 }
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command."""
-    listed = '\n'.join(f'  {name:<14} {command.help}' for name, command in COMMANDS.items())
+    listed = '\n'.join(f'  {name:<18} {command.help}' for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='so101',
         usage='so101 COMMAND [arguments]',

@@ -14,6 +14,12 @@ NODES = (
     ('so101_sim', 'twin_node'),
     ('so101_sim', 'operator_node'),
     ('so101_kinematics', 'kinematics_node'),
+    ('drqv2_policy_node', 'policy_node'),
+    ('so101_session', 'session_node'),
+    ('so101_session', 'teleop_node'),
+    ('so101_session', 'recorder_node'),
+    ('hilserl_learner', 'learner_node'),
+    ('so101_console', 'console_node'),
 )
 HEAD = """# Parameters
 

@@ -46,6 +46,20 @@ def check_prerequisites(has_ros: bool) -> None:
         )
 
 
+def check_browser() -> None:
+    """Look for the browser that the tests of the console drive, and as root on Debian install it; they skip without."""
+    if shutil.which('chromium'):
+        return
+    if os.geteuid() == 0 and shutil.which('apt-get'):
+        say('\nso101: installing chromium with apt-get ...')
+        _apt(['update', '-q'])
+        _apt(['install', '-qy', '--no-install-recommends', 'chromium', 'fonts-dejavu-core'])
+    if not shutil.which('chromium'):
+        say(
+            "\nso101: no chromium here, so the console's browser tests are skipped; for them: sudo apt install chromium"
+        )
+
+
 def missing_packages() -> list[str]:
     """Debian packages that hold what is missing here."""
     version = f'python3.{sys.version_info.minor}'

@@ -16,17 +16,19 @@ from launch.actions import (
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from so101_bringup import stack
+from so101_bringup.options import OPTIONS, parse_options
+from so101_bringup.programs import filled, NodeSpec
+from so101_bringup.stack import STACKS
 
 PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 RESPAWN_DELAY_S = 2.0
 
 
 def launch_description(name: str) -> LaunchDescription:
-    """Return the launch description of one of `stack.STACKS`, with an argument for each of its options."""
+    """Return the launch description of one of `STACKS`, with an argument for each of its options."""
     actions: list[Action] = [
-        DeclareLaunchArgument(option, default_value=str(info.default).lower(), description=info.doc)
-        for option, info in stack.OPTIONS.items()
+        DeclareLaunchArgument(option, default_value=_text(info.default), description=info.doc)
+        for option, info in OPTIONS.items()
     ]
     if PROFILES not in os.environ:
         actions.append(SetEnvironmentVariable(PROFILES, f'{_config()}/fastdds.xml'))
@@ -36,28 +38,34 @@ def launch_description(name: str) -> LaunchDescription:
 
 
 def _nodes(context: LaunchContext, name: str) -> list[Action]:
-    words = [f'{option}:={LaunchConfiguration(option).perform(context)}' for option in stack.OPTIONS]
-    options = stack.parse_options(words)
-    return [_action(node, str(options['namespace'])) for node in stack.STACKS[name](options)]
+    words = [f'{option}:={LaunchConfiguration(option).perform(context)}' for option in OPTIONS]
+    options = parse_options(words)
+    return [_action(node, str(options['namespace'])) for node in STACKS[name](options)]
 
 
-def _action(node: stack.NodeSpec, namespace: str) -> Action:
+def _text(value: bool | int | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _action(node: NodeSpec, namespace: str) -> Action:
     end = (
         {'on_exit': [OpaqueFunction(function=_shut_down, args=[node.name])]}
-        if node.required
+        if node.required or node.finishes
         else {'respawn': True, 'respawn_delay': RESPAWN_DELAY_S}
     )
-    how = {'output': 'screen', 'emulate_tty': True, **end}
+    nice = {'prefix': f'nice -n {node.niceness}'} if node.niceness else {}
+    how = {'output': 'screen', 'emulate_tty': True, **end, **nice}
     if not node.is_ros:
         executable = f'{get_package_prefix(node.package)}/lib/{node.package}/{node.executable}'
         return ExecuteProcess(cmd=[executable, *node.arguments], name=node.name, **how)
+    files = [f'{_config()}/{node.config}'] if node.config else []
     return Node(
         package=node.package,
         executable=node.executable,
         name=node.name,
         namespace=namespace,
-        parameters=[f'{_config()}/{node.config}', dict(node.parameters)],
-        arguments=list(node.arguments),
+        parameters=[*files, {name: filled(value, _config()) for name, value in node.parameters.items()}],
+        arguments=[filled(word, _config()) for word in node.arguments],
         **how,
     )
 

@@ -5,107 +5,24 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 import os
-from pathlib import Path
-from typing import Any
+
+from so101_bringup.options import OPTIONS, Options, resolve
+from so101_bringup.programs import has_package, NodeSpec, Parameter
+from so101_bringup.surroundings import Surroundings, surroundings
+
+Nodes = list[NodeSpec]
+
+NICE = 5
+"""Niceness of what may wait a moment when the machine is busy: everything that does not move the arm."""
+SIM_CONNECT_TIMEOUT_S = 60.0
+"""While everything starts at once on two cores, the twin may take a while [s]."""
+SIM_READING_TIMEOUT_S = 2.0
+"""A virtual bus falls silent when the machine is busy, at the start above all; a real one when a cable is loose [s]."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """One thing that a person chooses when starting the stack: `name:=value`."""
-
-    default: bool | str
-    doc: str
-    choices: tuple[str, ...] = ()
-
-
-# As in so101_description.tcp; a test compares. Importing it here would load the whole model for `--help`.
-TCPS = ('so101', 'so_arm100', 'pick101', 'menagerie')
-
-OPTIONS: Mapping[str, Option] = {
-    'namespace': Option('', 'Namespace of all nodes; a second arm gets another one.'),
-    'sim': Option(True, 'A simulated arm behind a virtual servo bus instead of the real one.'),
-    'task': Option('lift', 'What the simulated scene is for.', ('lift', 'place')),
-    'preset': Option('easy', 'How hard the simulated scene is: a preset of so101_sim.'),
-    'operator': Option(
-        False, 'A scripted operator drives the simulated arm, one demonstration after another.'
-    ),
-    'port': Option('/dev/so101', 'Serial device of the real arm (sim:=false).'),
-    'calibration': Option(
-        '', 'Calibration file of the real arm; empty: the only one in ~/.config/so101/calibration.'
-    ),
-    'tcp': Option(
-        'so101', 'Tool centre point that actions move; a policy must get the one it was trained with.', TCPS
-    ),
-    'camera': Option('', 'Wrist camera: device, file or URL; empty: the simulated one, or none.'),
-    'tf': Option(
-        'auto',
-        'Who publishes /tf and robot_description: ros (robot_state_publisher), own (kinematics_node), off, '
-        'or auto: the first of them that is installed.',
-        ('auto', 'ros', 'own', 'off'),
-    ),
-}
-
-
-class OptionError(ValueError):
-    """An option that does not exist, or a value that it does not take."""
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One process of the stack.
-
-    Attributes:
-        name: Node name, and the label of its output.
-        package: Package of the executable.
-        executable: Name of the executable in that package.
-        config: Parameter file in config/, or empty.
-        parameters: Parameters that override the file.
-        arguments: Plain command-line arguments; a process that is no ROS node has only these.
-        is_ros: False for a process that is no ROS node.
-        required: Its end stops the whole stack. Otherwise it is started again.
-        outlives: It is stopped after all others have ended: the bus that an arm parks on.
-    """
-
-    name: str
-    package: str
-    executable: str
-    config: str = ''
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    arguments: tuple[str, ...] = ()
-    is_ros: bool = True
-    required: bool = False
-    outlives: bool = False
-
-
-def parse_options(words: list[str]) -> dict[str, bool | str]:
-    """Read `name:=value` words and fill in the defaults.
-
-    Raises:
-        OptionError: naming the word and what is possible.
-    """
-    values = {name: option.default for name, option in OPTIONS.items()}
-    for word in words:
-        name, separator, value = word.partition(':=')
-        if not separator or name not in OPTIONS:
-            raise OptionError(
-                f'{word!r} is no option of the stack; write name:=value with one of: {", ".join(OPTIONS)}.'
-            )
-        option = OPTIONS[name]
-        if option.choices and value not in option.choices:
-            raise OptionError(f'{name}:={value} is not one of: {", ".join(option.choices)}.')
-        values[name] = _boolean(name, value) if isinstance(option.default, bool) else value
-    return values
-
-
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() not in ('true', 'false'):
-        raise OptionError(f'{name}:={value} is neither true nor false.')
-    return value.lower() == 'true'
-
-
-def driver(options: Mapping[str, bool | str]) -> list[NodeSpec]:
+def driver(options: Options) -> Nodes:
     """The arm and its camera; without a real arm, servos that have no weight to carry."""
     if not options['sim']:
         return _real_arm(options)
@@ -119,118 +36,245 @@ def driver(options: Mapping[str, bool | str]) -> list[NodeSpec]:
     ]
 
 
-def _twin(options: Mapping[str, bool | str]) -> list[NodeSpec]:
-    """The simulated arm, its table and its camera, and the very driver that moves metal."""
+def sim(options: Options) -> Nodes:
+    """The simulated arm with its driver and its controller; send it ee_delta_cmd."""
+    plan = {**options, 'sim': True}
+    around = _around(plan)
+    return [*_arm(plan, around), *_control(plan, around)]
+
+
+def teleop(options: Options) -> Nodes:
+    """A person drives: arm, controller, session and device, without policy and learner."""
+    plan = resolve({**options, 'learn': 'false', 'checkpoint': 'none'})
+    around = _around(plan)
+    return [
+        *_arm(plan, around),
+        *_control(plan, around),
+        _session(plan, around),
+        *_people(plan, around),
+        *_watching(plan, around),
+    ]
+
+
+def policy(options: Options) -> Nodes:
+    """A policy drives, and nothing learns."""
+    return hilserl({**options, 'learn': 'false'})
+
+
+def hilserl(options: Options) -> Nodes:
+    """The whole stack."""
+    plan = resolve(options)
+    around = _around(plan)
+    return [
+        *_arm(plan, around),
+        *_control(plan, around),
+        _session(plan, around),
+        *_policy(plan, around),
+        *_learner(plan, around),
+        *_people(plan, around),
+        *_watching(plan, around),
+    ]
+
+
+def record(options: Options) -> Nodes:
+    """The recorder alone, beside a stack that runs already."""
+    wanted = 'true' if options['record'] == 'false' else options['record']
+    plan = resolve({**options, 'record': wanted})
+    return _recorder(plan, _around(plan))
+
+
+def view(options: Options) -> Nodes:
+    """Only what shows: the operator's page and RViz, beside a stack that runs already."""
+    plan = resolve({**options, 'record': 'false'})
+    return _watching(plan, _around(plan))
+
+
+STACKS: Mapping[str, Callable[[Options], Nodes]] = {
+    'driver': driver,
+    'hilserl': hilserl,
+    'policy': policy,
+    'record': record,
+    'sim': sim,
+    'teleop': teleop,
+    'view': view,
+}
+
+
+def _arm(options: Options, around: Surroundings) -> Nodes:
+    if not options['sim']:
+        return _real_arm(options)
     port = virtual_port(str(options['namespace']))
-    parameters: dict[str, Any] = {'link': port, 'task': options['task'], 'preset': options['preset']}
+    # The scene of pick-101 has the camera that its policies were trained with.
+    same = around.camera_preset == 'pick101' and options['preset'] == OPTIONS['preset'].default
+    preset = 'pick101' if same else options['preset']
+    parameters: dict[str, Parameter] = {'link': port, 'task': options['task'], 'preset': preset}
     if options['camera']:  # another camera takes the place of the simulated one
         parameters['camera_rate_hz'] = 0.0
     twin = NodeSpec(
         'twin_node', 'so101_sim', 'twin_node', 'sim.yaml', parameters, required=True, outlives=True
     )
-    nodes = [twin, _arm_node(port, f'{port}.json', True), *_camera(options)]
-    if options['operator']:
-        parameters = {'mode': 'demonstrate', 'topic': 'ee_delta_cmd'}
-        nodes.append(NodeSpec('operator_node', 'so101_sim', 'operator_node', 'sim.yaml', parameters))
-    return nodes
+    return [twin, _arm_node(port, f'{port}.json', True), *_camera(options)]
 
 
-def _real_arm(options: Mapping[str, bool | str]) -> list[NodeSpec]:
-    return [_arm_node(str(options['port']), str(options['calibration']), False), *_camera(options)]
+def _real_arm(options: Options) -> Nodes:
+    arm = _arm_node(str(options['port']), str(options['calibration']), False)
+    return [arm, *_camera(options)]
 
 
-def _arm_node(port: str, calibration: str, enable: bool) -> NodeSpec:
-    parameters = {'port': port, 'calibration': calibration, 'enable_at_start': enable}
+def _arm_node(port: str, calibration: str, virtual: bool) -> NodeSpec:
+    parameters: dict[str, Parameter] = {'port': port, 'calibration': calibration, 'enable_at_start': virtual}
+    if virtual:
+        parameters['reading_timeout_s'] = SIM_READING_TIMEOUT_S
+        parameters['connect_timeout_s'] = SIM_CONNECT_TIMEOUT_S
     # The arm is never started again by itself: an arm that re-enables unasked is a hazard.
     return NodeSpec('arm_node', 'so101_driver', 'arm_node', 'driver.yaml', parameters, required=True)
 
 
-def _camera(options: Mapping[str, bool | str]) -> list[NodeSpec]:
+def _camera(options: Options) -> Nodes:
     if not options['camera']:
         return []
     parameters = {'source': options['camera']}
     return [NodeSpec('camera_node', 'so101_driver', 'camera_node', 'camera.yaml', parameters)]
 
 
-def hilserl(options: Mapping[str, bool | str]) -> list[NodeSpec]:
-    """The whole stack, as far as it exists."""
-    nodes = _twin(options) if options['sim'] else _real_arm(options)
+def _control(options: Options, around: Surroundings) -> Nodes:
+    """From actions to joints, and the links' frames."""
     publisher = has_package('robot_state_publisher') if options['tf'] == 'auto' else options['tf'] == 'ros'
+    namespace = str(options['namespace']).strip('/')
+    prefix = f'{namespace}/' if namespace else ''  # two arms share /tf
+    nodes = []
     if publisher:
         from so101_description.urdf import urdf_text
 
         package = 'robot_state_publisher'
-        nodes.append(
-            NodeSpec(
-                package,
-                package,
-                package,
-                parameters={'robot_description': urdf_text(tcp=str(options['tcp']))},
-            )
-        )
-    parameters = {'publish_tf': not publisher and options['tf'] != 'off', 'tcp': options['tcp']}
+        parameters: dict[str, Parameter] = {
+            'robot_description': urdf_text(tcp=around.tcp, camera=around.camera_preset),
+            'frame_prefix': prefix,
+        }
+        nodes.append(NodeSpec(package, package, package, parameters=parameters))
+    parameters = {
+        'publish_tf': not publisher and options['tf'] != 'off',
+        'tcp': around.tcp,
+        'camera': around.camera_preset,
+        'profile': around.profile,
+        'frame_prefix': prefix,
+    }
     kinematics = NodeSpec(
         'kinematics_node', 'so101_kinematics', 'kinematics_node', 'kinematics.yaml', parameters, required=True
     )
     return [*nodes, kinematics]
 
 
-STACKS: Mapping[str, Callable[[Mapping[str, bool | str]], list[NodeSpec]]] = {
-    'driver': driver,
-    'hilserl': hilserl,
-}
-STILL_TO_COME = 'policy, session with teleoperation and recording, learner, console'
+def _session(plan: Options, around: Surroundings) -> NodeSpec:
+    parameters: dict[str, Parameter] = {
+        'observation': around.observation,
+        'tcp': around.tcp,
+        'rate_hz': around.rate_hz,
+        'action_scale_m': around.action_scale_m,
+        'episodes': plan['episodes'],
+        'reward_source': 'sim' if plan['sim'] else 'operator',
+    }
+    if plan[
+        'sim'
+    ]:  # the virtual arm pauses when the machine is busy; that is no reason to cut an episode short
+        parameters['joint_timeout_s'] = 0.8
+    # An arm that nobody arbitrates holds still by itself, so the session may start again.
+    return NodeSpec(
+        'session_node', 'so101_session', 'session_node', 'session.yaml', parameters, finishes=True
+    )
+
+
+def _policy(plan: Options, around: Surroundings) -> Nodes:
+    if plan['operator'] == 'demonstrate' or (plan['checkpoint'] == 'none' and not plan['learn']):
+        return []
+    parameters: dict[str, Parameter] = {
+        'policy': plan['checkpoint'],
+        'mode': 'explore' if plan['learn'] else 'eval',
+        **_contract(around),
+    }
+    return [NodeSpec('policy_node', 'drqv2_policy_node', 'policy_node', 'policy.yaml', parameters)]
+
+
+def _learner(plan: Options, around: Surroundings) -> Nodes:
+    if not plan['learn']:
+        return []
+    parameters: dict[str, Parameter] = {
+        'directory': plan['run'],
+        'policy': plan['checkpoint'],
+        'demos': plan['demos'],
+        **_contract(around),
+    }
+    return [
+        NodeSpec('learner_node', 'hilserl_learner', 'learner_node', 'learner.yaml', parameters, niceness=NICE)
+    ]
+
+
+def _people(plan: Options, around: Surroundings) -> Nodes:
+    """Who may drive instead of the policy."""
+    nodes = []
+    if plan['operator'] != 'none':
+        parameters: dict[str, Parameter] = {'mode': plan['operator'], 'rate_hz': around.rate_hz}
+        nodes.append(
+            NodeSpec('operator_node', 'so101_sim', 'operator_node', 'sim.yaml', parameters, niceness=NICE)
+        )
+    if plan['teleop'] != 'none':
+        parameters = {
+            'device': plan['teleop'],
+            'tcp': around.tcp,
+            'rate_hz': around.rate_hz,
+            'action_scale_m': around.action_scale_m,
+            'leader_port': plan['leader'],
+        }
+        nodes.append(NodeSpec('teleop_node', 'so101_session', 'teleop_node', 'teleop.yaml', parameters))
+    return nodes
+
+
+def _watching(plan: Options, around: Surroundings) -> Nodes:
+    nodes = _recorder(plan, around)
+    if plan['console']:
+        nodes.append(NodeSpec('console_node', 'so101_console', 'console_node', 'console.yaml', niceness=NICE))
+    if plan['rviz']:
+        nodes.append(
+            NodeSpec('rviz2', 'rviz2', 'rviz2', arguments=('-d', '{config}/so101.rviz'), niceness=NICE)
+        )
+    return nodes
+
+
+def _recorder(plan: Options, around: Surroundings) -> Nodes:
+    if not plan['record']:
+        return []
+    parameters: dict[str, Parameter] = {
+        'out': plan['record'],
+        'config': '{config}',
+        'observation': around.observation,
+        'tcp': around.tcp,
+        'camera_preset': around.camera_preset,
+    }
+    return [
+        NodeSpec(
+            'recorder_node', 'so101_session', 'recorder_node', 'recorder.yaml', parameters, niceness=NICE
+        )
+    ]
+
+
+def _around(plan: Options) -> Surroundings:
+    return surroundings(str(plan['checkpoint']), str(plan['observation']), str(plan['tcp']))
+
+
+def _contract(around: Surroundings) -> dict[str, Parameter]:
+    """What policy and learner compare with the policy's manifest."""
+    return {
+        'observation': around.observation,
+        'tcp': around.tcp,
+        'camera': around.camera_preset,
+        'control_rate_hz': around.rate_hz,
+        'ik_profile': around.profile,
+        'action_scale_m': around.action_scale_m,
+    }
 
 
 def virtual_port(namespace: str) -> str:
-    """Path of the virtual arm's port, one for each namespace."""
-    suffix = namespace.strip('/').replace('/', '-')
-    return f'/tmp/so101-virtual-arm{"-" + suffix if suffix else ""}'
-
-
-def prefixes() -> list[Path]:
-    """Where packages are installed, the nearest first."""
-    return [Path(entry) for entry in os.environ.get('AMENT_PREFIX_PATH', '').split(':') if entry]
-
-
-def has_package(name: str) -> bool:
-    """Whether a ROS package is installed."""
-    return any(
-        (prefix / 'share/ament_index/resource_index/packages' / name).exists() for prefix in prefixes()
-    )
-
-
-def executable_path(node: NodeSpec) -> Path:
-    """Path of a node's program.
-
-    Raises:
-        OptionError: it is not installed.
-    """
-    paths = [prefix / 'lib' / node.package / node.executable for prefix in prefixes()]
-    for path in paths:
-        if path.exists():
-            return path
-    raise OptionError(
-        f'{node.name} needs lib/{node.package}/{node.executable}, which is in none of: {prefixes()}.'
-    )
-
-
-def ros_arguments(node: NodeSpec, namespace: str, config_directory: str) -> list[str]:
-    """Command-line arguments of one node, as ros2 launch would give them."""
-    arguments = list(node.arguments)
-    if not node.is_ros:
-        return arguments
-    arguments += ['--ros-args', '-r', f'__node:={node.name}']
-    if namespace:
-        arguments += ['-r', f'__ns:=/{namespace.strip("/")}']
-    if node.config:
-        arguments += ['--params-file', f'{config_directory}/{node.config}']
-    for name, value in node.parameters.items():
-        arguments += ['-p', f'{name}:={_yaml(value)}']
-    return arguments
-
-
-def _yaml(value: bool | str | float) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+    """Path of the virtual arm's port, one for each namespace of each ROS domain."""
+    domain = os.environ.get('ROS_DOMAIN_ID', '0')
+    parts = ['' if domain == '0' else domain, namespace.strip('/').replace('/', '-')]
+    return '-'.join(['/tmp/so101-virtual-arm', *filter(None, parts)])

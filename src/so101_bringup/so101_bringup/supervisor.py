@@ -10,9 +10,12 @@ import threading
 import time
 from typing import IO
 
+from so101_bringup.programs import NodeSpec
+
 COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 # A process gets SIGINT, then SIGTERM, then SIGKILL; both waves together stay within five seconds.
 GRACE_S = ((signal.SIGINT, 2.5), (signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
+TRACEBACK = 'Traceback (most recent call last):'
 RESTART_PAUSE_S = (1.0, 2.0, 5.0, 10.0)
 STEADY_S = 30.0
 
@@ -21,10 +24,8 @@ STEADY_S = 30.0
 class Child:
     """One process and how often it had to be started again in a row."""
 
-    name: str
+    node: NodeSpec
     command: Sequence[str]
-    required: bool
-    outlives: bool
     process: subprocess.Popen[str] | None = None
     started: float = 0.0
     restarts: int = 0
@@ -48,18 +49,12 @@ class Supervisor:
         self._colour = colour
         self._children: list[Child] = []
         self._stop = threading.Event()
+        self._ending = False
         self._lock = threading.Lock()
 
-    def add(self, name: str, command: Sequence[str], required: bool = False, outlives: bool = False) -> None:
-        """Add a process; `run` starts them in this order.
-
-        Args:
-            name: Label of its output.
-            command: What to run.
-            required: Its end stops everything; otherwise it is started again.
-            outlives: At the end it is stopped after all others have ended.
-        """
-        self._children.append(Child(name, command, required, outlives))
+    def add(self, node: NodeSpec, command: Sequence[str]) -> None:
+        """Add a process and the command that runs it; `run` starts them in this order."""
+        self._children.append(Child(node, command))
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
@@ -69,7 +64,8 @@ class Supervisor:
         """Run until the end.
 
         Returns:
-            0 after `stop`, else the exit code of the required process that ended (1 if that was 0).
+            0 after `stop` and where a process has finished the work; else the exit code of the required process
+            that ended (1 if that was 0).
         """
         code = 0
         try:
@@ -94,7 +90,10 @@ class Supervisor:
             returncode = child.process.poll()
             if returncode is None:
                 continue
-            if child.required:
+            if child.node.finishes and returncode == 0:
+                self._say(child, 'has finished; stopping everything')
+                return 0
+            if child.node.required:
                 self._say(
                     child, f'ended with exit code {returncode}; the stack needs it, stopping everything'
                 )
@@ -125,12 +124,22 @@ class Supervisor:
         threading.Thread(target=self._forward, args=(child, child.process.stdout), daemon=True).start()
 
     def _forward(self, child: Child, output: IO[str]) -> None:
-        for line in output:
-            self._say(child, line.rstrip('\n'))
+        held: list[str] = []
+        for line in (raw.rstrip('\n') for raw in output):
+            if line == TRACEBACK or (held and line.startswith(' ')):
+                held.append(line)
+                continue
+            # Interrupted while it was still importing: that is no error, and nobody wants to read it.
+            if not (held and self._ending and line.startswith('KeyboardInterrupt')):
+                for part in (*held, line):
+                    self._say(child, part)
+            held.clear()
+        for part in held:
+            self._say(child, part)
 
     def _say(self, child: Child, text: str) -> None:
-        width = max(len(other.name) for other in self._children)
-        label = f'{child.name:<{width}} |'
+        width = max(len(other.node.name) for other in self._children)
+        label = f'{child.node.name:<{width}} |'
         if self._colour:
             label = f'\033[{COLOURS[self._children.index(child) % len(COLOURS)]}m{label}\033[0m'
         with self._lock:
@@ -138,9 +147,14 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End every child and what it started: first those that need the others, then the rest."""
+        self._ending = True
         for wave in (False, True):
             self._end(
-                [child for child in self._children if child.outlives is wave and child.process is not None]
+                [
+                    child
+                    for child in self._children
+                    if child.node.outlives is wave and child.process is not None
+                ]
             )
 
     def _end(self, children: Sequence[Child]) -> None:

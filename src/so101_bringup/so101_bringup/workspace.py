@@ -21,11 +21,14 @@ from so101_bringup.environment import (
     EnvironmentFileError,
     fix_cmake_paths,
 )
-from so101_bringup.prerequisites import check_prerequisites, PrerequisiteError
+from so101_bringup.prerequisites import check_browser, check_prerequisites, PrerequisiteError
 from so101_bringup.progress import CommandError, run_logged, say
 
 # Packages that apt brings along with ROS 2; a second copy from PyPI beside apt's extension modules crashes.
 FROM_ROS = frozenset({'numpy', 'opencv-python-headless', 'pyyaml'})
+# PyPI's own torch is the CUDA build; this index has the one for machines without a GPU.
+TORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
+NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 BUILD_INPUTS = ('package.xml', 'CMakeLists.txt', 'setup.py', 'setup.cfg', 'msg/*', 'srv/*')
 
 
@@ -70,9 +73,11 @@ class Workspace:
             inputs = [self._requirements(), self._read_stamp('environment')]
             self._step('packages', 'locked packages', inputs, self._install)
             base = self._read_stamp('packages')
+            torch = self._lock_file('torch')
+            self._step('torch', 'torch', [torch, NVIDIA_DRIVER.exists(), base], self._install_torch)
             if dev:
                 lock = self._lock_file('dev')
-                self._step('dev', 'test tools', [lock, base], lambda: self._pip(lock))
+                self._step('dev', 'test tools', [lock, base], lambda: self._install_tools(lock))
             self._step('build', 'colcon build', [self._build_inputs(), base], self._build)
             (self.venv / 'so101.env').write_text(environment_file(self.root, self.venv, self.has_ros))
 
@@ -91,6 +96,23 @@ class Workspace:
         self._pip(self._requirements())
         if not self.has_ros:
             fix_cmake_paths(self.venv)
+
+    def _install_torch(self) -> None:
+        """Install the CUDA build and its libraries where there is a GPU, else the far smaller CPU build."""
+        (version,) = requirement_lines(self._lock_file('torch'))
+        pip = [str(self.python), '-m', 'pip', 'install', '--disable-pip-version-check']
+        if NVIDIA_DRIVER.exists():
+            self._run([*pip, version])
+            return
+        cpu = [*pip, '--no-deps', f'{version}+cpu']
+        try:
+            self._run(cpu)  # where the machine's own index offers it
+        except CommandError:
+            self._run([*cpu, '--index-url', TORCH_CPU_INDEX])
+
+    def _install_tools(self, lock: str) -> None:
+        self._pip(lock)
+        check_browser()
 
     def _build(self) -> None:
         compat = (
@@ -194,10 +216,15 @@ class Workspace:
             yield
 
 
+def requirement_lines(text: str) -> list[str]:
+    """The requirements in a file, without comments."""
+    lines = (line.partition('#')[0].strip() for line in text.splitlines())
+    return [line for line in lines if '==' in line]
+
+
 def requirement_names(text: str) -> list[str]:
     """Names of the packages that a requirements file lists."""
-    lines = (line.strip() for line in text.splitlines())
-    return [line.split('==')[0].lower() for line in lines if '==' in line and not line.startswith('#')]
+    return [line.split('==')[0].lower() for line in requirement_lines(text)]
 
 
 if __name__ == '__main__':

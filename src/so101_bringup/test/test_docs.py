@@ -6,25 +6,21 @@ import re
 
 import pytest
 
+from so101_bringup import pitfall_docs
 from so101_interfaces_py import topics
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / 'docs'
 PAGES = [*DOCS.glob('*.md'), *ROOT.glob('*.md'), *ROOT.glob('src/*/README.md')]
-IDS = re.compile(r'def test_((?:[A-Z]\d+_)+)')
-
-
-def ids_of_tests():
-    """Ids of the known defects that have a test, from the names of the tests."""
-    names = [
-        name for path in (ROOT / 'src').glob('*/test/test_*.py') for name in IDS.findall(path.read_text())
-    ]
-    return {part for name in names for part in name.strip('_').split('_')}
 
 
 def test_every_pitfall_in_the_table_has_a_test_and_every_such_test_a_row():
-    rows = set(re.findall(r'^\| ([A-Z]\d+) \|', (DOCS / 'pitfalls.md').read_text(), flags=re.MULTILINE))
-    assert rows == ids_of_tests()
+    rows = {name for name, _ in pitfall_docs.ROW.findall((DOCS / 'pitfalls.md').read_text())}
+    assert rows == set(pitfall_docs.tests_by_id(ROOT))
+
+
+def test_the_pitfalls_name_the_tests_that_there_are():
+    assert (DOCS / 'pitfalls.md').read_text() == pitfall_docs.render(ROOT)
 
 
 def test_every_topic_and_service_is_described():

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+from so101_bringup.programs import NodeSpec
 from so101_bringup.supervisor import Supervisor
 
 FOREVER = 'import time; print("up"); time.sleep(60)'
@@ -22,7 +23,7 @@ class Run:
         self.code = None
 
     def add(self, name, program, **how):
-        self.supervisor.add(name, [sys.executable, '-c', program], **how)
+        self.supervisor.add(NodeSpec(name, 'p', 'e', **how), [sys.executable, '-c', program])
 
     def start(self):
         self.thread = threading.Thread(target=self._run)
@@ -50,6 +51,20 @@ def test_the_end_of_a_required_process_stops_everything_with_its_exit_code():
     run.start()
     run.thread.join(20.0)
     assert run.code == 3
+
+
+def test_the_end_of_the_work_ends_everything_well_but_a_crash_of_it_does_not():
+    run = Run()
+    run.add('arm', FOREVER, required=True)
+    run.add('session', 'print("done")', finishes=True)
+    run.start()
+    run.thread.join(20.0)
+    assert run.code == 0
+    run = Run()
+    run.add('session', 'import sys; print("born"); sys.exit(3)', finishes=True)
+    run.start()
+    run.wait_for('born', times=2)
+    run.stop()
 
 
 def test_another_process_is_started_again():
@@ -102,3 +117,14 @@ def test_what_a_child_started_ends_with_it():
     while os.path.exists(f'/proc/{pid}') and Path(f'/proc/{pid}/stat').read_text().split()[2] != 'Z':
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_interrupt_during_imports_is_not_shown_but_an_error_is():
+    run = Run()
+    run.add('importing', 'def f():\n    import time; print("up"); time.sleep(60)\nf()')
+    run.add('broken', 'import signal, time\ntry:\n    print("up"); time.sleep(60)\nfinally:\n    1 / 0')
+    run.start()
+    run.wait_for('up', times=2)
+    run.stop()
+    assert not [line for line in run.lines if line.startswith('importing') and 'Traceback' in line]
+    assert [line for line in run.lines if 'ZeroDivisionError' in line]
