@@ -22,7 +22,7 @@ from rich.table import Table
 from so101_interfaces.srv import ComputeFk, ComputeIk
 from std_srvs.srv import Trigger
 
-from so101_bringup import stack
+from so101_bringup import programs
 from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_interfaces_py import topics
 from so101_interfaces_py.conversions import joint_state
@@ -51,9 +51,9 @@ def serve_empty() -> None:
 
 def run(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """Call each service n times, in turn, and return latencies [s] by service."""
-    kinematics = stack.NodeSpec('kinematics_node', 'so101_kinematics', 'kinematics_node')
+    kinematics = programs.NodeSpec('kinematics_node', 'so101_kinematics', 'kinematics_node')
     processes = [
-        subprocess.Popen([stack.executable_path(kinematics), *stack.ros_arguments(kinematics, '', '')]),
+        subprocess.Popen([programs.executable_path(kinematics), *programs.ros_arguments(kinematics, '', '')]),
         subprocess.Popen([sys.executable, Path(__file__).resolve(), '--serve-empty']),
     ]
     rclpy.init()

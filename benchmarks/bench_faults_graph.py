@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each node of the running graph killed and frozen in turn: when the arm is at rest, what is said, what goes on after.
+
+Twin, driver, kinematics, session and a scripted policy run as processes of their own. Whether the arm is at rest is
+seen in the ground truth of the twin. The last line is one JSON object; the exit code is 1 if a row fails.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import platform
+import sys
+import time
+
+from faults_core import markdown, Result, rich_table
+from faults_graph import FAULTS
+from faults_rig import isolate
+from graph_rig import GraphRig
+from rich.console import Console
+
+INTRODUCTION = """# What happens when a node stops
+
+Each row is a fault of the running graph on the twin: twin_node, arm_node, kinematics_node, session_node and a policy, each a process of its own.
+The time is from the fault to the moment at which the TCP has come to rest, as the ground truth of the twin has it; where the twin itself stops, to the last action.
+The remark is what the session says (`session/status`, and the reason of the episode's ABORT event), and how long after the repair the policy drives again, reset included.
+`./so101 bench faults_graph --markdown docs/faults_graph.md` makes this page.
+This one comes from {machine}.
+"""  # noqa: E501
+PARAMETERS = {
+    'session': {'time_limit_steps': 100_000, 'no_answer_s': 1.0},
+    'policy': {'speed': 0.6},
+    'twin': {'camera_width': 64, 'camera_height': 64},
+}
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--only', nargs='+', metavar='ID', help='only these rows')
+    parser.add_argument('--json', type=Path, help='write the result to this file too')
+    parser.add_argument('--markdown', type=Path, help='write the table as a page of the documentation')
+    arguments = parser.parse_args()
+    faults = [fault for fault in FAULTS if not arguments.only or fault.id in arguments.only]
+    unknown = set(arguments.only or ()) - {fault.id for fault in FAULTS}
+    if unknown:
+        parser.error(f'no rows {sorted(unknown)}; there are: {", ".join(fault.id for fault in FAULTS)}')
+    isolate()
+    console, started, results = Console(), time.monotonic(), list[Result]()
+    for number, fault in enumerate(faults, 1):
+        # A graph of its own for each: what a fault leaves behind must not excuse the next one.
+        rig = GraphRig('arm', 'kinematics', 'session', 'policy', parameters=PARAMETERS)
+        with console.status(f'{number} of {len(faults)}: {fault.name}'), rig:
+            results.append(fault.judge(rig))
+        result = results[-1]
+        verdict = 'pass' if result.passed else '[bold red]FAIL[/]'
+        console.print(f'{fault.id:<18} {result.measured:>9}  {verdict}  {result.remark}', soft_wrap=True)
+    console.print(rich_table(results, 'faults: graph'))
+    passed = sum(result.passed for result in results)
+    line = json.dumps(
+        {
+            'name': 'faults_graph',
+            'value': passed,
+            'unit': 'faults passed',
+            'peer': None,
+            'peer_value': None,
+            'ratio': None,
+            'n': len(results),
+            'seconds': round(time.monotonic() - started, 1),
+            'rows': [result.as_dict() for result in results],
+        }
+    )
+    if arguments.markdown:
+        machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
+        arguments.markdown.write_text(markdown(results, INTRODUCTION.format(machine=machine)))
+    if arguments.json:
+        arguments.json.write_text(line + '\n')
+    print(line)
+    return 0 if passed == len(results) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
