@@ -147,10 +147,15 @@ class Descent:
                 gives_up = pull > 0.0 and _less(pull) == 0.0
                 pull, damping = _less(pull), 1.0 if gives_up else 4.0 * damping
                 continue
-            stalled = size < STALLED_RAD or squared - trial_squared < STALLED_GAIN * squared
+            arrives = trial_squared < CONVERGED_M**2
+            gains = squared - trial_squared >= STALLED_GAIN * squared
+            if pull == 0.0 and not (gains or arrives) and size >= STALLED_RAD and damping <= MAX_DAMPING:
+                damping *= 4.0  # too long a step rather than the end: beyond a valley lies as much error again
+                continue
+            stalled = size < STALLED_RAD or not gains
             q, error, J, squared = trial, trial_error, trial_J, trial_squared
             damping = max(0.3 * damping, MIN_DAMPING)
-            on_target = squared < CONVERGED_M**2
+            on_target = arrives
             if on_target:
                 cost = self._cost(q, wanted)
                 gain = best_cost - cost

@@ -140,7 +140,13 @@ class InverseKinematics:
             q, taken = descent.run(target, start, posture if promising else None, self.options.max_iterations)
             iterations += taken
             found = self._judge(target, q, iterations)
-            if found.success and not promising:
+            if promising and not found.success:
+                # Next to a stretched arm the pull of the posture can keep it from arriving: go the shortest way.
+                q, taken = descent.run(target, start, None, self.options.max_iterations)
+                iterations += taken
+                closer = self._judge(target, q, iterations)
+                found = closer if closer.success or closer.position_error < found.position_error else found
+            elif found.success and not promising:
                 q, taken = descent.run(target, q, posture, self.options.max_iterations)
                 iterations += taken
                 closer = self._judge(target, q, iterations)
