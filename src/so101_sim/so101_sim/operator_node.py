@@ -67,6 +67,7 @@ class OperatorNode(Node):
         self.create_subscription(String, TOPIC, self._on_task, qos.STATE_SUBSCRIBER)
         clock = self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._giving_back: Any = None
+        self._unasked: bool | None = None
         if self._config.with_session:
             self._intervene = self.create_client(SetBool, topics.INTERVENE_SERVICE)
             self.create_subscription(Step, topics.STEP, self._on_step, qos.EVENT)
@@ -129,6 +130,8 @@ class OperatorNode(Node):
         if report is None or participant is None:
             return
         self._episode, self._index = message.episode, message.index
+        if self._unasked is not None:
+            self._ask(self._unasked)
         over = message.terminated or message.truncated
         self._take(participant.step(message.episode, over, report.state.truth))
 
@@ -151,7 +154,9 @@ class OperatorNode(Node):
             self._ask(False)
 
     def _ask(self, intervene: bool) -> None:
-        if self._intervene.service_is_ready():
+        ready = self._intervene.service_is_ready()
+        self._unasked = None if ready else intervene  # at the next step then: discovery takes its time
+        if ready:
             self._intervene.call_async(SetBool.Request(data=intervene))
 
     def _taking_part(self) -> Participant | None:
