@@ -100,12 +100,13 @@ def test_the_actor_learns_in_every_second_update():
 def test_a_terminal_row_aims_at_its_reward_alone():
     agent = small(shift=0)
     batch = replace(random_batch(SPEC), discount=torch.zeros(8))
-    assert torch.equal(agent._target(batch.next_images, batch), batch.reward)
+    assert torch.equal(agent._target(agent.encoder(batch.next_images), batch), batch.reward)
 
 
 def test_B18_targets_are_cut_to_a_bound_where_one_is_set():
     batch = random_batch(SPEC)
-    free, cut = (small(target_bound=bound)._target(batch.next_images, batch) for bound in (0.0, 0.5))
+    agents = [small(target_bound=bound) for bound in (0.0, 0.5)]
+    free, cut = (agent._target(agent.encoder(batch.next_images), batch) for agent in agents)
     assert free.max() > 0.5
     torch.testing.assert_close(cut, free.clamp(max=0.5))
 
@@ -120,7 +121,7 @@ def test_the_target_is_the_smaller_of_two_random_target_critics():
     pairs = [values[:, [i, j]].amin(dim=1) for i in range(4) for j in range(i)]
     expected = [batch.reward + batch.discount * pair for pair in pairs]
     for _ in range(5):
-        target = agent._target(batch.next_images, batch)
+        target = agent._target(features, batch)
         assert any(torch.allclose(target, one, atol=1e-6) for one in expected)
 
 
@@ -291,7 +292,7 @@ def test_B19_target_values_count_no_entropy_unless_asked():
     values = {}
     for backup in (False, True):
         agent = small(SacAgent, backup_entropy=backup, temperature=5.0, target_critics=4)
-        values[backup] = agent._target(batch.next_images, batch)
+        values[backup] = agent._target(agent.encoder(batch.next_images), batch)
     assert values[False].abs().max() < 5.0
     assert (values[True] - values[False]).abs().max() > 1.0
 

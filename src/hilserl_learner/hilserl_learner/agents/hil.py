@@ -1,44 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent that learns beside a person: DrQ-v2's actor and encoder, RLPD's critics.
 
-One update, in the order of the papers:
+The update is that of `actor_critic`, with
 
-1. augment observation and next observation, once each, by independent shifts
-2. encode both; the next one without gradient
-3. y = R + gamma^k min of two random target critics at (h', a'), a' ~ mu(h') + clip(noise)
-4. mean squared error of all critics to y; step critics and encoder
-5. every few updates: maximise the mean of all critics at (h, a), a ~ mu(h) + clip(noise), with h detached, and stay
-   close to what was done on the demonstrated rows; step the actor
-6. move the target critics by tau, and the policy that acts by policy_tau
+    y = R + gamma^k min of two random target critics at (h', a'), a' ~ mu(h') + clip(noise)
+
+and an actor that maximises the mean of all critics at (h, a), a ~ mu(h) + clip(noise), and stays close to what was done
+on the demonstrated rows.
 
 The policy that acts is a moving average of the actor and encoder that learn: single updates make an actor succeed in
 all episodes now and in four of five a minute later, their average does not.
-
-R, gamma^k and the observation that is bootstrapped come with the batch, which knows where episodes end.
 """
 
-from collections.abc import Mapping
 import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
-from drqv2_policy_node.policy import Policy, policy_inputs
-from hilserl_learner.agents.base import begin_at_zero, channels_last, frozen, Metrics, soft_update
-from hilserl_learner.agents.state import pack_state, Parts, unpack_state
-from hilserl_learner.augment import random_shift
+from drqv2_policy_node.policy import Policy
+from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
+from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics, soft_update
 from hilserl_learner.batch import Batch
-from hilserl_learner.exploration import explore, with_noise
-from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
-
-TRAINED = ('encoder', 'actor', 'critic')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +87,7 @@ class HilConfig:
         )
 
 
-class HilAgent:
+class HilAgent(ActorCritic):
     """DrQ-v2's actor and encoder with RLPD's critics; see the module."""
 
     def __init__(
@@ -124,104 +111,45 @@ class HilAgent:
         Raises:
             SpecMismatchError: the policy sees something else.
         """
-        self.observation, self.config = observation, HilConfig() if config is None else config
-        self.device = torch.device(device)
-        self.std, self.updates = 0.0, 0
+        super().__init__(observation, seed=seed, device=device)
+        self.config = HilConfig() if config is None else config
+        self.actor_every = self.config.actor_every
         self.spec = self.config.networks(observation)
         init = torch.Generator().manual_seed(seed)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
-            observation.require_same(policy.manifest.observation, ('here', 'policy'))
+            self._begin_with(policy)
             self.spec = replace(self.spec, **_shapes(policy.network))
-            self.encoder, self.actor = copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
         self.acting_encoder, self.acting_actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
         self.critic = Critic(self.spec, init)
         begin_at_zero(self.critic)
         self.critic_target = copy.deepcopy(self.critic)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self._parts = self._place()
+        self._place(
+            {'encoder': self.encoder, 'actor': self.actor, 'critic': self.critic},
+            {
+                'critic_target': self.critic_target,
+                'acting_encoder': self.acting_encoder,
+                'acting_actor': self.acting_actor,
+            },
+        )
 
-    def _place(self) -> Parts:
-        """Bring everything to the device and return the list of it."""
-        modules: dict[str, nn.Module] = {
-            'encoder': self.encoder,
-            'actor': self.actor,
-            'critic': self.critic,
-            'critic_target': self.critic_target,
-            'acting_encoder': self.acting_encoder,
-            'acting_actor': self.acting_actor,
-        }
-        for name, module in modules.items():
-            module.to(self.device).requires_grad_(name in TRAINED)
-        optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam(modules[name].parameters(), self.config.learning_rate, fused=True)
-            for name in TRAINED
-        }
-        return Parts(modules, optimizers, {'torch': self.generator})
-
-    # ---- acting ------------------------------------------------------------------------------------------
-
-    def act(
-        self, observation: Observation, *, std: float = 0.0, rng: np.random.Generator | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Return an action in network units (4,): the mean, or with noise of that std."""
-        inputs = policy_inputs(observation, self.observation)
-        with torch.inference_mode():
-            images, state = (torch.from_numpy(array).to(self.device) for array in inputs)
-            mean = self.acting_actor(self.acting_encoder(images), state)[0].cpu().numpy()
-        return explore(mean, std, rng)
-
-    def policy(self, **fields: Any) -> Policy:
-        """Return a copy of what acts; the fields are those of `Policy.create`."""
-        return Policy.create(self.acting_encoder, self.acting_actor, **fields)
-
-    # ---- learning ----------------------------------------------------------------------------------------
-
-    def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch; the order of the steps is that of the papers."""
-        batch = batch.to(self.device)
-        images = channels_last(random_shift(batch.images, self.config.shift, self.generator))
-        next_images = channels_last(random_shift(batch.next_images, self.config.shift, self.generator))
-        target = self._target(next_images, batch)
-        features = self.encoder(images)
-        metrics = self._update_critic(features, batch, target)
-        if self.updates % self.config.actor_every == 0:
-            metrics |= self._update_actor(features.detach(), batch)
-        soft_update(self.critic_target, self.critic, self.config.tau)
-        self.follow()
-        self.updates += 1
-        return metrics
+    @property
+    def acting(self) -> tuple[Encoder, Actor]:
+        """The moving average of encoder and actor."""
+        return self.acting_encoder, self.acting_actor
 
     @torch.no_grad()
-    def _target(self, next_images: Tensor, batch: Batch) -> Tensor:
-        """Return what the critics should say (B,): the return so far and the smaller of some values after it."""
-        features = self.encoder(next_images)
+    def _target(self, features: Tensor, batch: Batch) -> Tensor:
+        """Return the return so far and the smaller of some values after it."""
         action = self._noisy(self.actor(features, batch.next_state))
-        members = torch.randperm(self.spec.num_critics, generator=self.generator, device=self.device)
-        chosen = members[: self.config.target_critics]
-        values: Tensor = self.critic_target(features, batch.next_state, action, chosen)
-        target = batch.reward + batch.discount * values.amin(dim=1)
+        target = batch.reward + batch.discount * self._smallest_of_some(features, batch, action)
         return target.clamp(max=self.config.target_bound) if self.config.target_bound else target
-
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
-        values = self.critic(features, batch.state, batch.action)
-        loss = (values - target.unsqueeze(1)).square().mean()
-        self._step(loss, 'encoder', 'critic')
-        values = values.detach()
-        return {
-            'critic_loss': loss.detach(),
-            'q_mean': values.mean(),
-            'q_max': values.max(),
-            'q_spread': values.std(dim=1).mean() if values.shape[1] > 1 else values.new_zeros(()),
-            'target_mean': target.mean(),
-            'reward_mean': batch.reward.mean(),
-        }
 
     def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
         mean = self.actor(features, batch.state)
         with frozen(self.critic):
             value = self.critic(features, batch.state, self._noisy(mean)).mean()
-        distance = _masked_mean((mean - batch.action).square().mean(dim=1), batch.is_demo)
+        distance = demonstrated_mean((mean - batch.action).square().mean(dim=1), batch)
         self._step(self.config.bc_weight * distance - value, 'actor')
         return {
             'actor_loss': -value.detach(),
@@ -230,37 +158,10 @@ class HilAgent:
         }
 
     def follow(self) -> None:
-        """Move the policy that acts towards the actor and the encoder that learn."""
+        """Move the target critics, and the policy that acts, towards what learns."""
+        super().follow()
         soft_update(self.acting_encoder, self.encoder, self.config.policy_tau)
         soft_update(self.acting_actor, self.actor, self.config.policy_tau)
-
-    def _noisy(self, mean: Tensor) -> Tensor:
-        return with_noise(mean, self.std, self.config.noise_clip, self.generator)
-
-    def _step(self, loss: Tensor, *names: str) -> None:
-        optimizers = [self._parts.optimizers[name] for name in names]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in optimizers:
-            optimizer.step()
-
-    # ---- state -------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return everything that training goes on from: weights, optimisers, random state, counters."""
-        return pack_state(self._parts, {'updates': self.updates, 'std': self.std})
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` returned."""
-        counters = unpack_state(self._parts, {'updates': 0, 'std': 0}, state)
-        self.updates, self.std = int(counters['updates']), counters['std']
-
-
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of the values where the mask is set; 0 where it is nowhere."""
-    chosen = mask.to(values.dtype)
-    return (values * chosen).sum() / chosen.sum().clamp(min=1.0)
 
 
 def _shapes(network: NetworkSpec) -> dict[str, Any]:

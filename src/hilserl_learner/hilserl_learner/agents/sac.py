@@ -6,11 +6,9 @@ this agent are stored and run like any other. Defaults that others get wrong and
 entropy -dim/2, temperature 0.01 in the beginning, and no entropy in the target values.
 """
 
-from collections.abc import Mapping
 import copy
 from dataclasses import dataclass, replace
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +17,9 @@ from torch import nn, Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_layers import linear
-from drqv2_policy_node.policy import Policy, policy_inputs
-from hilserl_learner.agents.base import begin_at_zero, channels_last, frozen, Metrics, soft_update
-from hilserl_learner.agents.state import pack_state, Parts, unpack_state
-from hilserl_learner.augment import random_shift
+from drqv2_policy_node.policy import Policy
+from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
+from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics
 from hilserl_learner.batch import Batch
 from hilserl_learner.exploration import explore
 from so101_contract.observation import Observation
@@ -93,7 +90,7 @@ class NoiseHead(nn.Module):
         return torch.clamp(self.out(hidden), LOG_STD_MIN, LOG_STD_MAX)
 
 
-class SacAgent:
+class SacAgent(ActorCritic):
     """Soft actor-critic; see the module."""
 
     def __init__(
@@ -114,43 +111,32 @@ class SacAgent:
             seed: of the initial weights and of all that is left to chance.
             device: where it lives.
         """
-        self.observation, self.config = observation, SacConfig() if config is None else config
-        self.device = torch.device(device)
-        self.std, self.updates = 0.0, 0
+        super().__init__(observation, seed=seed, device=device)
+        self.config = SacConfig() if config is None else config
+        self.actor_every = self.config.actor_every
         self.spec = self.config.networks(observation)
         init = torch.Generator().manual_seed(seed)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
-            observation.require_same(policy.manifest.observation, ('here', 'policy'))
+            self._begin_with(policy)
             kept = {name: getattr(self.spec, name) for name in ('num_critics', 'critic', 'critic_mlp')}
             self.spec = replace(policy.network, **kept)
-            self.encoder, self.actor = copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
         self.noise = NoiseHead(self.spec)
         self.temperature = _Temperature(self.config.temperature)
         self.critic = Critic(self.spec, init)
         begin_at_zero(self.critic)
         self.critic_target = copy.deepcopy(self.critic)
         self.target_entropy = self.config.entropy(self.spec.action_size)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self._parts = self._place()
-
-    def _place(self) -> Parts:
-        modules: dict[str, nn.Module] = {
-            'encoder': self.encoder,
-            'actor': self.actor,
-            'noise': self.noise,
-            'temperature': self.temperature,
-            'critic': self.critic,
-            'critic_target': self.critic_target,
-        }
-        for name, module in modules.items():
-            module.to(self.device).requires_grad_(name != 'critic_target')
-        optimizers: dict[str, torch.optim.Optimizer] = {
-            name: torch.optim.Adam(module.parameters(), self.config.learning_rate, fused=True)
-            for name, module in modules.items()
-            if name != 'critic_target'
-        }
-        return Parts(modules, optimizers, {'torch': self.generator})
+        self._place(
+            {
+                'encoder': self.encoder,
+                'actor': self.actor,
+                'noise': self.noise,
+                'temperature': self.temperature,
+                'critic': self.critic,
+            },
+            {'critic_target': self.critic_target},
+        )
 
     def act(
         self, observation: Observation, *, std: float = 0.0, rng: np.random.Generator | None = None
@@ -159,9 +145,8 @@ class SacAgent:
 
         How much noise there is, this agent decides; std only says whether.
         """
-        inputs = policy_inputs(observation, self.observation)
         with torch.inference_mode():
-            images, state = (torch.from_numpy(array).to(self.device) for array in inputs)
+            images, state = self._inputs(observation)
             logits, log_std = self._heads(self.encoder(images), state)
         if not std > 0.0:
             return np.asarray(torch.tanh(logits)[0].cpu().numpy(), dtype=np.float32)
@@ -171,59 +156,20 @@ class SacAgent:
         noisy = logits[0].cpu().numpy() + log_std[0].exp().cpu().numpy() * drawn
         return np.asarray(np.tanh(noisy), dtype=np.float32)
 
-    def policy(self, **fields: Any) -> Policy:
-        """Return a copy of what acts; the fields are those of `Policy.create`."""
-        return Policy.create(self.encoder, self.actor, **fields)
-
-    # ---- learning ----------------------------------------------------------------------------------------
-
-    def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch."""
-        batch = batch.to(self.device)
-        images, next_images = (
-            channels_last(random_shift(pixels, self.config.shift, self.generator))
-            for pixels in (batch.images, batch.next_images)
-        )
-        target = self._target(next_images, batch)
-        features = self.encoder(images)
-        metrics = self._update_critic(features, batch, target)
-        if self.updates % self.config.actor_every == 0:
-            metrics |= self._update_actor(features.detach(), batch)
-        soft_update(self.critic_target, self.critic, self.config.tau)
-        self.updates += 1
-        return metrics
-
     @torch.no_grad()
-    def _target(self, next_images: Tensor, batch: Batch) -> Tensor:
-        features = self.encoder(next_images)
+    def _target(self, features: Tensor, batch: Batch) -> Tensor:
         action, log_prob, _ = self._sample(features, batch.next_state)
-        members = torch.randperm(self.spec.num_critics, generator=self.generator, device=self.device)
-        chosen = members[: self.config.target_critics]
-        value: Tensor = self.critic_target(features, batch.next_state, action, chosen).amin(dim=1)
+        value = self._smallest_of_some(features, batch, action)
         if self.config.backup_entropy:
             value = value - self.temperature() * log_prob
         return batch.reward + batch.discount * value
-
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
-        values = self.critic(features, batch.state, batch.action)
-        loss = (values - target.unsqueeze(1)).square().mean()
-        self._step(loss, 'encoder', 'critic')
-        values = values.detach()
-        return {
-            'critic_loss': loss.detach(),
-            'q_mean': values.mean(),
-            'q_max': values.max(),
-            'target_mean': target.mean(),
-            'reward_mean': batch.reward.mean(),
-        }
 
     def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
         action, log_prob, mean = self._sample(features, batch.state)
         with frozen(self.critic):
             value = self.critic(features, batch.state, action).mean()
         temperature = self.temperature()
-        chosen = batch.is_demo.to(mean.dtype)
-        distance = ((mean - batch.action).square().mean(dim=1) * chosen).sum() / chosen.sum().clamp(min=1.0)
+        distance = demonstrated_mean((mean - batch.action).square().mean(dim=1), batch)
         loss = temperature.detach() * log_prob.mean() - value + self.config.bc_weight * distance
         self._step(loss, 'actor', 'noise')
         excess = (log_prob.detach() + self.target_entropy).mean()
@@ -249,22 +195,6 @@ class SacAgent:
         # log(1 - tanh(x)^2), in a form that does not run out of digits
         squashed = 2.0 * (math.log(2.0) - free - nn.functional.softplus(-2.0 * free))
         return torch.tanh(free), (density - squashed).sum(dim=1), torch.tanh(logits)
-
-    def _step(self, loss: Tensor, *names: str) -> None:
-        for name in names:
-            self._parts.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for name in names:
-            self._parts.optimizers[name].step()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return everything that training goes on from: weights, optimisers, random state, counters."""
-        return pack_state(self._parts, {'updates': self.updates, 'std': self.std})
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state_dict` returned."""
-        counters = unpack_state(self._parts, {'updates': 0, 'std': 0}, state)
-        self.updates, self.std = int(counters['updates']), counters['std']
 
 
 class _Temperature(nn.Module):
