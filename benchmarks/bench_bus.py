@@ -15,21 +15,20 @@ from glob import glob
 import json
 import os
 from pathlib import Path
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / '.bench' / 'bus'
+from peers import in_venv
+from processes import ask_once, use_sources
+from report import Parser, Report, Row
+
 IDS = (1, 2, 3, 4, 5, 6)
 POSITION = 2048  # where all joints stay, so that a wrong value is recognised [ticks]
 PERIOD_S = 0.01
-SHARES = (0.0, 0.01, 0.05, 0.2)
-HEADLINE = 0.05
+SHARES = (0.05, 0.0, 0.01, 0.2)  # the headline first
 LEROBOT_RETRIES = 2  # num_read_retries of LeRobot's SO-101 follower
 BAUD_RATE = 1_000_000
 # What lerobot.motors.feetech imports, and no more.
@@ -39,7 +38,8 @@ REQUIREMENTS = (
 )
 TORCH = 'torch==2.13.0'
 
-Numbers = dict[str, float]
+SIDES = ('ours', 'lerobot', 'lerobot-whole')
+Numbers = dict[str, Any]
 
 
 # ---- the two sides; each runs in a process of its own ------------------------------------------------------
@@ -60,21 +60,17 @@ def measure(cycle: Any, cycles: int) -> Numbers:
         due_s = max(due_s + PERIOD_S, time.perf_counter() - PERIOD_S)
         time.sleep(max(0.0, due_s - time.perf_counter()))
     processor_s = time.process_time() - processor_s
-    times_s.sort()
-    numbers = {
-        'median_ms': 1e3 * statistics.median(times_s),
-        'p95_ms': 1e3 * times_s[min(cycles - 1, int(0.95 * cycles))],
-        'worst_ms': 1e3 * times_s[-1],
+    return {
+        'seconds': times_s,
         'full_share': full / cycles,
         'wrong_values': wrong,
         'cpu_ms': 1e3 * processor_s / cycles,
     }
-    return {name: round(value, 4) for name, value in numbers.items()}
 
 
 def run_ours(port: str, cycles: int) -> Numbers:
     """Measure so101_driver."""
-    sys.path[:0] = [str(ROOT / 'src' / 'so101_driver')]
+    use_sources('so101_driver')
     from so101_driver.bus import ServoBus
 
     goals = dict.fromkeys(IDS, POSITION)
@@ -145,114 +141,64 @@ def newest_python() -> tuple[str, tuple[int, int]]:
     raise SystemExit('No Python with venv was found; install python3-venv.')
 
 
-def install_lerobot() -> tuple[Path, str]:
-    """Interpreter of a venv with LeRobot, and LeRobot's version."""
-    python, version = newest_python()
-    lerobot = '0.6.1' if version >= (3, 12) else '0.4.4'
-    stamp, wanted = VENV / 'stamp', f'{lerobot} {TORCH} {" ".join(REQUIREMENTS)}'
-    interpreter = VENV / 'bin' / 'python'
-    if not stamp.exists() or stamp.read_text() != wanted:
-        sys.stderr.write(f'Installing LeRobot {lerobot} with torch into {VENV}; this takes minutes ...\n')
-        shutil.rmtree(VENV, ignore_errors=True)
-        subprocess.run([python, '-m', 'venv', str(VENV)], check=True)
-        pip = [str(interpreter), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-        subprocess.run([*pip, *REQUIREMENTS, TORCH], check=True)
-        subprocess.run([*pip, '--no-deps', f'lerobot=={lerobot}'], check=True)
-        stamp.write_text(wanted)
-    return interpreter, lerobot
-
-
-def run_side(interpreter: str | Path, side: str, port: str, cycles: int) -> Numbers:
-    """Measure one side in a process of its own."""
-    command = [str(interpreter), str(Path(__file__)), '--side', side, '--port', port, '--cycles', str(cycles)]
-    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, timeout=600, env=environment
-    )
-    numbers: Numbers = json.loads(result.stdout.splitlines()[-1])
-    return numbers
-
-
-def compare(cycles: int, seed: int) -> dict[str, Any]:
-    """Measure all sides on one virtual arm, in turn for each share of bad packets."""
-    sys.path[:0] = [str(ROOT / 'src' / 'so101_driver')]
+def compare(cycles: int, seed: int) -> tuple[list[Row], str]:
+    """Measure all sides on one virtual arm, in turn for each share of bad packets; return LeRobot's version too."""
+    use_sources('so101_driver')
     from so101_driver.emulator import VirtualArmProcess
 
-    interpreter, version = install_lerobot()
-    sides: dict[str, str | Path] = {
-        'ours': sys.executable,
-        'lerobot': interpreter,
-        'lerobot-whole': interpreter,
-    }
-    rows: dict[str, dict[str, Numbers]] = {side: {} for side in sides}
+    python, version = newest_python()
+    lerobot = '0.6.1' if version >= (3, 12) else '0.4.4'
+    interpreter = in_venv('bus', (*REQUIREMENTS, TORCH), alone=(f'lerobot=={lerobot}',), python=python)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    rows = []
     with VirtualArmProcess('--seed', str(seed)) as arm:
         for share in SHARES:
-            for side, python in sides.items():
-                part = share / 3.0
-                arm.call('rates', drop=part, corrupt=part, truncate=part)
-                rows[side][f'{share:g}'] = run_side(python, side, arm.port, cycles)
+            found = {}
+            for side in SIDES:
+                arm.call('rates', drop=share / 3.0, corrupt=share / 3.0, truncate=share / 3.0)
+                words = [sys.executable if side == 'ours' else interpreter, __file__]
+                words += ['--side', side, '--port', arm.port, '--cycles', str(cycles)]
+                found[side] = ask_once(words, environment)
                 arm.call('clear_faults')
-    return {'rows': rows, 'lerobot': version}
+            made = {side: make_row(side, share, found[side], lerobot) for side in SIDES}
+            rows.append(made['ours'].beside(made['lerobot'].name, made['lerobot'].value))
+            rows += [made['lerobot'], made['lerobot-whole']]
+    # What counts on a bad line is not the usual cycle but the slow one.
+    ours, peer = rows[0], rows[1]
+    slow = Row(f'95 % of the cycles, {SHARES[0]:.0%} bad packets', 'ms, p95', cycles, ours.p95)
+    return [slow.beside(peer.name, peer.p95), *rows], lerobot
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print a table for people."""
-    names = {
-        'ours': 'so101_driver, whole state',
-        'lerobot': f'LeRobot {result["lerobot"]}, position',
-        'lerobot-whole': f'LeRobot {result["lerobot"]}, whole state',
-    }
-    print(f'{"":32}   bad  median ms   p95 ms    worst    full  wrong  cpu ms')
-    for share in SHARES:
-        for side, name in names.items():
-            row = result['rows'][side][f'{share:g}']
-            print(
-                f'{name:32} {share:5.0%} {row["median_ms"]:10.2f} {row["p95_ms"]:8.2f} {row["worst_ms"]:8.1f}'
-                f' {row["full_share"]:7.1%} {row["wrong_values"]:6.0f} {row["cpu_ms"]:7.2f}'
-            )
-    print(f'limit of the wire: {wire_limit_ms(15):.2f} ms whole state, {wire_limit_ms(2):.2f} ms position')
+def make_row(side: str, share: float, found: Numbers, lerobot: str) -> Row:
+    """Return the row of one side."""
+    name = 'ours, whole state' if side == 'ours' else f'LeRobot {lerobot}, position'
+    if side == 'lerobot-whole':
+        name = f'LeRobot {lerobot}, whole state'
+    note = (
+        f'worst {1e3 * max(found["seconds"]):.1f} ms, {found["full_share"]:.1%} of the cycles full, '
+        f'{found["wrong_values"]} wrong values, {found["cpu_ms"]:.2f} ms of the processor; the wire alone takes '
+        f'{wire_limit_ms(2 if side == "lerobot" else 15):.2f} ms'
+    )
+    return Row.of(f'{name}, {share:.0%} bad packets', 'ms', found['seconds'], 1e3, note)
 
 
-def main() -> None:
+def main() -> int:
     """Run the benchmark, or one side of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--cycles', type=int, default=200, help='cycles per side and share (default: %(default)s)'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of the faults')
-    parser.add_argument('--json', type=Path, help='write the last line to this file too')
-    parser.add_argument('--side', choices=('ours', 'lerobot', 'lerobot-whole'), help=argparse.SUPPRESS)
+    parser = Parser(__doc__)
+    parser.number('--cycles', 300, 'cycles per side and share', quick=50)
+    parser.number('--seed', 0, 'of the faults')
+    parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument('--port', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side == 'ours':
         print(json.dumps(run_ours(options.port, options.cycles)))
-        return
+        return 0
     if options.side:
         print(json.dumps(run_lerobot(options.port, options.cycles, options.side == 'lerobot-whole')))
-        return
-    result = compare(options.cycles, options.seed)
-    show(result)
-    rows, key = result['rows'], f'{HEADLINE:g}'
-    ours, peer = rows['ours'][key]['p95_ms'], rows['lerobot'][key]['p95_ms']
-    line = {
-        'name': 'bus',
-        'value': round(ours, 3),
-        'unit': 'ms, p95 of one read and write cycle at 5 % bad packets',
-        'peer': f'LeRobot {result["lerobot"]} FeetechMotorsBus (positions only)',
-        'peer_value': round(peer, 3),
-        'ratio': round(peer / ours, 2),
-        'n': options.cycles,
-        'wire_limit_ms': {'whole_state': wire_limit_ms(15), 'position': wire_limit_ms(2)},
-        'python': platform.python_version(),
-        'rows': rows,
-    }
-    text = json.dumps(line)
-    if options.json:
-        options.json.write_text(text + '\n')
-    print(text)
+        return 0
+    rows, lerobot = compare(options.cycles, options.seed)
+    return Report('bus', rows, {'lerobot': lerobot}).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

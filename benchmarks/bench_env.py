@@ -15,16 +15,14 @@ import argparse
 import json
 import os
 from pathlib import Path
-import platform
-import statistics
-import subprocess
 import sys
 import time
 from typing import Any
-import venv
 
-ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / '.bench' / 'env'
+from peers import in_venv
+from processes import ask_once, bare_environment, ROOT
+from report import Parser, quantile, Report, Row
+
 SOURCES = ('interfaces', 'contract', 'description', 'kinematics', 'driver', 'sim')
 REQUIREMENTS = (
     'so101-nexus-mujoco==0.2.0',
@@ -34,13 +32,13 @@ REQUIREMENTS = (
     'PyOpenGL==3.1.10',
     'numpy==2.4.6',
 )
+PEER = 'so101-nexus-mujoco, 0.02 s a step'
 SUBJECTS = ('ours', 'ours 50 Hz', 'peer')
 STEP_S = {'ours': 0.1, 'ours 50 Hz': 0.02, 'peer': 0.02}
-OBSERVATIONS = ('state', 'image')
+OBSERVATIONS = ('image', 'state')  # the headline first
 PROCESSES = (1, 2)
 IMAGE_SIZE = 84
 
-Numbers = dict[str, Any]
 Case = tuple[str, str, int]
 
 
@@ -118,35 +116,20 @@ def work(subject: str, observation: str, processes: int, seconds: float) -> floa
 
 def measure(case: Case, seconds: float, python: str) -> float:
     """Run one case in a process of its own and return its steps per second."""
-    subject, observation, _ = case
-    ours = subject != 'peer'
-    # Neither ROS's libraries nor more than one thread in numpy; Mesa may use what it wants.
-    environment = {k: v for k, v in os.environ.items() if k not in ('LD_LIBRARY_PATH', 'PYTHONPATH')}
-    environment |= dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
-    environment |= {'_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1', 'MUJOCO_GL': 'egl'}
+    environment = {**bare_environment(), 'MUJOCO_GL': 'egl'}
+    ours = case[0] != 'peer'
     if ours:
         environment['PYTHONPATH'] = os.pathsep.join(str(ROOT / 'src' / f'so101_{name}') for name in SOURCES)
-    words = [
-        sys.executable if ours else python,
-        str(Path(__file__).resolve()),
-        '--work',
-        *map(str, case),
-        str(seconds),
-    ]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(
-            f'{subject} ({observation}) ended with code {done.returncode}:\n{done.stderr[-2000:]}'
-        )
-    return float(done.stdout.splitlines()[-1])
+    words = [sys.executable if ours else python, Path(__file__).resolve(), '--work', *case, seconds]
+    return float(ask_once(words, environment))
 
 
-def run(rounds: int = 3, seconds: float = 4.0) -> dict[Case, list[float]]:
+def run(rounds: int, seconds: float) -> dict[Case, list[float]]:
     """Measure every case in turn, several times."""
     from rich.console import Console  # the peer's Python, which runs this file too, has no rich
     from rich.progress import Progress
 
-    python = install_peer()
+    python = in_venv('env', REQUIREMENTS)
     cases = [(s, o, n) for o in OBSERVATIONS for n in PROCESSES for s in SUBJECTS]
     found: dict[Case, list[float]] = {case: [] for case in cases}
     with Progress(console=Console(stderr=True)) as progress:
@@ -158,77 +141,38 @@ def run(rounds: int = 3, seconds: float = 4.0) -> dict[Case, list[float]]:
     return found
 
 
-def install_peer() -> str:
-    """Return the Python that has the peer; install it first if need be."""
-    python = VENV / 'bin' / 'python'
-    stamp = VENV / 'requirements.txt'
-    wanted = '\n'.join(REQUIREMENTS)
-    if not python.exists():
-        venv.create(VENV, with_pip=True)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        subprocess.run([python, '-m', 'pip', 'install', '--quiet', *REQUIREMENTS], check=True)
-        stamp.write_text(wanted)
-    return str(python)
-
-
-def report(found: dict[Case, list[float]], rounds: int) -> Numbers:
-    """Print a table and return the figures."""
-    from rich.console import Console
-    from rich.table import Table
-
-    median = {case: statistics.median(values) for case, values in found.items()}
-    table = Table(
-        'observation', 'processes', 'environment', 'steps/s', 'robot s/s', 'steps/s ratio', 'robot s/s ratio'
-    )
+def make_rows(found: dict[Case, list[float]]) -> list[Row]:
+    """Return a row per case; a peer's own figure stands beside ours."""
     rows = []
-    for (subject, observation, processes), rate in median.items():
-        peer = median['peer', observation, processes]
-        row = {
-            'observation': observation,
-            'processes': processes,
-            'environment': subject,
-            'steps_per_s': round(rate, 1),
-            'robot_s_per_s': round(rate * STEP_S[subject], 2),
-            'ratio': round(rate / peer, 3),
-            'robot_time_ratio': round(rate * STEP_S[subject] / (peer * STEP_S['peer']), 3),
-        }
-        rows.append(row)
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
-    value, peer = median['ours', 'image', 1], median['peer', 'image', 1]
-    return {
-        'name': 'env',
-        'value': round(value, 1),
-        'unit': 'steps/s with an 84 px wrist image, one process',
-        'peer': 'so101-nexus-mujoco 0.2.0',
-        'peer_value': round(peer, 1),
-        'ratio': round(value / peer, 3),
-        'n': rounds,
-        'cases': rows,
-        'cpus': os.cpu_count(),
-        'machine': platform.machine(),
-    }
+    for (subject, observation, processes), rates in found.items():
+        if subject == 'peer':
+            continue
+        peer = quantile(found['peer', observation, processes], 0.5)
+        rate = quantile(rates, 0.5)
+        seconds = (
+            f'{rate * STEP_S[subject]:.2f} s of the arm a second, the peer {peer * STEP_S["peer"]:.2f} s'
+        )
+        title = (
+            f'{observation}, {processes} process{"es" if processes > 1 else ""}, {STEP_S[subject]:g} s a step'
+        )
+        rows.append(Row.of(title, 'steps/s', rates, 1.0, seconds).beside(PEER, peer, more_is_better=True))
+    return rows
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--rounds', type=int, default=3, help='times that every case is measured')
-    parser.add_argument('--seconds', type=float, default=4.0, help='length of one measurement')
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
+    parser = Parser(__doc__)
+    parser.number('--rounds', 3, 'times that every case is measured', quick=1)
+    parser.number('--seconds', 4.0, 'length of one measurement', quick=0.5)
     parser.add_argument('--work', nargs=4, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.work:
-        subject, observation, processes, seconds = arguments.work
-        print(work(subject, observation, int(processes), float(seconds)))
-        return
-    line = json.dumps(report(run(arguments.rounds, arguments.seconds), arguments.rounds))
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
+    options = parser.parse_args()
+    if options.work:
+        subject, observation, processes, seconds = options.work
+        print(json.dumps(work(subject, observation, int(processes), float(seconds))))
+        return 0
+    versions = dict(requirement.split('==') for requirement in REQUIREMENTS)
+    return Report('env', make_rows(run(options.rounds, options.seconds)), versions).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

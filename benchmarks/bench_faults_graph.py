@@ -5,18 +5,12 @@ Twin, driver, kinematics, session and a scripted policy run as processes of thei
 seen in the ground truth of the twin. The last line is one JSON object; the exit code is 1 if a row fails.
 """
 
-import argparse
-import json
-import os
-from pathlib import Path
-import platform
 import sys
-import time
 
-from faults_core import markdown, Result, rich_table
+from faults_core import finish, parse, Result
 from faults_graph import FAULTS
-from faults_rig import isolate
 from graph_rig import GraphRig
+from processes import isolate
 from rich.console import Console
 
 INTRODUCTION = """# What happens when a node stops
@@ -36,49 +30,18 @@ PARAMETERS = {
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--only', nargs='+', metavar='ID', help='only these rows')
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
-    parser.add_argument('--markdown', type=Path, help='write the table as a page of the documentation')
-    arguments = parser.parse_args()
-    faults = [fault for fault in FAULTS if not arguments.only or fault.id in arguments.only]
-    unknown = set(arguments.only or ()) - {fault.id for fault in FAULTS}
-    if unknown:
-        parser.error(f'no rows {sorted(unknown)}; there are: {", ".join(fault.id for fault in FAULTS)}')
+    options = parse(__doc__, FAULTS, quick=('camera',))
     isolate()
-    console, started, results = Console(), time.monotonic(), list[Result]()
-    for number, fault in enumerate(faults, 1):
+    console, results = Console(stderr=True), list[Result]()
+    for number, fault in enumerate(options.faults, 1):
         # A graph of its own for each: what a fault leaves behind must not excuse the next one.
         rig = GraphRig('arm', 'kinematics', 'session', 'policy', parameters=PARAMETERS)
-        with console.status(f'{number} of {len(faults)}: {fault.name}'), rig:
+        with console.status(f'{number} of {len(options.faults)}: {fault.name}'), rig:
             results.append(fault.judge(rig))
         result = results[-1]
         verdict = 'pass' if result.passed else '[bold red]FAIL[/]'
         console.print(f'{fault.id:<18} {result.measured:>9}  {verdict}  {result.remark}', soft_wrap=True)
-    console.print(rich_table(results, 'faults: graph'))
-    passed = sum(result.passed for result in results)
-    line = json.dumps(
-        {
-            'name': 'faults_graph',
-            'value': passed,
-            'unit': 'faults passed',
-            'peer': None,
-            'peer_value': None,
-            'ratio': None,
-            'n': len(results),
-            'seconds': round(time.monotonic() - started, 1),
-            'rows': [result.as_dict() for result in results],
-        }
-    )
-    if arguments.markdown:
-        machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
-        arguments.markdown.write_text(markdown(results, INTRODUCTION.format(machine=machine)))
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
-    return 0 if passed == len(results) else 1
+    return finish('faults_graph', results, INTRODUCTION, options)
 
 
 if __name__ == '__main__':

@@ -4,23 +4,19 @@
 Twin, driver, kinematics and session run as processes of their own; a scripted policy answers every step at once, so
 that the figures are those of the graph. Latencies are from the tick that a step carries to the joint command that
 first carries the answer out. `--minutes 30` shows whether memory or latency grows.
-The last line is one JSON object; the exit code is 1 if something grew, or a step went without its action.
+The last line is one JSON object; the exit code is 1 if something grew, or a node ended.
 """
 
-import argparse
-from dataclasses import asdict, dataclass
-import json
 from pathlib import Path
 import sys
 import time
 from typing import Any
 
-from faults_rig import isolate
 from graph_rig import GraphRig
 import numpy as np
-from rich.console import Console
+from processes import isolate
+from report import Parser, quantile, Report, Row
 from rich.progress import track
-from rich.table import Table
 from so101_interfaces.msg import EeDelta
 
 from so101_interfaces_py import topics
@@ -34,24 +30,11 @@ SLOWER_S = 0.010
 """A median latency that grew by more than this counts as growth [s]."""
 
 
-@dataclass(frozen=True)
-class Quantiles:
-    """Of a set of times [ms]."""
-
-    p50: float
-    p95: float
-    p99: float
-    worst: float
-    n: int
-
-    @classmethod
-    def of(cls, seconds: list[float]) -> 'Quantiles':
-        """Return those of times [s]."""
-        if not seconds:
-            return cls(-1.0, -1.0, -1.0, -1.0, 0)  # JSON has no NaN
-        values = 1e3 * np.array(seconds)
-        p50, p95, p99 = (round(float(np.quantile(values, q)), 2) for q in (0.5, 0.95, 0.99))
-        return cls(p50, p95, p99, round(float(values.max()), 2), len(seconds))
+TITLES = {
+    'joints': 'step to joint_command',
+    'answer': "step to the policy's answer",
+    'command': 'step to the action (ee_delta_cmd)',
+}
 
 
 def stamp_s(message: Any) -> float:
@@ -70,7 +53,7 @@ class Window:
 
     def __init__(self) -> None:
         self.jitter: list[float] = []
-        self.latency: dict[str, list[float]] = {'answer': [], 'command': [], 'joints': []}
+        self.latency: dict[str, list[float]] = {name: [] for name in TITLES}
         self.steps = self.held = 0
 
     def add(self, rig: GraphRig, since_s: float, until_s: float) -> None:
@@ -108,8 +91,8 @@ class Window:
                 self.latency['joints'].append(float(later.min()) - tick)
 
 
-def measure(seconds: float, speed: float) -> dict[str, Any]:
-    """Run the graph; return the figures."""
+def measure(seconds: float, speed: float) -> tuple[Window, dict[str, Any]]:
+    """Run the graph; return what happened in all the time, and what else there is to know."""
     parameters = {'session': {'time_limit_steps': 200}, 'policy': {'speed': speed}}
     everything, parts, memory = Window(), [Window() for _ in range(3)], []
     with GraphRig('arm', 'kinematics', 'session', 'policy', parameters=parameters) as rig:
@@ -131,10 +114,10 @@ def measure(seconds: float, speed: float) -> dict[str, Any]:
         status = rig.ear.status()
         ended = [name for name, program in rig.programs.items() if program.code is not None]
     third = max(1, len(memory) // 3)
-    return {
-        'jitter': asdict(Quantiles.of(everything.jitter)),
-        'latency': {name: asdict(Quantiles.of(values)) for name, values in everything.latency.items()},
-        'latency_by_third_p50': [Quantiles.of(part.latency['joints']).p50 for part in parts],
+    return everything, {
+        'latency_by_third_ms': [
+            1e3 * quantile(part.latency['joints'], 0.5) if part.latency['joints'] else None for part in parts
+        ],
         'memory_mb': {
             name: [
                 round(float(np.mean([one[name] for one in some])), 1)
@@ -142,8 +125,6 @@ def measure(seconds: float, speed: float) -> dict[str, Any]:
             ]
             for name in pids
         },
-        'steps': everything.steps,
-        'held': everything.held,
         'episodes': 0 if status is None else status.episodes,
         'outcomes': {} if status is None else status.outcomes,
         'ended': ended,
@@ -157,64 +138,46 @@ def grown(figures: dict[str, Any]) -> list[str]:
     for name, (first, last) in figures['memory_mb'].items():
         if last - first > max(GROWN_MB, GROWN_SHARE * first):
             found.append(f'{name}: {first:.0f} to {last:.0f} MB')
-    first, _, last = figures['latency_by_third_p50']
-    if min(first, last) > 0.0 and last - first > 1e3 * SLOWER_S:
+    first, _, last = figures['latency_by_third_ms']
+    if first and last and last - first > 1e3 * SLOWER_S:
         found.append(f'latency: {first:.0f} to {last:.0f} ms')
     return found
 
 
+def make_rows(window: Window, figures: dict[str, Any]) -> list[Row]:
+    """Return the latencies, the regularity of the clock, and the memory of each process."""
+
+    def worst(seconds: list[float]) -> str:
+        return f'worst {1e3 * max(seconds, default=0.0):.0f} ms'
+
+    latencies = [
+        Row.of(title, 'ms', window.latency[name], 1e3, worst(window.latency[name]))
+        for name, title in TITLES.items()
+    ]
+    without = (
+        f'{worst(window.jitter)}; {window.held} of {window.steps} steps without an answer; '
+        f'the arm stopped {figures["arm_stopped"]} times'
+    )
+    jitter = Row.of('jitter of the control clock', 'ms', window.jitter, 1e3, without)
+    memory = [
+        Row(f'memory of {name} in the last third', 'MB', 1, last, note=f'{first:.0f} MB in the first third')
+        for name, (first, last) in figures['memory_mb'].items()
+    ]
+    return [*latencies, jitter, *memory]
+
+
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--minutes', type=float, default=1.0, help='how long (default: %(default)s)')
-    parser.add_argument('--speed', type=float, default=0.6, help="share of the policy's largest action")
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
-    arguments = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.number('--minutes', 3.0, 'how long', quick=0.2)
+    parser.number('--speed', 0.6, "share of the policy's largest action")
+    options = parser.parse_args()
     isolate()
-    figures = measure(60.0 * arguments.minutes, arguments.speed)
-    console, table = Console(), Table('', 'p50 [ms]', 'p95 [ms]', 'p99 [ms]', 'worst [ms]', 'n')
-    for name, title in (
-        ('answer', "step to the policy's answer"),
-        ('command', 'step to the action (ee_delta_cmd)'),
-        ('joints', 'step to joint_command'),
-    ):
-        row = figures['latency'][name]
-        table.add_row(title, *(f'{row[key]:.1f}' for key in ('p50', 'p95', 'p99', 'worst')), str(row['n']))
-    row = figures['jitter']
-    table.add_row(
-        'jitter of the control clock',
-        *(f'{row[key]:.1f}' for key in ('p50', 'p95', 'p99', 'worst')),
-        str(row['n']),
-    )
-    console.print(table)
-    for name, (first, last) in figures['memory_mb'].items():
-        console.print(f'{name}: {first:.0f} MB in the first third, {last:.0f} MB in the last')
-    console.print(
-        f'{figures["steps"]} steps, {figures["held"]} of them without an answer; '
-        f'the arm stopped itself {figures["arm_stopped"]} times'
-    )
+    window, figures = measure(60.0 * options.minutes, options.speed)
     found = grown(figures)
-    console.print(f'grown: {"; ".join(found) or "nothing"}')
-    line = json.dumps(
-        {
-            'name': 'graph',
-            'value': figures['latency']['joints']['p50'],
-            'unit': 'ms, p50 from a step to its joint command',
-            'peer': None,
-            'peer_value': None,
-            'ratio': None,
-            'n': figures['steps'],
-            'minutes': arguments.minutes,
-            **figures,
-            'grown': found,
-        }
-    )
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
-    return 1 if found else 0
+    print(f'grown: {"; ".join(found) or "nothing"}', file=sys.stderr)
+    details = {**figures, 'minutes': options.minutes, 'grown': found}
+    return Report('graph', make_rows(window, figures), passed=not found, details=details).finish(options)
 
 
 if __name__ == '__main__':

@@ -11,53 +11,46 @@ reached" is all the time a solver took, restarts and failures included, over the
 The peers are installed into .bench/ik on the first run.
 """
 
-import argparse
-from collections.abc import Iterator
 import contextlib
-from importlib.metadata import version
-import json
-import os
 from pathlib import Path
-import platform
-import subprocess
 import sys
 import tempfile
 from typing import Any
-import venv
 from xml.etree import ElementTree
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from peers import in_venv
+from processes import bare_environment, use_sources, Worker
+from report import Parser, Report, Row
 
-ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / '.bench' / 'ik'
-WORKER = Path(__file__).resolve().parent / 'peers_ik.py'
-SOURCES = ('so101_interfaces', 'so101_contract', 'so101_description', 'so101_kinematics')
+WORKER = Path(__file__).with_name('peers_ik.py')
 REQUIREMENTS = ('mink==1.3.0', 'daqp==0.11.0', 'mujoco==4.0.0', 'placo==0.10.2', 'pin==3.8.0', 'numpy<3')
 SOLVERS = ('ours', 'mink', 'placo', 'pinocchio')
 TOLERANCE_M = 5e-4
 BLOCK = 25
 WARM_UP = 25
 
-sys.path[:0] = [str(ROOT / 'src' / name) for name in SOURCES]
+use_sources('so101_interfaces', 'so101_contract', 'so101_description', 'so101_kinematics')
 
 Numbers = dict[str, Any]
 
 
-def run(n: int = 1000, seed: int = 0) -> dict[str, Numbers]:
-    """Measure every solver on `n` targets and return its figures by name."""
+def run(n: int, seed: int) -> dict[str, Numbers]:
+    """Measure every solver on `n` targets and return what came of it by name."""
     from so101_kinematics.fk import ForwardKinematics
 
-    python = install_peers()
+    python = in_venv('ik', REQUIREMENTS)
     fk = ForwardKinematics()
     rng = np.random.default_rng(seed)
     goals, seeds = rng.uniform(fk.lower, fk.upper, (2, n + WARM_UP, 5))
     targets = fk.positions(goals)
+    bare = bare_environment()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_models(Path(folder))
         workers = {
-            name: stack.enter_context(worker(sys.executable if name == 'ours' else python, name, folder))
+            name: stack.enter_context(
+                Worker(name, [sys.executable if name == 'ours' else python, WORKER, name, folder], bare)
+            )
             for name in SOLVERS
         }
         answers: dict[str, list[Numbers]] = {name: [] for name in SOLVERS}
@@ -68,76 +61,28 @@ def run(n: int = 1000, seed: int = 0) -> dict[str, Numbers]:
             }
             turn = number % len(SOLVERS)  # nobody is always the first after somebody else
             for name in SOLVERS[turn:] + SOLVERS[:turn]:
-                answers[name].append(ask(workers[name], block))
-        versions = {name: process.release for name, process in workers.items()}
+                answers[name].append(workers[name].ask(block))
+        versions = {name: process.hello['version'] for name, process in workers.items()}
     return {
-        name: figures(fk, targets[WARM_UP:], seeds[WARM_UP:], answers[name][WARM_UP // BLOCK :])
+        name: judge(fk, targets[WARM_UP:], seeds[WARM_UP:], answers[name][WARM_UP // BLOCK :])
         | {'version': versions[name]}
         for name in SOLVERS
     }
 
 
-def figures(fk: Any, targets: Any, seeds: Any, blocks: list[Numbers]) -> Numbers:
-    """Return success rate, times and joint travel of one solver."""
+def judge(fk: Any, targets: Any, seeds: Any, blocks: list[Numbers]) -> Numbers:
+    """Return how many targets a solver reached, in what times, and how far the joints went."""
     q = np.concatenate([block['q'] for block in blocks])
     seconds = np.concatenate([block['seconds'] for block in blocks])
     within = np.clip(q, fk.lower, fk.upper)
     reached = np.linalg.norm(fk.positions(within) - targets, axis=1) <= TOLERANCE_M
     travel = np.linalg.norm(within - seeds, axis=1)[reached]
     return {
-        'success': round(float(reached.mean()), 4),
-        'median_us': round(1e6 * float(np.median(seconds)), 1),
-        'p95_us': round(1e6 * float(np.percentile(seconds, 95)), 1),
-        'per_reached_us': round(1e6 * float(seconds.sum() / max(1, reached.sum())), 1),
-        'travel_rad': round(float(np.median(travel)), 3) if reached.any() else None,
+        'seconds': seconds.tolist(),
+        'reached': float(reached.mean()),
+        'per_reached_us': 1e6 * float(seconds.sum() / max(1, reached.sum())),
+        'travel_rad': float(np.median(travel)) if reached.any() else float('nan'),
     }
-
-
-class Worker:
-    """A solver's process."""
-
-    def __init__(self, process: 'subprocess.Popen[str]', name: str) -> None:
-        self.process = process
-        self.name = name
-        self.release = str(self.read()['version'])
-
-    def read(self) -> Numbers:
-        """Return the next answer."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f'{self.name} ended with code {self.process.wait()}; its message is above')
-        answer: Numbers = json.loads(line)
-        return answer
-
-
-@contextlib.contextmanager
-def worker(python: str, name: str, folder: str) -> Iterator[Worker]:
-    """Start a solver; it ends when its input does."""
-    # Neither ROS's libraries nor more than one thread: the peers bring their own libraries.
-    environment = {k: v for k, v in os.environ.items() if k not in ('LD_LIBRARY_PATH', 'PYTHONPATH')}
-    environment |= dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
-    process = subprocess.Popen(
-        [python, str(WORKER), name, folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment | {'_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'},
-    )
-    try:
-        yield Worker(process, name)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(timeout=30)
-
-
-def ask(solver: Worker, block: Numbers) -> Numbers:
-    """Give a solver a block of targets and return what it makes of them."""
-    assert solver.process.stdin is not None
-    solver.process.stdin.write(json.dumps(block) + '\n')
-    solver.process.stdin.flush()
-    return solver.read()
 
 
 def write_models(folder: Path) -> None:
@@ -153,78 +98,38 @@ def write_models(folder: Path) -> None:
     (folder / 'arm.urdf').write_text(ElementTree.tostring(robot, encoding='unicode'))
 
 
-def install_peers() -> str:
-    """Install the peers once, and return the Python that has them."""
-    python = VENV / 'bin' / 'python'
-    stamp = VENV / 'requirements.txt'
-    wanted = '\n'.join(REQUIREMENTS)
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        print(f'installing {", ".join(REQUIREMENTS)} into {VENV}', file=sys.stderr)
-        venv.create(VENV, with_pip=True, clear=True)
-        subprocess.run([python, '-m', 'pip', 'install', '-qq', *REQUIREMENTS], check=True)
-        stamp.write_text(wanted)
-    return str(python)
+def make_rows(found: dict[str, Numbers]) -> list[Row]:
+    """Return the headline, time per target reached beside the fastest peer, and a row for each solver."""
 
+    def title(name: str) -> str:
+        return name if name == 'ours' else f'{name} {found[name]["version"]}'
 
-def print_table(results: dict[str, Numbers], n: int) -> None:
-    """Show the figures to people."""
-    table = Table(title=f'{n} random reachable positions from random seeds, to {1e3 * TOLERANCE_M} mm')
-    for column in ('', 'version', 'reached', 'median', '95 %', 'per target reached', 'times ours', 'travel'):
-        table.add_column(column, justify='left' if column in ('', 'version') else 'right')
-    ours = results['ours']['per_reached_us']
-    for name, row in results.items():
-        table.add_row(
-            name,
-            row['version'],
-            f'{100 * row["success"]:.1f} %',
-            f'{row["median_us"]:.0f} us',
-            f'{row["p95_us"]:.0f} us',
-            f'{row["per_reached_us"]:.0f} us',
-            f'{row["per_reached_us"] / ours:.1f}',
-            f'{row["travel_rad"]} rad',
+    peers = [name for name in SOLVERS if name != 'ours']
+    fastest = min(peers, key=lambda name: found[name]['per_reached_us'])
+    ours, n = found['ours'], len(found['ours']['seconds'])
+    head = Row('ours, failures included', 'us per target reached', n, ours['per_reached_us'])
+    rows = [head.beside(f'{title(fastest)}, the fastest peer', found[fastest]['per_reached_us'])]
+    for name, one in found.items():
+        note = (
+            f'{one["reached"]:.1%} reached, {one["per_reached_us"]:.0f} us per target reached, '
+            f'travel {one["travel_rad"]:.2f} rad'
         )
-    Console(width=110).print(table)
+        rows.append(Row.of(title(name), 'us', one['seconds'], 1e6, note))
+    return rows
 
 
-def summary(results: dict[str, Numbers], n: int, seed: int) -> Numbers:
-    """Return the headline: time per target reached, beside the fastest peer."""
-    peer = min((name for name in SOLVERS if name != 'ours'), key=lambda name: results[name]['per_reached_us'])
-    ours, theirs = results['ours']['per_reached_us'], results[peer]['per_reached_us']
-    return {
-        'name': 'ik',
-        'value': ours,
-        'unit': 'us per target reached',
-        'peer': peer,
-        'peer_value': theirs,
-        'ratio': round(theirs / ours, 2),
-        'n': n,
-        'seed': seed,
-        'solvers': results,
-        'machine': {
-            'processor': platform.machine(),
-            'cores': os.cpu_count(),
-            'python': platform.python_version(),
-            'mujoco': version('mujoco'),
-        },
-    }
-
-
-def main() -> None:
+def main() -> int:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n\n')[0])
-    parser.add_argument('--n', type=int, default=1000, help='number of targets (default 1000)')
-    parser.add_argument('--seed', type=int, default=0, help='of the targets and seeds (default 0)')
-    parser.add_argument('--json', type=Path, help='also write the last line to this file')
-    arguments = parser.parse_args()
-    if arguments.n < 1:
-        parser.error(f'--n {arguments.n}: expected at least one target')
-    results = run(arguments.n, arguments.seed)
-    print_table(results, arguments.n)
-    line = json.dumps(summary(results, arguments.n, arguments.seed))
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
+    parser = Parser(__doc__)
+    parser.number('--n', 1000, 'targets', quick=100)
+    parser.number('--seed', 0, 'of the targets and seeds')
+    options = parser.parse_args()
+    if options.n < 1:
+        parser.error(f'--n {options.n}: expected at least one target')
+    found = run(options.n, options.seed)
+    versions = {name: one['version'] for name, one in found.items() if name != 'ours'}
+    return Report('ik', make_rows(found), versions).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -6,7 +6,6 @@ The empty service (std_srvs/Trigger, rclpy, a process of its own) is what any an
 
 import argparse
 from collections.abc import Callable
-import json
 from pathlib import Path
 import subprocess
 import sys
@@ -14,11 +13,11 @@ import time
 from typing import Any
 
 import numpy as np
+from processes import isolate
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rich.console import Console
-from rich.table import Table
+from report import Parser, Report, Row
 from so101_interfaces.srv import ComputeFk, ComputeIk
 from std_srvs.srv import Trigger
 
@@ -49,7 +48,7 @@ def serve_empty() -> None:
     run_node(make_node)
 
 
-def run(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
+def run(n: int, seed: int = 0) -> dict[str, list[float]]:
     """Call each service n times, in turn, and return latencies [s] by service."""
     kinematics = programs.NodeSpec('kinematics_node', 'so101_kinematics', 'kinematics_node')
     processes = [
@@ -73,14 +72,7 @@ def run(n: int, seed: int = 0) -> dict[str, dict[str, float]]:
         for process in processes:
             process.wait(5.0)
         rclpy.try_shutdown()
-    return {
-        name: {
-            'p50': float(np.percentile(values, 50)),
-            'p95': float(np.percentile(values, 95)),
-            'n': len(values),
-        }
-        for name, values in latencies.items()
-    }
+    return latencies
 
 
 def _calls(node: Node, random: np.random.Generator) -> dict[str, Callable[[], Any]]:
@@ -124,40 +116,23 @@ def _calls(node: Node, random: np.random.Generator) -> dict[str, Callable[[], An
     }
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--n', type=int, default=500, help='calls of each service')
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
+    parser = Parser(__doc__)
+    parser.number('--n', 500, 'calls of each service', quick=50)
     parser.add_argument('--serve-empty', action='store_true', help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve_empty:
+    options = parser.parse_args()
+    if options.serve_empty:
         serve_empty()
-        return
-    result = run(arguments.n)
-    table = Table('service', 'p50 [ms]', 'p95 [ms]', 'n')
-    for name, row in result.items():
-        table.add_row(name, f'{1e3 * row["p50"]:.2f}', f'{1e3 * row["p95"]:.2f}', str(row['n']))
-    Console().print(table)
-    value, peer = result['ik']['p50'], result['empty']['p50']
-    line = json.dumps(
-        {
-            'name': 'kinematics_node',
-            'value': 1e3 * value,
-            'unit': 'ms, p50 of an IK call',
-            'peer': 'an empty service',
-            'peer_value': 1e3 * peer,
-            'ratio': value / peer,
-            'n': arguments.n,
-            'services': result,
-        }
-    )
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
+        return 0
+    isolate()
+    found = run(options.n)
+    titles = {'ik': 'IK call', 'fk': 'FK call', 'empty': 'call of an empty service'}
+    rows = {name: Row.of(title, 'ms', found[name], 1e3) for name, title in titles.items()}
+    empty = rows.pop('empty')
+    beside = [row.beside('an empty service', empty.value) for row in rows.values()]
+    return Report('kinematics_node', [*beside, empty]).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -4,14 +4,15 @@
 Runs the whole graph on the twin with the shipped policy, records it, and compares each observation's hash.
 """
 
-import argparse
 from dataclasses import replace
-import json
 import os
 from pathlib import Path
 import signal
 import sys
 import tempfile
+
+from processes import isolate, ROOT
+from report import Parser, Report, Row
 
 from so101_bringup.options import parse_options
 from so101_bringup.programs import executable_path, ros_arguments
@@ -20,8 +21,6 @@ from so101_bringup.supervisor import Supervisor
 from so101_contract.presets import get_observation
 from so101_session.bags.parity import check_parity
 from so101_session.bags.storage import find_bags
-
-ROOT = Path(__file__).parents[1]
 
 
 def run_graph(folder: Path, episodes: int, drops: float) -> None:
@@ -39,32 +38,24 @@ def run_graph(folder: Path, episodes: int, drops: float) -> None:
     supervisor.run()
 
 
-def main() -> None:
+def main() -> int:
     """Run the graph, then compare."""
-    parser = argparse.ArgumentParser(prog='so101 bench parity', description=__doc__)
-    parser.add_argument('--episodes', type=int, default=20, help='default: 20')
-    parser.add_argument(
-        '--drops', type=float, default=0.05, help='share of pictures that get lost (default: 0.05)'
-    )
-    parser.add_argument('--json', type=Path, help='write the result there too')
-    asked = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.number('--episodes', 20, 'to record', quick=1)
+    parser.number('--drops', 0.05, 'share of pictures that get lost')
+    options = parser.parse_args()
+    isolate()
     with tempfile.TemporaryDirectory(prefix='so101-parity-') as folder:
-        run_graph(Path(folder), asked.episodes, asked.drops)
+        run_graph(Path(folder), options.episodes, options.drops)
         report = check_parity(find_bags(folder), get_observation('compact'))
-    result = {
-        'name': 'parity',
-        'value': report.equal / report.compared if report.compared else 0.0,
-        'unit': 'share of observations that are bit-identical',
-        'n': report.compared,
-        'different': len(report.different),
-        'lost_by_the_recorder': len(report.lost),
-        'without_an_answer': report.unseen,
-        'drops': asked.drops,
-    }
-    print(json.dumps(result))
-    if asked.json:
-        asked.json.write_text(json.dumps(result) + '\n')
+    share = 100.0 * report.equal / report.compared if report.compared else None
+    note = (
+        f'{len(report.different)} different, {len(report.lost)} lost by the recorder, '
+        f'{report.unseen} without an answer; {options.drops:.0%} of the pictures dropped on purpose'
+    )
+    row = Row('observations that are bit-identical', '%', report.compared, share, note=note)
+    return Report('parity', [row], passed=share == 100.0).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import gc
-import json
 from pathlib import Path
 import signal
 import subprocess
@@ -22,9 +21,10 @@ import time
 from typing import Any
 
 import numpy as np
+from processes import isolate
+from report import Parser, Report, Row
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 import torch
 
 from drqv2_policy_node.feeder import Feeder, Key
@@ -122,7 +122,6 @@ def swap(feeder: Feeder, policies: Sequence[Policy], steps: int, rate_hz: float)
         wrong += not same or observed.sha256 != observation_digest(seen)
     gaps = np.diff([feeder.answered_s[key] for key in keys]) * rate_hz
     asked = np.diff([feeder.sent_s[key] for key in keys]) * rate_hz
-    latencies = [1e3 * feeder.observed[key].latency_s for key in keys]
     return {
         'actions': len(keys),
         'unanswered': steps - len(keys),
@@ -131,11 +130,11 @@ def swap(feeder: Feeder, policies: Sequence[Policy], steps: int, rate_hz: float)
         'largest_gap_ticks': float(gaps.max()),
         'gaps_above_1.5_ticks': int((gaps > MOST_TICKS).sum()),
         'largest_gap_between_steps_ticks': float(asked.max()),  # how regular the feeder itself was
-        'node_ms': {f'p{p}': float(np.percentile(latencies, p)) for p in (50, 95, 99, 100)},
+        'seconds': [feeder.observed[key].latency_s for key in keys],
     }
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> Report:
     """Measure everything."""
     torch.set_num_threads(1)
     gc.collect()
@@ -162,61 +161,38 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10.0)
             process.kill()
-    durations = {
-        'node': node,
-        'over DDS': way,
-        'bare network, paced': bare(policy, arguments.n, 1.0 / arguments.rate),
-        'bare network, warm': bare(policy, 1000, 0.0),
-    }
-    rows = {
-        name: {**{f'p{p}': 1e3 * float(np.percentile(values, p)) for p in (50, 95, 99)}, 'n': len(values)}
-        for name, values in durations.items()
-    }
-    return {'latency_ms': rows, 'swap': swapped}
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    paced = Row.of(
+        'the bare network, called as often', 'ms', bare(policy, arguments.n, 1.0 / arguments.rate), 1e3
     )
-    parser.add_argument('--n', type=int, default=200, help='actions for the latency')
-    parser.add_argument('--rate', type=float, default=10.0, help='steps per second [Hz]')
-    parser.add_argument('--swap-steps', type=int, default=1000, help='actions while weights are swapped')
-    parser.add_argument('--versions', type=int, default=20, help='versions that arrive meanwhile')
+    wrong = swapped['actions_that_no_single_version_explains']
+    note = (
+        f'{swapped["versions_used"]} of {arguments.versions} versions acted in {swapped["actions"]} actions, {wrong} '
+        f'of which no single version explains; largest gap {swapped["largest_gap_ticks"]:.2f} steps (between the '
+        f'steps themselves {swapped["largest_gap_between_steps_ticks"]:.2f})'
+    )
+    rows = [
+        Row.of('step to action in the node', 'ms', node, 1e3).beside(paced.name, paced.value),
+        Row.of('step to action over DDS', 'ms', way, 1e3).beside(paced.name, paced.value),
+        Row.of('in the node while weights are swapped', 'ms', swapped.pop('seconds'), 1e3, note),
+        paced,
+        Row.of('the bare network, in a loop', 'ms', bare(policy, 1000, 0.0), 1e3),
+    ]
+    return Report('policy', rows, {'torch': torch.__version__}, wrong == 0, swapped)
+
+
+def main() -> int:
+    """Command line."""
+    parser = Parser(__doc__)
+    parser.number('--n', 200, 'actions for the latency', quick=30)
+    parser.number('--rate', 10.0, 'steps per second [Hz]')
+    parser.number('--swap-steps', 1000, 'actions while weights are swapped', quick=50)
+    parser.number('--versions', 20, 'versions that arrive meanwhile', quick=3)
     parser.add_argument('--observation', default='compact', choices=tuple(OBSERVATIONS))
     parser.add_argument('--encoder', default='cpu', choices=[preset.value for preset in EncoderPreset])
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
-    arguments = parser.parse_args()
-    result = run(arguments)
-    rows, swapped = result['latency_ms'], result['swap']
-    table = Table('step -> action', 'p50 [ms]', 'p95 [ms]', 'p99 [ms]', 'n')
-    for name, row in rows.items():
-        table.add_row(name, *(f'{row[p]:.2f}' for p in ('p50', 'p95', 'p99')), str(row['n']))
-    Console().print(table)
-    Console().print(
-        f'{swapped["versions_used"]} of {arguments.versions} versions acted in {swapped["actions"]} actions; '
-        f'{swapped["actions_that_no_single_version_explains"]} actions that no single version explains; '
-        f'largest gap {swapped["largest_gap_ticks"]:.2f} steps (between the steps themselves '
-        f'{swapped["largest_gap_between_steps_ticks"]:.2f})'
-    )
-    value, peer = rows['node']['p50'], rows['bare network, paced']['p50']
-    line = json.dumps(
-        {
-            'name': 'policy',
-            'value': value,
-            'unit': 'ms, p50 of step -> action in the node',
-            'peer': 'the bare network, called as often',
-            'peer_value': peer,
-            'ratio': value / peer,
-            'n': arguments.n,
-            **result,
-        }
-    )
-    if arguments.json:
-        arguments.json.write_text(line + '\n')
-    print(line)
+    options = parser.parse_args()
+    isolate()
+    return run(options).finish(options)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

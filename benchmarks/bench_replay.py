@@ -13,30 +13,27 @@ import argparse
 import json
 import os
 from pathlib import Path
-import platform
 import resource
-import shutil
-import statistics
-import subprocess
 import sys
 import time
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-SITE = ROOT / '.bench' / 'replay'
+from peers import files_only
+from processes import ask_once, use_sources
+from report import Parser, Report, Row
+
 LEROBOT = '0.4.4'  # the newest one for Python 3.11
-BATCHES = (64, 256)
-HEADLINE = 256
+BATCHES = (256, 64)  # the headline first
 EPISODE = 100
 SIZE, STACK, STATE = 84, 3, 18
 ROUNDS = 5
 
-Numbers = dict[str, float]
+Numbers = dict[str, Any]
 
 
 def measure(sample: Any, seconds: float) -> Numbers:
-    """Transitions per second for each size of batch: the median of some rounds."""
+    """Return the transitions per second of some rounds for each size of batch."""
     numbers = {}
     for rows in BATCHES:
         for _ in range(3):
@@ -48,7 +45,7 @@ def measure(sample: Any, seconds: float) -> Numbers:
                 sample(rows)
                 done += rows
             rates.append(done / (time.perf_counter() - begin))
-        numbers[f'rate_{rows}'] = round(statistics.median(rates))
+        numbers[f'rates_{rows}'] = rates
     return numbers
 
 
@@ -59,8 +56,7 @@ def resident_bytes() -> int:
 
 def run_ours(transitions: int, seconds: float) -> Numbers:
     """Measure hilserl_learner."""
-    for package in ('so101_interfaces', 'so101_contract', 'hilserl_learner', 'drqv2_policy_node'):
-        sys.path[:0] = [str(ROOT / 'src' / package)]
+    use_sources('so101_interfaces', 'so101_contract', 'hilserl_learner', 'drqv2_policy_node')
     import numpy as np
 
     from hilserl_learner.replay import ReplayBuffer
@@ -99,9 +95,15 @@ def run_ours(transitions: int, seconds: float) -> Numbers:
     return {**numbers, **measure(lambda rows: buffer.sample(rows, rng), seconds)}
 
 
+def get_lerobot() -> Path:
+    """Return the folder with LeRobot's files."""
+    return files_only('replay', (f'lerobot=={LEROBOT}', 'tqdm'))
+
+
 def run_lerobot(transitions: int, seconds: float, optimize: bool, floats: bool) -> Numbers:
     """Measure LeRobot's buffer."""
-    sys.path[:0] = [str(SITE)]
+    site = get_lerobot()
+    sys.path[:0] = [str(site)]
     # Its modules want the class of data sets, to import and export them, and a cache's path; nothing here does.
     stub = ModuleType('lerobot.datasets.lerobot_dataset')
     stub.LeRobotDataset = object  # type: ignore[attr-defined]
@@ -112,7 +114,7 @@ def run_lerobot(transitions: int, seconds: float, optimize: bool, floats: bool) 
     sys.modules['lerobot.datasets'] = ModuleType('lerobot.datasets')
     sys.modules['lerobot.datasets.lerobot_dataset'] = stub
     rl = ModuleType('lerobot.rl')
-    rl.__path__ = [str(SITE / 'lerobot' / 'rl')]
+    rl.__path__ = [str(site / 'lerobot' / 'rl')]
     sys.modules['lerobot.rl'] = rl
     from lerobot.rl.buffer import ReplayBuffer
     import torch
@@ -154,34 +156,11 @@ def run_lerobot(transitions: int, seconds: float, optimize: bool, floats: bool) 
 
 
 SIDES = {
-    'ours': 'hilserl_learner, frames once, uint8',
+    'ours': 'ours, frames once, uint8',
     'lerobot-optimized': f'LeRobot {LEROBOT}, given uint8, optimize_memory',
     'lerobot': f'LeRobot {LEROBOT}, given uint8',
     'lerobot-float': f'LeRobot {LEROBOT}, given float32, optimize_memory',
 }
-
-
-def install() -> None:
-    """Get LeRobot's files, once."""
-    stamp, wanted = SITE / 'stamp', f'lerobot {LEROBOT}'
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    shutil.rmtree(SITE, ignore_errors=True)
-    pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-    subprocess.run([*pip, '--no-deps', '--target', str(SITE), f'lerobot=={LEROBOT}', 'tqdm'], check=True)
-    stamp.write_text(wanted)
-
-
-def run_side(side: str, transitions: int, seconds: float) -> Numbers:
-    """Measure one side in a process of its own."""
-    command = [sys.executable, str(Path(__file__)), '--side', side]
-    command += ['--transitions', str(transitions), '--seconds', str(seconds)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, timeout=600, env=environment
-    )
-    numbers: Numbers = json.loads(result.stdout.splitlines()[-1])
-    return numbers
 
 
 def measure_side(side: str, transitions: int, seconds: float) -> Numbers:
@@ -194,46 +173,45 @@ def measure_side(side: str, transitions: int, seconds: float) -> Numbers:
     return run_lerobot(transitions, seconds, side != 'lerobot', side == 'lerobot-float')
 
 
-def main() -> None:
+def compare(transitions: int, seconds: float) -> list[Row]:
+    """Measure each side in a process of its own."""
+    get_lerobot()
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    limits = ['--transitions', transitions, '--seconds', seconds]
+    found = {
+        side: ask_once([sys.executable, __file__, '--side', side, *limits], environment) for side in SIDES
+    }
+    rows = []
+    for batch in BATCHES:
+        made = {
+            side: Row.of(
+                f'{SIDES[side]}, batches of {batch}',
+                'transitions/s',
+                one[f'rates_{batch}'],
+                note=f'{one["bytes"]:,.0f} bytes a transition, {one["resident_bytes"]:,.0f} resident, '
+                f'{one["add_rate"]:,.0f} added/s',
+            )
+            for side, one in found.items()
+        }
+        ours, peer = made.pop('ours'), made['lerobot-optimized']
+        rows += [ours.beside(peer.name, peer.value, more_is_better=True), *made.values()]
+    return rows
+
+
+def main() -> int:
     """Run the benchmark, or one side of it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--transitions', type=int, default=3000, help='in the buffer (default: %(default)s)')
-    parser.add_argument('--seconds', type=float, default=5.0, help='per measurement (default: %(default)s)')
-    parser.add_argument('--json', type=Path, help='write the last line to this file too')
+    parser = Parser(__doc__)
+    parser.number('--transitions', 3000, 'in the buffer', quick=500)
+    parser.number('--seconds', 5.0, 'per measurement', quick=0.5)
     parser.add_argument('--side', choices=tuple(SIDES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(json.dumps(measure_side(options.side, options.transitions, options.seconds)))
-        return
-    install()
-    rows = {side: run_side(side, options.transitions, options.seconds) for side in SIDES}
-    print(f'{"":44} samples/s at {BATCHES[0]:>3}     at {BATCHES[1]:>3}   bytes  resident   adds/s')
-    for side, name in SIDES.items():
-        row = rows[side]
-        print(
-            f'{name:44} {row[f"rate_{BATCHES[0]}"]:16,.0f} {row[f"rate_{BATCHES[1]}"]:10,.0f} '
-            f'{row["bytes"]:7,.0f} {row["resident_bytes"]:9,.0f} {row["add_rate"]:8,.0f}'
-        )
-    ours, peer = (rows[side][f'rate_{HEADLINE}'] for side in ('ours', 'lerobot-optimized'))
-    line = {
-        'name': 'replay',
-        'value': ours,
-        'unit': f'transitions/s drawn in batches of {HEADLINE}, {SIZE} px, {STACK} frames',
-        'peer': SIDES['lerobot-optimized'],
-        'peer_value': peer,
-        'ratio': round(ours / peer, 2),
-        'n': options.transitions,
-        'bytes_per_transition': {side: round(row['bytes']) for side, row in rows.items()},
-        'python': platform.python_version(),
-        'rows': rows,
-    }
-    text = json.dumps(line)
-    if options.json:
-        options.json.write_text(text + '\n')
-    print(text)
+        return 0
+    return Report('replay', compare(options.transitions, options.seconds), {'lerobot': LEROBOT}).finish(
+        options
+    )
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -8,23 +8,19 @@ take-over the arm comes to rest, that every step has exactly one action, and tha
 The last line is one JSON object; the exit code is 1 if a bound is exceeded.
 """
 
-import argparse
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
-import json
-from pathlib import Path
 import sys
 import time
 from typing import Any
 
-from faults_rig import isolate
-from graph_rig import GraphRig
+from graph_rig import GraphRig, wait_until
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
+from processes import isolate
+from report import Parser, Report, Row
 from rich.progress import track
-from rich.table import Table
 from so101_interfaces.msg import EeDelta
 
 from so101_contract.joints import JOINT_NAMES
@@ -96,21 +92,36 @@ class Bench:
         time.sleep(float(self.random.uniform(0.6, 1.6)))
         began = time.monotonic()
         self.rig.ear.intervene(True)
-        end = time.monotonic() + 0.9
-        while time.monotonic() < end:
+
+        def rested() -> bool:
             self.say_nothing()
-            time.sleep(0.02)
+            return self.heard(began, True, REST_S)
+
+        wait_until(rested, 10.0, 'the arm at rest in the hands of the person', every_s=0.02)
         given = time.monotonic()
         self.rig.ear.intervene(False)
-        time.sleep(0.7)
+        wait_until(lambda: self.heard(given, False, REST_S), 10.0, 'the policy drives again')
         commands = self.rig.ear.since(topics.EE_DELTA_CMD, began - 0.5)
         found = []
         for person, since in ((True, began), (False, given)):
-            wanted = EeDelta.SOURCE_TELEOP if person else EeDelta.SOURCE_POLICY
-            first = next((m for at, m in commands if at >= since and m.source == wanted), None)
+            first = self.first(commands, since, person)
             if first is not None:
                 found.append(self.measure(stamp_to_ns(first.header.stamp) / 1e9, since, person))
         return found
+
+    def first(self, commands: list[tuple[float, Any]], since: float, person: bool) -> Any:
+        """Return the first action after a time that came from the person, or from the policy."""
+        wanted = EeDelta.SOURCE_TELEOP if person else EeDelta.SOURCE_POLICY
+        return next((m for at, m in commands if at >= since and m.source == wanted), None)
+
+    def heard(self, since: float, person: bool, later_s: float) -> bool:
+        """Whether the joints were heard until some time after that action."""
+        first = self.first(self.rig.ear.since(topics.EE_DELTA_CMD, since), since, person)
+        if first is None:
+            return False
+        joints = self.rig.ear.since(topics.JOINT_STATES, time.monotonic() - 0.1)
+        begin_ns = stamp_to_ns(first.header.stamp)
+        return bool(joints) and stamp_to_ns(joints[-1][1].header.stamp) - begin_ns > 1e9 * later_s
 
     def say_nothing(self) -> None:
         """Send a person's action of nothing."""
@@ -161,84 +172,49 @@ def bookkeeping(rig: GraphRig, since: float) -> dict[str, int]:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--n', type=int, default=50, help='take-overs (default: %(default)s)')
-    parser.add_argument('--speed', type=float, default=0.6, help="share of the policy's largest action")
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--json', type=Path, help='write the result to this file too')
-    arguments = parser.parse_args()
+    parser = Parser(__doc__)
+    parser.number('--n', 50, 'take-overs', quick=4)
+    parser.number('--speed', 0.6, "share of the policy's largest action")
+    parser.number('--seed', 0, 'of the moments')
+    options = parser.parse_args()
     isolate()
     parameters = {
         'session': {'time_limit_steps': 100_000, 'gripper_ramp_steps': 5},
-        'policy': {'speed': arguments.speed},
+        'policy': {'speed': options.speed},
         'twin': {'camera_width': 64, 'camera_height': 64},
     }
     steps: list[Step] = []
     with GraphRig('arm', 'kinematics', 'session', 'policy', parameters=parameters) as rig:
         rig.running(beyond=5)
-        bench, began = Bench(rig, arguments.seed), time.monotonic()
-        for _ in track(range(arguments.n), 'hand-overs'):
+        bench, began = Bench(rig, options.seed), time.monotonic()
+        for _ in track(range(options.n), 'hand-overs'):
             steps += bench.hand_over()
         books = bookkeeping(rig, began)
-    return report(steps, books, arguments.json)
+    return judge(steps, books).finish(options)
 
 
-def report(steps: list[Step], books: dict[str, int], path: Path | None) -> int:
-    """Show and write the result."""
-    table = Table(
-        'hand-over', 'n', 'speed before [mm/s]', 'goal step [mm]', 'goal step [deg]', 'to rest [mm]'
-    )
-    rows: dict[str, dict[str, float]] = {}
-    for person in (True, False):
-        some = [step for step in steps if step.to_person is person]
-        if not some:
-            continue
-        name = 'policy to person' if person else 'person to policy'
-        rows[name] = {
-            'n': len(some),
-            'speed_mm_s': float(np.median([step.speed_mm_s for step in some])),
-            'goal_mm_p50': float(np.median([step.goal_mm for step in some])),
-            'goal_mm_max': max(step.goal_mm for step in some),
-            'goal_deg_max': max(step.goal_deg for step in some),
-            'rest_mm_p50': float(np.median([step.rest_mm for step in some])),
-            'rest_mm_p95': float(np.quantile([step.rest_mm for step in some], 0.95)),
-        }
-        row = rows[name]
-        table.add_row(
-            name,
-            str(len(some)),
-            f'{row["speed_mm_s"]:.0f}',
-            f'{row["goal_mm_p50"]:.2f}, at most {row["goal_mm_max"]:.2f}',
-            f'at most {row["goal_deg_max"]:.2f}',
-            f'{row["rest_mm_p50"]:.1f}, p95 {row["rest_mm_p95"]:.1f}' if person else '-',
-        )
-    console = Console()
-    console.print(table)
-    console.print(', '.join(f'{name}: {count}' for name, count in books.items()))
+def judge(steps: list[Step], books: dict[str, int]) -> Report:
+    """Return the figures, and whether they keep to their bounds."""
     worst_mm, worst_deg = max(s.goal_mm for s in steps), max(s.goal_deg for s in steps)
+    counts = ', '.join(f'{name}: {count}' for name, count in books.items())
+    largest = Row('largest step of the goal of the TCP', 'mm', len(steps), worst_mm, note=counts)
+    rows = [
+        largest.beside('bound', BOUND_MM),
+        Row('largest step of the goal of a joint', 'deg', len(steps), worst_deg).beside('bound', BOUND_DEG),
+    ]
+    for person, name in ((True, 'policy to person'), (False, 'person to policy')):
+        some = [step for step in steps if step.to_person is person]
+        speed = f'TCP at {np.median([step.speed_mm_s for step in some] or [0.0]):.0f} mm/s before'
+        rows.append(
+            Row.of(f'{name}: step of the goal of the TCP', 'mm', [s.goal_mm for s in some], note=speed)
+        )
+        rows.append(Row.of(f'{name}: step of the goal of the worst joint', 'deg', [s.goal_deg for s in some]))
+        if person:
+            rows.append(Row.of(f'{name}: way until the TCP rests', 'mm', [s.rest_mm for s in some]))
     wrong = books['steps without exactly one action'] + books['interventions shorter than 3 steps']
-    for row in rows.values():
-        row.update({key: -1.0 for key, value in row.items() if np.isnan(value)})  # JSON has no NaN
-    line = json.dumps(
-        {
-            'name': 'takeover',
-            'value': round(worst_mm, 3),
-            'unit': 'mm, largest step of the TCP goal at a hand-over',
-            'peer': None,
-            'peer_value': None,
-            'ratio': None,
-            'n': len(steps),
-            'worst_deg': round(worst_deg, 3),
-            'rows': rows,
-            'books': books,
-        }
+    return Report(
+        'takeover', rows, passed=worst_mm < BOUND_MM and worst_deg < BOUND_DEG and wrong == 0, details=books
     )
-    if path:
-        path.write_text(line + '\n')
-    print(line)
-    return 0 if worst_mm < BOUND_MM and worst_deg < BOUND_DEG and wrong == 0 else 1
 
 
 if __name__ == '__main__':

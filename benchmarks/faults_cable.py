@@ -21,7 +21,7 @@ def _mute(rig: FaultRig) -> float:
     rig.client.wait_for_state('hold')
     with rig.client.streaming(sway):
         rig.client.wait_for_state('enabled')
-        time.sleep(0.3)
+        rig.wait_for_motion()
         rig.control('mute', ids=[SERVO])
         muted = time.monotonic()
         rig.client.wait_for_state('fault', after_s=muted)
@@ -47,12 +47,11 @@ def _mute_return(rig: FaultRig, outcome: Outcome) -> None:
     rig.control('mute', ids=[])
     outcome.value = rig.client.joints_after(back).received_s - back
     outcome.claim(np.isnan(rig.goals(max(back, muted + 0.2)).last_s), 'a goal was written before enabling')
-    present, enabled = rig.present(), time.monotonic()
-    rig.enable()
-    step = int(np.max(np.abs(rig.goals(enabled).first - present)))
+    asked = time.monotonic()
+    step = rig.first_step()
     outcome.claim(step <= 2, f'the first goal is {step} ticks from where the arm is')
     with rig.client.streaming(sway):
-        rig.client.wait_for_state('enabled', after_s=enabled)
+        rig.client.wait_for_state('enabled', after_s=asked)
     outcome.note = f'enabled again, first goal {step} ticks from the arm'
 
 
@@ -60,7 +59,7 @@ def _unplug(rig: FaultRig, outcome: Outcome) -> None:
     rig.enable()
     with rig.client.streaming(sway):
         rig.client.wait_for_state('enabled')
-        time.sleep(0.3)
+        rig.wait_for_motion()
         rig.control('unplug')
         time.sleep(3.0)
         outcome.claim(rig.node.alive, 'the node ended')
@@ -69,9 +68,7 @@ def _unplug(rig: FaultRig, outcome: Outcome) -> None:
         outcome.value = rig.client.joints_after(back).received_s - back
         time.sleep(0.3)
         outcome.claim(rig.goals(back).count == 0, 'a goal was written before enabling')
-    present, enabled = rig.present(), time.monotonic()
-    rig.enable()
-    step = int(np.max(np.abs(rig.goals(enabled).first - present)))
+    step = rig.first_step()
     outcome.claim(step <= 2, f'the first goal is {step} ticks from where the arm is')
     outcome.note = f'enabled again, first goal {step} ticks from the arm'
 
@@ -81,7 +78,7 @@ def _unplug_short(rig: FaultRig, outcome: Outcome) -> None:
     rig.enable()
     with rig.client.streaming(sway):
         rig.client.wait_for_state('enabled')
-        time.sleep(0.3)
+        rig.wait_for_motion()
         rig.control('unplug')
         time.sleep(0.05)
         rig.control('replug')

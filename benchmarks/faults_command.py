@@ -15,6 +15,7 @@ from so101_driver.gate_config import GateConfig
 CONFIG = GateConfig()
 LIMITS = np.array([JOINT_LIMITS_RAD[name] for name in JOINT_NAMES])
 PRESSES = 10
+QUEUED = 5
 CYCLE_S = 0.01
 
 
@@ -37,7 +38,7 @@ def _refused(send: Callable[[FaultRig], None]) -> Callable[[FaultRig, Outcome], 
         outcome.claim(refused >= 10, f'only {refused} of 25 were refused')
         with rig.client.streaming(sway):
             moving = rig.client.wait_for_state('enabled')
-            time.sleep(0.3)
+            rig.wait_for_motion()
         stopped = time.monotonic()
         while time.monotonic() < stopped + 0.5:
             send(rig)
@@ -102,7 +103,7 @@ def _silent(rig: FaultRig, outcome: Outcome) -> None:
         rig.enable()
         with rig.client.streaming(lambda _: far):
             rig.client.wait_for_state('enabled', after_s=time.monotonic() - 0.02)
-            time.sleep(0.05)
+            rig.wait_for_motion()
         last = rig.client.sent_s[-1]
         rig.client.wait_for_state('hold', after_s=last)
         time.sleep(0.1)
@@ -156,7 +157,7 @@ def _first_frame(rig: FaultRig, outcome: Outcome) -> None:
         far = np.where(pose > LIMITS.mean(axis=1), LIMITS[:, 0], LIMITS[:, 1])
         rig.heal(pose)
         with rig.client.streaming(lambda _, far=far: far):
-            time.sleep(0.1)
+            rig.client.wait(lambda: len(rig.client.sent_s) > QUEUED, 'commands in the queue')
             present, enabled = rig.present(), time.monotonic()
             rig.client.forget()
             response = rig.client.enable()

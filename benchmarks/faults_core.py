@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a row of the fault table is, how it is judged, and how the table is shown."""
 
-from collections.abc import Callable, Iterable, Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import math
-from typing import Generic, TypeVar
+import os
+from pathlib import Path
+import platform
+from typing import Any, Generic, TypeVar
 
-from rich.table import Table
+from report import Parser, Report, Row
 
 RigT = TypeVar('RigT')
 
@@ -90,7 +94,7 @@ class Fault(Generic[RigT]):
 class Result:
     """A fault and what came of it."""
 
-    fault: Fault
+    fault: Fault[Any]
     outcome: Outcome
 
     @property
@@ -110,17 +114,14 @@ class Result:
             '; '
         )
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            'id': self.fault.id,
-            'passed': self.passed,
-            'value': None if math.isnan(self.outcome.value) else self.outcome.value,
-            'unit': self.fault.bound.unit,
-            'bound': str(self.fault.bound),
-            'note': self.outcome.note,
-            'wrong': self.outcome.wrong,
-        }
+    @property
+    def row(self) -> Row:
+        """The row of a report; what it is measured beside is its bound."""
+        verdict = '' if self.passed else 'FAIL'
+        note = '; '.join(filter(None, (verdict, f'bound {self.fault.bound}', self.remark)))
+        bound = self.fault.bound
+        row = Row(self.fault.name, bound.unit, 1, self.outcome.value, note=note)
+        return row.beside('bound', bound.limit, bound.at_least)
 
 
 def shown(value: float, unit: str) -> str:
@@ -134,18 +135,29 @@ def shown(value: float, unit: str) -> str:
     return f'{value:.3g} {unit}'.strip()
 
 
-def rich_table(results: Iterable[Result], title: str) -> Table:
-    """The results for a terminal."""
-    table = Table(title=title, show_lines=True)
-    for heading in ('fault', 'injected', 'expected', 'measured', 'bound', ''):
-        table.add_column(heading, overflow='fold')
-    for result in results:
-        fault = result.fault
-        verdict = '[green]pass[/]' if result.passed else '[bold red]FAIL[/]'
-        remark = f'\n[dim]{result.remark}[/]' if result.remark else ''
-        row = (fault.name, fault.inject, fault.expected + remark, result.measured, str(fault.bound), verdict)
-        table.add_row(*row)
-    return table
+def parse(doc: str | None, faults: Sequence[Fault[Any]], quick: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a bench of faults; `faults` in it are those that were asked for."""
+    parser = Parser(doc, only=list(quick))
+    known = ', '.join(fault.id for fault in faults)
+    parser.add_argument('--only', nargs='+', metavar='ID', help=f'only these rows: {known}')
+    parser.add_argument('--markdown', type=Path, help='write the table as a page of the documentation')
+    options = parser.parse_args()
+    unknown = set(options.only or ()) - {fault.id for fault in faults}
+    if unknown:
+        parser.error(f'no rows {sorted(unknown)}; there are: {known}')
+    options.faults = [fault for fault in faults if not options.only or fault.id in options.only]
+    return options
+
+
+def finish(name: str, results: Sequence[Result], introduction: str, options: argparse.Namespace) -> int:
+    """Show and write what came of the faults; return the exit code."""
+    if options.markdown:
+        machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
+        options.markdown.write_text(markdown(results, introduction.format(machine=machine)))
+    passed = sum(result.passed for result in results)
+    head = Row('faults that ended as they should', 'faults', len(results), passed)
+    rows = [head.beside('all', len(results), more_is_better=True), *(result.row for result in results)]
+    return Report(name, rows, passed=passed == len(results)).finish(options)
 
 
 def markdown(results: Sequence[Result], introduction: str) -> str:

@@ -77,7 +77,7 @@ def _kill(rig: FaultRig, outcome: Outcome) -> None:
     far = HOME + np.array([1.5, 1.0, -1.5, 1.0, 1.5, 0.5])
     with rig.client.streaming(lambda _: far):
         rig.client.wait_for_state('enabled')
-        time.sleep(0.3)
+        rig.wait_for_motion()
         rig.node.send(signal.SIGKILL)
         rig.node.wait()
         outcome.claim(all(rig.arm.driven()), 'the servos lost their torque with the process')

@@ -13,14 +13,14 @@ from typing import Self
 from faults_goals import fastest, Goals, SERVO_IDS
 import numpy as np
 import numpy.typing as npt
+from processes import isolate, ROOT
 
 from so101_driver.gate_config import GateConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'src' / 'so101_driver' / 'test'))  # the rig of the driver's tests
 
-from rig_client import ArmClient  # noqa: E402
-from rig_processes import ARM_NODE, ArmProcesses, Program, wait_until  # noqa: E402
+from rig_client import ArmClient
+from rig_processes import ARM_NODE, ArmProcesses, Program, wait_until
 
 __all__ = [
     'FAR',
@@ -41,13 +41,8 @@ HOME: Vector = np.array([0.0, -0.5, 0.6, 0.4, 0.0, 0.8])
 # Stretched out and turned: some of the longest ways to the rest pose that there are.
 FAR: Vector = np.array([1.5, 1.6, -1.5, -1.2, 1.5, 0.8])
 REST: Vector = np.array(GateConfig().rest_rad)
+MOVING_RAD_S = 0.5
 HEALTHY = {'voltage_v': 7.4, 'temperature_c': 30.0}
-
-
-def isolate() -> None:
-    """Keep this process and its children off every other ROS graph; call it before rclpy starts."""
-    os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
 def prefer(program: Program) -> None:
@@ -154,6 +149,12 @@ class FaultRig:
             raise RuntimeError(f'The arm is not enabled: {response.message}')
         self.client.wait(lambda: 'waiting for a command' in self.client.reason, 'the arm enabled')
 
+    def first_step(self) -> int:
+        """Enable the arm; return how far from where it is its first goals are [ticks]."""
+        present, enabled = self.present(), time.monotonic()
+        self.enable()
+        return int(np.max(np.abs(self.goals(enabled).first - present)))
+
     def wait_for_pose(self, pose: Vector, within: float = 0.03, deadline_s: float = 10.0) -> None:
         """Wait until joint_states say that the arm is in a pose (6,) [rad]."""
 
@@ -162,6 +163,17 @@ class FaultRig:
             return bool(joints) and float(np.max(np.abs(joints[0].position - pose))) < within
 
         self.client.wait(there, f'the arm at {np.round(pose, 2).tolist()}', deadline_s)
+
+    def wait_for_motion(self, deadline_s: float = 10.0) -> None:
+        """Wait until a joint moves that follows commands."""
+
+        def moves() -> bool:
+            return (
+                bool(self.client.joints)
+                and float(np.max(np.abs(self.client.joints[-1].velocity))) > MOVING_RAD_S
+            )
+
+        self.client.wait(moves, 'an arm in motion', deadline_s)
 
     def answering(self, within_s: float = 0.05) -> bool:
         """Whether all joints were read lately."""

@@ -42,7 +42,7 @@ def _hot(rig: FaultRig, outcome: Outcome) -> None:
     rig.enable()
     with rig.client.streaming(sway):
         rig.client.wait_for_state('enabled')
-        time.sleep(0.3)
+        rig.wait_for_motion()
         rig.control('environment', servo_id=SERVO, temperature_c=66.0)
         heated = time.monotonic()
         fault = rig.client.wait_for_state('fault', after_s=heated)
@@ -107,9 +107,7 @@ def _power_cycle(ids: list[int]):
         settings = rig.arm.registers('ACCELERATION')
         outcome.claim(settings == [254] * 6, f'the servos were not set up again: {settings}')
         reason = rig.client.reason
-        present, enabled = rig.present(), time.monotonic()
-        rig.enable()
-        step = int(np.max(np.abs(rig.goals(enabled).first - present)))
+        step = rig.first_step()
         outcome.claim(step <= 2, f'the first goal is {step} ticks from where the arm is')
         outcome.note = f'{reason}; enabled, first goal {step} ticks from the arm'
 

@@ -219,17 +219,22 @@ class GraphRig:
     def keep_enabled(self) -> bool:
         """Enable an arm that has stopped, as a person does; return whether that was needed."""
         kept = self.ear.heard[topics.ARM_STATUS]
-        if not kept or kept[-1][1].state not in (ArmStatus.FAULT, ArmStatus.DISABLED):
+
+        def stopped() -> bool:
+            return bool(kept) and kept[-1][1].state in (ArmStatus.FAULT, ArmStatus.DISABLED)
+
+        if not stopped():
             return False
         self.ear.call(SetBool, topics.ARM_ENABLE_SERVICE, SetBool.Request(data=True))
+        with contextlib.suppress(TimeoutError):  # refused: the next call tries again
+            wait_until(lambda: not stopped(), 0.5, 'the arm is enabled')
         return True
 
     def running(self, timeout_s: float = 60.0, beyond: int = 0) -> None:
         """Wait for an episode that has come beyond some steps."""
 
         def runs() -> bool:
-            if self.keep_enabled():
-                time.sleep(0.5)
+            self.keep_enabled()
             status = self.ear.status()
             return status is not None and status.state == 'running' and status.index > beyond
 
@@ -242,7 +247,7 @@ class GraphRig:
             ) from error
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> float:
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str, every_s: float = 0.01) -> float:
     """Wait for something; return the time [s] at which it was so.
 
     Raises:
@@ -252,5 +257,5 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> flo
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f'expected within {timeout_s:.0f} s: {what}')
-        time.sleep(0.01)
+        time.sleep(every_s)
     return time.monotonic()

@@ -46,20 +46,21 @@ def setup(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """Run one benchmark, or list them."""
+    """Run one benchmark, or all of them."""
     folder = root() / 'benchmarks'
-    names = sorted(path.stem.removeprefix('bench_') for path in folder.glob('bench_*.py'))
+    programs = {path.stem.removeprefix('bench_'): path for path in sorted(folder.glob('bench_*.py'))}
+    programs['all'] = folder / 'suite.py'
     parser = argparse.ArgumentParser(
         prog='so101 bench',
-        description='Measure one part, with its peers in the same run. The last line is one JSON object.',
+        description='Measure one part with its peers in the same run, or all parts, into docs/benchmarks.md.',
         epilog='More options: ./so101 bench NAME --help',
-        add_help=not (argv and argv[0] in names),
+        add_help=not (argv and argv[0] in programs),
     )
-    parser.add_argument('name', choices=names, help='what to measure')
+    parser.add_argument('name', choices=tuple(programs), help='what to measure')
     arguments, rest = parser.parse_known_args(argv)
     sys.argv = [f'so101 bench {arguments.name}', *rest]
     sys.path.insert(0, str(folder))
-    runpy.run_path(str(folder / f'bench_{arguments.name}.py'), run_name='__main__')
+    runpy.run_path(str(programs[arguments.name]), run_name='__main__')
     return 0
 
 

@@ -121,12 +121,12 @@ class ConsoleNode(Node):
         self._say(self._hand.move(wish))
 
     def _hold(self) -> None:
-        """End the motion of a person that is gone; the session would repeat the last word for a while."""
+        """Say that the person is gone, so that the arm stops at once and not with the end of the step."""
         if self._hand.acting:
-            self._say(self._hand.hold())
+            self._say(self._hand.hold(), EeDelta.SOURCE_NONE)
 
-    def _say(self, value: EeDeltaValue) -> None:
-        message = EeDelta(gripper=value.opening, source=EeDelta.SOURCE_TELEOP)
+    def _say(self, value: EeDeltaValue, source: int = EeDelta.SOURCE_TELEOP) -> None:
+        message = EeDelta(gripper=value.opening, source=source)
         message.header.stamp = self.get_clock().now().to_msg()
         message.header.frame_id = BASE_FRAME
         vector = message.translation

@@ -114,7 +114,7 @@ class Hand:
         return self._mine
 
     def hold(self) -> EeDeltaValue:
-        """Return the action of nothing: said once when the person is gone, it ends the motion before."""
+        """Return the action of nothing: said once, in the name of nobody, when the person is gone."""
         self._mine = False
         return self._spec.limit(EeDeltaValue(np.zeros(AXES), self._opening))
 

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from so101_contract.episodes import Source
 from so101_contract.joints import ARM_JOINTS, GRIPPER, gripper_opening_to_rad, JOINT_LIMITS_RAD
 from so101_kinematics.command import Command, DeltaCommand, Hold
 from so101_kinematics.config import KinematicsConfig
@@ -25,6 +26,9 @@ from so101_kinematics.setpoint import SetpointProfile
 from so101_kinematics.transfer import Transfer
 
 __all__ = ['Command', 'DeltaCommand', 'EeController', 'Hold']
+
+NOBODY = int(Source.NONE)
+"""Nobody takes nothing over: the arm holds where it is commanded, and whoever acts next starts over."""
 
 REST_SPEED_RAD_S = 0.1
 """Joint speed below which the arm counts as standing still [rad/s]."""
@@ -81,6 +85,12 @@ class EeController:
         self._goal = self._setpoint = self._gripper_wish = None
         self._seeded = False
 
+    def stop(self) -> None:
+        """Stay where the arm is commanded now: what is left of the last displacement is given up."""
+        self._gripper_wish = None
+        if self._seeded and self._goal is not None:
+            self._profile.stop(self._goal[:NUM_ARM_JOINTS])
+
     def update(
         self,
         now_s: float,
@@ -106,7 +116,7 @@ class EeController:
             reason = Hold.NO_COMMAND if self._command_s == -math.inf else Hold.STALE_COMMAND
         if reason is not None or q is None:
             return self._hold(reason or Hold.NO_JOINTS)
-        if delta is not None and delta.source != self._source:
+        if delta is not None and delta.source not in (NOBODY, self._source):
             if self._seeded and self._source is not None:
                 self._transfer.begin(self._goal)
                 # Who takes over gets the posture that was wanted: one that is measured while the arm is far out is

@@ -65,6 +65,7 @@ class KinematicsNode(Node):
         self.create_service(ComputeFk, topics.FK_SERVICE, services.compute_fk)
         self.create_service(ComputeIk, topics.IK_SERVICE, services.compute_ik)
         self.create_service(Trigger, topics.RESEED_SERVICE, self._on_reseed)
+        self.create_service(Trigger, topics.HOLD_SERVICE, self._on_hold)
         # The steady clock: a step of the system's time must not stall the arm.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
@@ -97,6 +98,12 @@ class KinematicsNode(Node):
             response.message = 'no joint_states have arrived; is arm_node running?'
         else:
             self._controller.reseed(self._positions)
+        return response
+
+    def _on_hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._delta = None  # one that has come and has not begun yet does not begin
+        self._controller.stop()
+        response.success = True
         return response
 
     # --- the tick ---

@@ -37,6 +37,10 @@ class Pick101Profile:
         del q_goal, at_rest, keep_posture
         self._target = self._fk.position(q)
 
+    def stop(self, q_goal: Array) -> None:
+        """Make the TCP of what is commanded now the commanded one."""
+        self._target = self._fk.position(q_goal)
+
     def step(self, dt: float, q: Array, delta: Array | None) -> ProfileStep:
         """Take one step.
 

@@ -47,6 +47,9 @@ class Profile(Protocol):
             keep_posture: pitch and roll stay those wanted before, since only the one who drives has changed.
         """
 
+    def stop(self, q_goal: Array) -> None:
+        """Give up what is left of the last displacement: stay at the joint goals (5,) [rad] that are commanded now."""
+
     def step(self, dt: float, q: Array, delta: Array | None) -> ProfileStep:
         """Advance by one control period.
 

@@ -84,6 +84,12 @@ class SetpointProfile:
             # More than the limit is no sag: somebody has moved the arm since it was told that goal.
             self._sag = np.where(np.abs(sag) <= self._droop_limit, sag, self._sag)
 
+    def stop(self, q_goal: Array) -> None:
+        """Let the setpoint rest where it is; the goals are those that it has now."""
+        del q_goal
+        self._end = self._setpoint.copy()
+        self._remaining = 0.0
+
     def step(self, dt: float, q: Array, delta: Array | None) -> ProfileStep:
         """Advance the setpoint and solve for it."""
         clipped: set[Clip] = set()

@@ -7,6 +7,10 @@ comes, else, half a step later, the newest again as long as the person counts as
 ends with an action of nothing (`Source.NONE`): the arm holds, and the step is not learned from. So does one whose
 answer comes in its last fifth.
 
+A person that is gone, by its device's word or by its silence, stops at once: what is left of the running motion is
+given up (`Stop`). The action of that step was then not executed as it was said, so the step is `cut`: it gets no
+successor, and nothing is learned from it.
+
 Control changes hands between two answers only, so that an action has one source and flags have clean edges.
 A message on `teleop/ee_delta` says what the person wants for a whole step, however often it is sent.
 """
@@ -39,6 +43,7 @@ class Proposal:
         frame_id: frame of the displacement.
         episode: episode that it answers; a person's message may leave this and `index` out.
         index: step that it answers.
+        gone: nobody says it: the person's device is gone, or the person has left it.
     """
 
     translation: tuple[float, float, float]
@@ -46,6 +51,7 @@ class Proposal:
     frame_id: str
     episode: int = 0
     index: int = 0
+    gone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,12 @@ class HandOver:
         return EventKind.INTERVENTION_START if self.to_person else EventKind.INTERVENTION_END
 
 
-Answer = Execute | HandOver
+@dataclass(frozen=True)
+class Stop:
+    """Have the arm stay where it is commanded at this moment."""
+
+
+Answer = Execute | HandOver | Stop
 
 
 class Arbiter:
@@ -97,7 +108,7 @@ class Arbiter:
         self._period_s = period_s
         self._open: tuple[int, int] | None = None
         self._opened_s = -math.inf
-        self._answered = False
+        self._answered = self._moves = self._cut = False
         self._said: EeDeltaValue | None = None
         self._said_s = -math.inf
         self._said_used = True
@@ -106,11 +117,17 @@ class Arbiter:
         """Begin a step; the one before must have been closed."""
         assert self._open is None
         self._open, self._opened_s, self._answered = (episode, index), now_s, False
+        self._moves = self._cut = False
         self.takeover.next_step(now_s)
         answers = self._settle()
         if not self._said_used and now_s - self._said_s <= HALF * self._period_s:
             answers += self._by_person(now_s)
         return answers
+
+    @property
+    def cut(self) -> bool:
+        """Whether the motion of the newest step was given up before its end."""
+        return self._cut
 
     def open_held(self, episode: int, index: int) -> list[Answer]:
         """Begin and end a step in which the arm holds, on purpose."""
@@ -151,6 +168,8 @@ class Arbiter:
 
     def teleop(self, proposal: Proposal, now_s: float) -> list[Answer]:
         """Take what the person says."""
+        if proposal.gone:
+            return self._leave()
         value = self._value(proposal)
         if value is None:
             return []
@@ -167,7 +186,9 @@ class Arbiter:
         return self._settle()
 
     def poll(self, now_s: float) -> list[Answer]:
-        """Look whether half of the step has passed without a word of the person that drives."""
+        """Look whether the person is silent for too long, or half of the step has passed without a word."""
+        if self.takeover.silent(now_s):
+            return self._leave()
         if self._open is None or self._answered or now_s - self._opened_s < HALF * self._period_s:
             return []
         return self._by_person(now_s)
@@ -175,6 +196,13 @@ class Arbiter:
     def forget(self) -> None:
         """Forget what the person said: another episode begins."""
         self._said, self._said_used, self.unanswered = None, True, 0
+
+    def _leave(self) -> list[Answer]:
+        if not self.takeover.leave():
+            return []
+        self._said, self._said_used = None, True
+        self._cut = self._open is not None and self._moves
+        return [Stop()]
 
     def _settle(self) -> list[Answer]:
         if self._open is None or self._answered:
@@ -199,7 +227,9 @@ class Arbiter:
         self._answered = True
         self.unanswered = 0
         self.counts['policy' if source is Source.POLICY else 'person'] += 1
+        before = self.ramp.opening
         value = EeDeltaValue(value.translation, self.ramp.next(value.opening), value.clipped)
+        self._moves = bool(value.translation.any()) or value.opening != before
         return Execute(*self._open, value, source)
 
     def _value(self, proposal: Proposal) -> EeDeltaValue | None:

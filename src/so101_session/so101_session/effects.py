@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from so101_contract.episodes import EventKind
 from so101_contract.records import StepRecord
-from so101_session.arbiter import Execute
+from so101_session.arbiter import Execute, Stop
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,4 @@ class Finish:
     """End the node: the work is done."""
 
 
-Effect: TypeAlias = StepRecord | Execute | Event | Quieten | ResetScene | MoveTo | Say | Finish
+Effect: TypeAlias = StepRecord | Execute | Event | Quieten | ResetScene | MoveTo | Stop | Say | Finish

@@ -5,7 +5,7 @@
 |---|---|---|
 | policy | `session/intervene` true, or the person acts (auto_takeover) | person, from the next open step on |
 | person | `session/intervene` false | policy, but not before `dwell_steps` |
-| person | silent for `teleop_timeout_s` | nobody: the arm holds until the person acts or gives back |
+| person | silent for `teleop_timeout_s`, or said to be gone | nobody: the arm holds until the person acts or gives back |
 | nobody | the person acts | person |
 | nobody | took over without asking, silent for `give_back_s` (if not 0) | policy |
 
@@ -46,6 +46,7 @@ class Takeover:
         self._asked = False
         self._steps = rules.dwell_steps
         self._heard_s = -math.inf
+        self._gone = False
 
     @property
     def intervening(self) -> bool:
@@ -65,11 +66,16 @@ class Takeover:
 
     def silent(self, now_s: float) -> bool:
         """Whether the person has control and has not been heard of."""
-        return self._person and now_s - self._heard_s > self._rules.timeout_s
+        return self._person and (self._gone or now_s - self._heard_s > self._rules.timeout_s)
+
+    def leave(self) -> bool:
+        """Take note that the person is gone; return whether one was there that had control."""
+        was_there, self._gone = self._person and not self._gone, True
+        return was_there
 
     def request(self, wanted: bool, now_s: float) -> None:
         """Take what a person asked for by `session/intervene`."""
-        self._wanted, self._asked = wanted, wanted
+        self._wanted, self._asked, self._gone = wanted, wanted, False
         if wanted:
             self._heard_s = now_s
         else:
@@ -77,6 +83,7 @@ class Takeover:
 
     def heard(self, now_s: float) -> None:
         """Take note that the person acts."""
+        self._gone = False
         if self._person or self._wanted:
             if self._wanted:
                 self._heard_s = now_s
@@ -114,7 +121,7 @@ class Takeover:
 
     def let_go(self) -> None:
         """Give control to the policy, between episodes."""
-        self._person = self._wanted = self._asked = False
+        self._person = self._wanted = self._asked = self._gone = False
         self._heard_s = -math.inf
         self._steps = self._rules.dwell_steps
 

@@ -61,6 +61,7 @@ def proposal_of(message: EeDelta) -> Proposal:
         frame_id=message.header.frame_id,
         episode=message.episode,
         index=message.index,
+        gone=message.source == EeDelta.SOURCE_NONE and not (vector.x or vector.y or vector.z),
     )
 
 

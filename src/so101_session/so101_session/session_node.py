@@ -25,7 +25,7 @@ from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_configs, ParameterError
 from so101_interfaces_py.spin import run_node
-from so101_session.arbiter import Execute
+from so101_session.arbiter import Execute, Stop
 from so101_session.clock import Jitter, Source, stamp_of
 from so101_session.effects import Effect, Event, Finish, MoveTo, Quieten, ResetScene
 from so101_session.errors import SessionError
@@ -80,6 +80,7 @@ class SessionNode(Node):
         self._status = self.create_publisher(String, topics.SESSION_STATUS, qos.LATCHED)
         self._listen()
         self._reseed = self.create_client(Trigger, topics.RESEED_SERVICE)
+        self._hold = self.create_client(Trigger, topics.HOLD_SERVICE)
         self._reset_scene = self.create_client(Trigger, task_messages.RESET_SERVICE)
         SessionServices(self, self._session, self._do)
         # The steady clock: a step of the system's time must not stall the arm.
@@ -179,6 +180,8 @@ class SessionNode(Node):
                 self._joint_command.publish(joint_state(JOINT_NAMES, effect.goal.tolist(), stamp))
             elif isinstance(effect, Quieten):
                 self._call(self._reseed, self._session.quiet)
+            elif isinstance(effect, Stop):
+                self._call(self._hold, lambda: None)
             elif isinstance(effect, ResetScene):
                 self._call(self._reset_scene, lambda: None)
             elif isinstance(effect, Finish):

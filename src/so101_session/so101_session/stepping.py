@@ -45,8 +45,13 @@ class Stepper:
         Returns:
             What to publish, in order, and how the episode ends with this step, if it does.
         """
+        cut = self._arbiter.cut
         done: list[Answer | StepRecord] = [*self._arbiter.close_step()]
         verdict = episode.verdict or self._verdict(episode, now_s, problem)
+        if cut and verdict is None:
+            # Less was done than was said: without a next step the step gives no transition. A last step is said all
+            # the same, since it carries the outcome.
+            episode.index += 1
         # A clock that is set back must not make a step older than the one before.
         self._stamp_ns = max(now_ns, self._stamp_ns + 1)
         done.append(self._record(episode, None if verdict is None else verdict.outcome))
