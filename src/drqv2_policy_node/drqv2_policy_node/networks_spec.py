@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What decides the shapes of a policy's networks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Self
@@ -13,6 +14,20 @@ from so101_contract.record import Record
 
 CHANNELS_PER_FRAME = 3
 KERNEL = 3
+
+LARGEST: Mapping[str, int] = {
+    'image_size': 1024,
+    'frame_stack': 16,
+    'cameras': 8,
+    'state_size': 1024,
+    'action_size': 64,
+    'bottleneck': 4096,
+    'num_critics': 100,
+    'channels': 1024,
+    'convs': 16,
+}
+WIDEST, MOST_LAYERS = 8192, 16
+"""A spec may come over the network: what it may ask for, so that none takes all the memory there is."""
 
 
 class NetworkError(ContractError):
@@ -79,15 +94,16 @@ class NetworkSpec(Record):
     def __post_init__(self) -> None:
         """Check that networks of these shapes exist."""
         super().__post_init__()
-        counts = {
-            name: getattr(self, name)
-            for name in ('frame_stack', 'cameras', 'state_size', 'action_size', 'bottleneck', 'num_critics')
-        }
-        counts |= {'channels': self.channels, 'convs': self.convs, 'hidden layers': len(self.mlp)}
-        counts |= {f'width {i}': width for i, width in enumerate(self.mlp + self.critic_mlp)}
-        wrong = {name: count for name, count in counts.items() if count < 1}
+        counts = [(name, getattr(self, name), largest) for name, largest in LARGEST.items()]
+        counts += [('hidden layers', len(self.mlp), MOST_LAYERS)]
+        counts += [('width', width, WIDEST) for width in self.mlp + self.critic_mlp[:MOST_LAYERS]]
+        wrong = [f'{name} {n} (1 to {largest})' for name, n, largest in counts if not 1 <= n <= largest]
+        if len(self.critic_mlp) > MOST_LAYERS:
+            wrong.append(f'hidden layers of the critics {len(self.critic_mlp)} (0 to {MOST_LAYERS})')
         if wrong:
-            raise NetworkError(f'expected at least 1 of each, got {wrong}; correct the network spec')
+            raise NetworkError(
+                f'expected sizes in the ranges below, got {", ".join(wrong)}; correct the network spec'
+            )
         if self.feature_edge < 1:
             raise NetworkError(
                 f'expected images that {self.convs} convolutions of the strides {list(self.strides)} leave '

@@ -158,9 +158,21 @@ def test_images_too_small_for_the_convolutions_are_refused():
         NetworkSpec(image_size=8)
 
 
-@pytest.mark.parametrize('change', [{'mlp': ()}, {'num_critics': 0}, {'cameras': 0}, {'bottleneck': -1}])
-def test_networks_without_substance_are_refused(change):
-    with pytest.raises(NetworkError, match='at least 1'):
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'mlp': ()},
+        {'num_critics': 0},
+        {'cameras': 0},
+        {'bottleneck': -1},
+        {'mlp': (10**9,)},
+        {'critic_mlp': (8,) * 1000},
+        {'image_size': 10**6},
+        {'channels': 10**5},
+    ],
+)
+def test_networks_without_substance_or_without_end_are_refused(change):
+    with pytest.raises(NetworkError, match=r'\(\d to \d+\).*correct the network spec'):
         NetworkSpec(**change)
 
 
