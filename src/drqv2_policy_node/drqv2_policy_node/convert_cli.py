@@ -9,6 +9,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from drqv2_policy_node.networks import EncoderPreset
 from drqv2_policy_node.robobase_convert import (
     convert,
     PRESETS,
@@ -17,7 +18,7 @@ from drqv2_policy_node.robobase_convert import (
     Source,
     Surroundings,
 )
-from drqv2_policy_node.robobase_export import export_state_dict, write_snapshot
+from drqv2_policy_node.robobase_export import export_state_dict, settings, write_snapshot
 from drqv2_policy_node.store import load_policy, SOURCE
 from so101_contract.errors import ContractError
 from so101_contract.manifest import Workspace
@@ -67,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         '--image-size', type=int, metavar='PX', help='where the settings do not say (default: the even one)'
     )
     given.add_argument(
+        '--encoder',
+        choices=tuple(preset.value for preset in EncoderPreset),
+        help='where the settings do not say: robobase (default, strides 2 1 1 1) or cpu (strides 2 2 2 1)',
+    )
+    given.add_argument(
         '--simulation-only', action='store_true', help='allow a state that only a simulator knows'
     )
     back = made.add_argument_group('back to RoboBase')
@@ -106,7 +112,8 @@ def _block(text: str) -> StateBlock:
 def run_convert(arguments: argparse.Namespace) -> int:
     """Read, say what was found, and write where there is an OUT."""
     given = surroundings(arguments)
-    source = read_source(arguments.source, image_size=arguments.image_size)
+    encoder = arguments.encoder and EncoderPreset(arguments.encoder)
+    source = read_source(arguments.source, image_size=arguments.image_size, encoder=encoder)
     print(f'{arguments.source}: RoboBase DrQ-v2, complete')
     print('\n'.join(f'  {line}' for line in source.describe()))
     print('not in the snapshot:')
@@ -165,6 +172,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     agent = export_state_dict(arguments.source, envs=envs, fresh_critics=arguments.fresh_critics)
     write_snapshot(arguments.out, agent, facts.get('counters', {}))
     print(f'{arguments.out}: {len(agent)} tensors, hidden states for {envs} environments')
+    print('RoboBase loads it with ' + ' '.join(settings(load_policy(arguments.source).network)))
     return 0
 
 

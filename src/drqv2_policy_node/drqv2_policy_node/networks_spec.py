@@ -16,7 +16,7 @@ CHANNELS_PER_FRAME = 3
 KERNEL = 3
 
 LARGEST: Mapping[str, int] = {
-    'image_size': 1024,
+    'image_size': 2048,
     'frame_stack': 16,
     'cameras': 8,
     'state_size': 1024,

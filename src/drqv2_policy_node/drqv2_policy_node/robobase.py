@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, NetworkSpec
+from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_bytes import fill
 from drqv2_policy_node.robobase_infer import infer, RoboBaseError
 from drqv2_policy_node.robobase_names import (
@@ -57,18 +57,24 @@ class RoboBaseAgent:
     other_image_size: int
 
 
-def read_agent(tensors: Mapping[str, Tensor], *, image_size: int | None = None) -> RoboBaseAgent:
+def read_agent(
+    tensors: Mapping[str, Tensor],
+    *,
+    image_size: int | None = None,
+    encoder: EncoderPreset = EncoderPreset.ROBOBASE,
+) -> RoboBaseAgent:
     """Return the networks of a state dict.
 
     Args:
         tensors: the state dict, complete.
         image_size: edge of the images where it is known; two sizes give the same shapes, by default it is the
             even one.
+        encoder: which of its convolutions halve the picture.
 
     Raises:
         RoboBaseError: a tensor is missing, too many, of another shape, not finite, or differs from its alias.
     """
-    spec, other = infer(tensors, image_size)
+    spec, other = infer(tensors, image_size, encoder)
     wanted, aliases = robobase_names(spec), alias_names(spec)
     hidden = list(hidden_names(spec.num_critics))
     lines = _shape_lines(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import re
 
-from drqv2_policy_node.networks import CriticKind, NetworkSpec
+from drqv2_policy_node.networks import CriticKind, EncoderPreset, NetworkSpec
 from drqv2_policy_node.robobase_infer import RoboBaseError
 from so101_contract.record import Json
 
@@ -22,7 +22,6 @@ _SAME: Mapping[str, tuple[Json, str]] = {
     'action_sequence': (1, 'a policy here gives one action at a time'),
     'frame_stack_on_channel': (True, _OTHER),
     'method.distributional_critic': (False, _OTHER),
-    'method.encoder_model.num_downsample_convs': (1, _OTHER),
     'method.encoder_model.kernel_size': (3, _OTHER),
     'method.encoder_model.padding': (0, _OTHER),
     'method.encoder_model.channels_multiplier': (1, _OTHER),
@@ -81,6 +80,23 @@ class TrainingConfig:
         if shape[0] != shape[1] or not isinstance(shape[0], int):
             raise RoboBaseError(f'expected square images, got {shape}; train with square ones')
         return shape[0]
+
+    @property
+    def encoder(self) -> EncoderPreset | None:
+        """Which convolutions halve the picture: the first one, or all but the last; None where it does not say."""
+        halving, others = (
+            self.get(f'method.encoder_model.num_{which}_convs') for which in ('downsample', 'post_downsample')
+        )
+        if halving is None:
+            return None
+        if halving == 1:
+            return EncoderPreset.ROBOBASE
+        if others == 1:
+            return EncoderPreset.CPU
+        raise RoboBaseError(
+            f'expected num_downsample_convs 1, or num_post_downsample_convs 1, in method.encoder_model, got '
+            f'{halving} and {others}; the networks here have no such strides'
+        )
 
     @property
     def schedule(self) -> str | None:

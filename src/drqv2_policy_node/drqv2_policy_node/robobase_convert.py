@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drqv2_policy_node.networks import EncoderPreset
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.robobase import read_agent, RoboBaseAgent
 from drqv2_policy_node.robobase_config import TrainingConfig
@@ -96,6 +97,7 @@ class Source:
             f'images       {spec.cameras} camera(s), {spec.image_size} px, {spec.frame_stack} frames '
             f'({agent.other_image_size} px would give the same shapes)',
             f'state        {spec.stacked_state} = {spec.frame_stack} x {spec.state_size} entries, raw',
+            f'encoder      {spec.convs} convolutions of the strides {" ".join(map(str, spec.strides))}',
             f'networks     {spec.action_size} actions, bottleneck {spec.bottleneck}, hidden layers {list(spec.mlp)}, '
             f'{spec.num_critics} critics',
             f'training     {agent.envs} environments; '
@@ -129,15 +131,21 @@ class Source:
         ]
 
 
-def read_source(path: str | Path, *, image_size: int | None = None) -> Source:
-    """Read a snapshot and account for everything in it.
+def read_source(
+    path: str | Path, *, image_size: int | None = None, encoder: EncoderPreset | None = None
+) -> Source:
+    """Read a snapshot and account for everything in it; what is given here counts where it does not say.
 
     Raises:
         ContractError: it is damaged, not complete, or its policy is not all in its tensors.
     """
     snapshot = read_snapshot(path)
     config = TrainingConfig(snapshot.config)
-    agent = read_agent(snapshot.tensors, image_size=image_size or config.image_size)
+    agent = read_agent(
+        snapshot.tensors,
+        image_size=image_size or config.image_size,
+        encoder=config.encoder or encoder or EncoderPreset.ROBOBASE,
+    )
     config.require_plain(agent.spec)
     return Source(snapshot, agent, config)
 

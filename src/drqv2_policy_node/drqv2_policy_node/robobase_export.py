@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.networks import Critic, CriticKind, EncoderPreset
+from drqv2_policy_node.networks import Critic, CriticKind, NetworkSpec
 from drqv2_policy_node.robobase import state_dict
 from drqv2_policy_node.robobase_infer import RoboBaseError
 from drqv2_policy_node.robobase_snapshot import COUNTERS
@@ -31,10 +31,10 @@ def export_state_dict(
     """
     policy = load_policy(directory)
     critics = load_critics(directory)
-    if policy.network.encoder is not EncoderPreset.ROBOBASE or policy.network.normalization.scale:
+    if policy.network.normalization.scale:
         raise RoboBaseError(
-            f'expected the RoboBase encoder and a raw state, got the encoder {policy.network.encoder.value!r} and '
-            f'normalisation {policy.network.normalization.mode.value!r}; RoboBase has no such networks'
+            f'expected a raw state, got the normalisation {policy.network.normalization.mode.value!r}; '
+            f'RoboBase has no such networks'
         )
     if critics is None and not fresh_critics:
         raise RoboBaseError(
@@ -45,6 +45,15 @@ def export_state_dict(
         fresh = Critic(replace(policy.network, num_critics=2, critic=CriticKind.ROBOBASE))
         critics = fresh, fresh
     return state_dict(policy.encoder, policy.actor, *critics, envs=envs)
+
+
+def settings(spec: NetworkSpec) -> list[str]:
+    """Return the settings, beside the shapes, that RoboBase has to run with to build these networks."""
+    halving = spec.strides.count(2)
+    return [
+        f'method.encoder_model.num_downsample_convs={halving}',
+        f'method.encoder_model.num_post_downsample_convs={spec.convs - halving}',
+    ]
 
 
 def write_snapshot(path: str | Path, agent: 'OrderedDict[str, Tensor]', counters: dict[str, int]) -> None:

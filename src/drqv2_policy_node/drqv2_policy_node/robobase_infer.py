@@ -8,12 +8,12 @@ import re
 
 from torch import Tensor
 
-from drqv2_policy_node.networks import CriticKind, NetworkSpec
+from drqv2_policy_node.networks import CriticKind, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_layers import FEATURES, STATE
+from drqv2_policy_node.networks_spec import LARGEST
 from drqv2_policy_node.robobase_names import ACTOR, ACTOR_ALIAS, CRITIC, CRITIC_TARGET
 from so101_contract.errors import ContractError
 
-MAX_IMAGE_SIZE = 2048
 CONV_LAYERS = MLP_LAYERS = 3
 """Entries of a Sequential per layer: the layer, its norm, its activation."""
 
@@ -22,11 +22,15 @@ class RoboBaseError(ContractError):
     """A state dict is not exactly that of a DrQ-v2 agent; the message names every tensor that is wrong."""
 
 
-def infer(tensors: Mapping[str, Tensor], image_size: int | None = None) -> tuple[NetworkSpec, int]:
+def infer(
+    tensors: Mapping[str, Tensor],
+    image_size: int | None = None,
+    encoder: EncoderPreset = EncoderPreset.ROBOBASE,
+) -> tuple[NetworkSpec, int]:
     """Return the shapes of the networks, and the other image size that gives the same ones.
 
     Where several tensors tell the same size, the most frequent one counts, so that a single odd tensor is named
-    as the odd one.
+    as the odd one. The strides of the convolutions leave no trace in the tensors: `encoder` says them.
 
     Raises:
         RoboBaseError: a tensor that is needed is missing, or no size fits.
@@ -58,6 +62,7 @@ def infer(tensors: Mapping[str, Tensor], image_size: int | None = None) -> tuple
         'bottleneck': features[0],
         'num_critics': len(critics),
         'channels': channels,
+        'encoder': encoder.value,
         'convs': len([index for index in convs if index % CONV_LAYERS == 0]),
         'critic': CriticKind.RLPD if normed else CriticKind.ROBOBASE,
     }
@@ -65,9 +70,9 @@ def infer(tensors: Mapping[str, Tensor], image_size: int | None = None) -> tuple
 
 
 def _with_size(known: dict[str, object], features: int, image_size: int | None) -> tuple[NetworkSpec, int]:
-    largest = NetworkSpec.from_dict(NetworkSpec(image_size=MAX_IMAGE_SIZE).to_dict() | known)
+    largest = NetworkSpec.from_dict(NetworkSpec(image_size=LARGEST['image_size']).to_dict() | known)
     edge = math.isqrt(features // (largest.cameras * largest.channels))
-    sizes = [size for size in range(1, MAX_IMAGE_SIZE) if largest.edge_for(size) == edge]
+    sizes = [size for size in range(1, LARGEST['image_size']) if largest.edge_for(size) == edge]
     if not sizes or edge * edge * largest.cameras * largest.channels != features:
         raise RoboBaseError(
             f'expected features of square images in actor.actor_model.input_preprocess_modules.{FEATURES}.0.weight, '

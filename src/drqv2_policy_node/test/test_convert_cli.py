@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from drqv2_policy_node.convert_cli import main
+from drqv2_policy_node.networks import EncoderPreset
 from drqv2_policy_node.robobase import read_agent
 from drqv2_policy_node.robobase_convert import (
     convert,
@@ -23,6 +24,7 @@ from drqv2_policy_node.robobase_snapshot import read_snapshot
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
 from so101_contract.errors import ObservationError
 from so101_contract.manifest import golden_observation, StepUnit
+from so101_contract.normalization import Normalization, NormalizationMode
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import robobase_spec
 
@@ -242,8 +244,30 @@ def test_export_of_a_policy_without_critics_needs_a_word(tmp_path, capsys):
     assert len(torch.load(tmp_path / 'back.pt')['agent']) == 98
 
 
-def test_export_of_the_cpu_preset_is_refused(tmp_path, capsys):
-    save_policy(tmp_path / 'p', make_policy(encoder='cpu'))
+def test_the_cpu_preset_goes_to_robobase_and_back(tmp_path, capsys):
+    policy = make_policy(encoder=EncoderPreset.CPU)
+    save_policy(tmp_path / 'p', policy)
+    assert run('--export', tmp_path / 'p', tmp_path / 'back.pt', '--fresh-critics') == 0
+    assert (
+        'num_downsample_convs=3 method.encoder_model.num_post_downsample_convs=1' in capsys.readouterr().out
+    )
+    size, blocks = policy.network.image_size, [block.name for block in policy.manifest.observation.state]
+    said = ('--preset', 'pick101', '--image-size', size, '--state', *blocks)
+    assert run(tmp_path / 'back.pt', tmp_path / 'wrong', *said) == 1  # strides leave no trace in tensors
+    assert 'expected an image size' in capsys.readouterr().err
+    assert run(tmp_path / 'back.pt', tmp_path / 'again', *said, '--encoder', 'cpu') == 0
+    again = load_policy(tmp_path / 'again')
+    assert again.network.strides == (2, 2, 2, 1)
+    seen = golden_observation(policy.manifest.observation, 3)
+    assert np.array_equal(policy.act(seen), again.act(golden_observation(again.manifest.observation, 3)))
+
+
+def test_export_of_a_scaled_state_is_refused(tmp_path, capsys):
+    spec = robobase_spec()
+    scaling = Normalization(
+        mode=NormalizationMode.AFFINE, offset=(0.0,) * spec.state_size, scale=(2.0,) * spec.state_size
+    )
+    save_policy(tmp_path / 'p', make_policy(replace(spec, normalization=scaling)))
     assert run('--export', tmp_path / 'p', tmp_path / 'back.pt', '--fresh-critics') == 1
     assert 'no such networks' in capsys.readouterr().err
 
