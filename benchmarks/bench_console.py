@@ -6,18 +6,15 @@ per second that a page gets; the time from the stop key to the arm's own word th
 the session's clock with two pages open. The last line is one JSON object; the exit code is 1 if a bound is exceeded.
 """
 
-import argparse
-import json
 import os
 from pathlib import Path
 import sys
 import time
 from typing import Any
 
-from faults_rig import isolate
 from graph_rig import Ear, wait_until
-import numpy as np
-from rich.console import Console
+from processes import isolate
+from report import Parser, Report, Row
 from rich.progress import track
 from so101_interfaces.msg import ArmStatus
 
@@ -119,41 +116,24 @@ def measure(seconds: float, stops: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=15.0, help='of each share (default: %(default)s)')
-    parser.add_argument(
-        '--stops', type=int, default=20, help='presses of the stop key (default: %(default)s)'
-    )
-    parser.add_argument('--json', help='write the JSON object here too')
+    parser = Parser(__doc__)
+    parser.number('--seconds', 15.0, 'of each share', quick=3.0)
+    parser.number('--stops', 20, 'presses of the stop key', quick=2)
     arguments = parser.parse_args()
     isolate()
-    out = Console(stderr=True)
     found = measure(arguments.seconds, arguments.stops)
-    stops = np.array(found.pop('stops_s'))
-    result = {
-        'name': 'console',
-        'value': round(100.0 * found['core_one_page'], 1),
-        'unit': '% of one core with one page',
-        'peer': 'bound',
-        'peer_value': 100.0 * BOUND_CORE,
-        'ratio': round(found['core_one_page'] / BOUND_CORE, 3),
-        'n': len(stops),
-        **{name: None if value is None else round(value, 4) for name, value in found.items()},
-        'stop_p50_ms': round(1e3 * float(np.median(stops)), 1),
-        'stop_max_ms': round(1e3 * float(stops.max()), 1),
-    }
-    out.print(
-        f'{result["value"]} % of a core with one page, {100.0 * found["core_two_pages"]:.1f} % with two'
-    )
-    text = json.dumps(result)
-    if arguments.json:
-        Path(arguments.json).write_text(text + '\n', encoding='utf-8')
-    print(text)
-    good = (
-        max(found['core_one_page'], found['core_two_pages']) <= BOUND_CORE
-        and float(np.median(stops)) <= BOUND_STOP_S
-    )
-    return 0 if good else 1
+    stops = found.pop('stops_s')
+    shares = (('one page', 'one_page'), ('two pages', 'two_pages'), ('no page', 'no_page'))
+    rows = [
+        Row(f'processor with {title}', '% of one core', 1, 100.0 * found[f'core_{key}']).beside(
+            'bound', 100.0 * BOUND_CORE
+        )
+        for title, key in shares
+    ]
+    stop = Row.of('stop key to a stopped arm', 'ms', stops, 1e3).beside('bound', 1e3 * BOUND_STOP_S)
+    rows += [stop, Row('pictures of one page', 'a second', 1, found['pictures_hz'])]
+    good = max(found['core_one_page'], found['core_two_pages']) <= BOUND_CORE and (stop.ratio or 0.0) >= 1.0
+    return Report('console', rows, passed=good, details=found).finish(arguments)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,8 @@
 Both hold episodes of 84 px pictures, three of them stacked, and 18 state entries, and give observation and next
 observation. LeRobot's buffer stores what it is given as float32, so it is given stacks of nine channels, once with
 every next observation stored and once with `optimize_memory`, from uint8 and from float32 pictures. Augmentation is
-off on both sides. Both run on one thread of the same torch, each in a process of its own.
+off on both sides. Both run on one thread of the same torch, each in a process of its own that keeps freed memory, as
+the learner's does.
 
 LeRobot's files are installed into .bench/replay on the first run.
 """
@@ -23,6 +24,7 @@ from peers import files_only
 from processes import ask_once, use_sources
 from report import Parser, Report, Row
 
+PACKAGES = ('so101_interfaces', 'so101_contract', 'hilserl_learner', 'drqv2_policy_node')
 LEROBOT = '0.4.4'  # the newest one for Python 3.11
 BATCHES = (256, 64)  # the headline first
 EPISODE = 100
@@ -56,7 +58,6 @@ def resident_bytes() -> int:
 
 def run_ours(transitions: int, seconds: float) -> Numbers:
     """Measure hilserl_learner."""
-    use_sources('so101_interfaces', 'so101_contract', 'hilserl_learner', 'drqv2_policy_node')
     import numpy as np
 
     from hilserl_learner.replay import ReplayBuffer
@@ -165,9 +166,10 @@ SIDES = {
 
 def measure_side(side: str, transitions: int, seconds: float) -> Numbers:
     """Measure in this process."""
-    import torch
+    use_sources(*PACKAGES)
+    from hilserl_learner.cpu import prepare_cpu
 
-    torch.set_num_threads(1)
+    prepare_cpu()
     if side == 'ours':
         return run_ours(transitions, seconds)
     return run_lerobot(transitions, seconds, side != 'lerobot', side == 'lerobot-float')

@@ -39,6 +39,10 @@ CONFIG = (LearnerConfig, TrainerConfig, HilConfig)
 FEED_LOCK = 'feed.lock'
 TICK_S = 0.1
 STATUS_TICKS = 10
+UNKNOWN_AT_FIRST = tuple(
+    name for name, kind in LearnerStatus.get_fields_and_field_types().items() if kind in ('float', 'double')
+)
+"""What the training process has not told yet is not a number; 0 would be taken for a measurement."""
 
 _MESSAGES = {
     'so101_interfaces/msg/Step': (Step, qos.EVENT),
@@ -160,7 +164,7 @@ class LearnerNode(Node):
         self._writer.sync()
 
     def _status_message(self) -> LearnerStatus:
-        message = LearnerStatus()
+        message = LearnerStatus(**dict.fromkeys(UNKNOWN_AT_FIRST, float('nan')))
         message.header.stamp = self.get_clock().now().to_msg()
         for name, value in self._child.status.items():
             if name != 'kind':

@@ -327,11 +327,12 @@ class LiveTrainer:
             'updates': updates,
             'env_steps': steps,
             'episodes': self._episodes.episodes,
-            'updates_per_second': (updates - updates_then) / max(now - then, 1e-3),
+            'updates_per_second': (updates - updates_then) / (now - then) if now > then else math.nan,
             'utd': (updates - updates_then) / (steps - steps_then) if steps > steps_then else math.nan,
             'success_rate': rates['success'],
             'intervention_rate': rates['intervention'],
-            'intervention_length': rates['run_length'],
+            'intervention_length': rates['run_length']
+            or math.nan,  # without an intervention there is no length
             'q_mean': self._means.get('q_mean', math.nan),
             'q_bound': self.config.q_bound,
             'critic_loss': self._means.get('critic_loss', math.nan),

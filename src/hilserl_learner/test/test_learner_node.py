@@ -31,6 +31,7 @@ class Watcher:
     def __init__(self, run, start):
         self.run, self.start = run, start
         self.node = rclpy.create_node('watcher')
+        self.first = None
         self.status, self.weights, self.delays_s, self.ages_s = None, [], [], []
         self.receiver = WeightsReceiver()
         self.node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_status, qos.LATCHED)
@@ -62,6 +63,7 @@ class Watcher:
         self.learner = self.start('hilserl_learner', 'learner_node', '--ros-args', *given)
 
     def _on_status(self, message):
+        self.first = self.first or message
         self.status = message
         self.ages_s.append(message.data_age)
 
@@ -100,6 +102,21 @@ def watcher(tmp_path_factory, start):
 
 def stored(run):
     return [entry for entry in read_buffer(run / 'online') if isinstance(entry.output, Transition)]
+
+
+def test_what_is_not_known_yet_is_told_as_not_a_number_and_never_as_zero(watcher):
+    watcher.wait(lambda: watcher.status is not None)
+    rates = (
+        'updates_per_second',
+        'utd',
+        'success_rate',
+        'intervention_rate',
+        'intervention_length',
+        'q_bound',
+    )
+    assert watcher.first.updates == 0
+    told = {name: getattr(watcher.first, name) for name in (*rates, 'q_mean', 'critic_loss', 'data_age')}
+    assert 0.0 not in told.values(), told
 
 
 def test_B10_the_first_version_comes_before_any_step_and_is_whole(watcher):

@@ -58,7 +58,10 @@ OPTIONS: Mapping[str, Option] = {
     'demos': Option('', 'Folder of demonstrations that were ingested, for the learner to begin with.'),
     'record': Option('false', 'Record bags: false, true (into bags/) or a folder.'),
     'episodes': Option(0, 'End by itself after this many episodes; 0: never.'),
-    'console': Option(True, "The operator's page on http://127.0.0.1:8101."),
+    'console': Option(True, "The operator's page."),
+    'console_port': Option(
+        8101, 'Port of the page on http://127.0.0.1; a second stack gets another one, 0 takes a free one.'
+    ),
     'rviz': Option(False, 'RViz, where ROS has it.'),
     'port': Option('/dev/so101', 'Serial device of the real arm (sim:=false).'),
     'calibration': Option(

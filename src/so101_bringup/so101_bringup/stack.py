@@ -232,7 +232,12 @@ def _people(plan: Options, around: Surroundings) -> Nodes:
 def _watching(plan: Options, around: Surroundings) -> Nodes:
     nodes = _recorder(plan, around)
     if plan['console']:
-        nodes.append(NodeSpec('console_node', 'so101_console', 'console_node', 'console.yaml', niceness=NICE))
+        parameters: dict[str, Parameter] = {'port': plan['console_port']}
+        nodes.append(
+            NodeSpec(
+                'console_node', 'so101_console', 'console_node', 'console.yaml', parameters, niceness=NICE
+            )
+        )
     if plan['rviz']:
         nodes.append(
             NodeSpec('rviz2', 'rviz2', 'rviz2', arguments=('-d', '{config}/so101.rviz'), niceness=NICE)

@@ -104,7 +104,8 @@ class ConsoleNode(Node):
             except queue.Empty:
                 return
             if what == 'hold':
-                self._hold()
+                # Whether or not the tick has seen by now that nobody drives.
+                self._say_gone()
             else:
                 self._actions.ask(self._picture.meaning(what))
 
@@ -116,14 +117,14 @@ class ConsoleNode(Node):
             return
         wish = self._wheel.wish(time.monotonic())
         if wish is None:
-            self._hold()
+            if self._hand.acting:
+                self._say_gone()
             return  # silent from now on: whatever listens to teleop/ee_delta lets the arm hold
         self._say(self._hand.move(wish))
 
-    def _hold(self) -> None:
+    def _say_gone(self) -> None:
         """Say that the person is gone, so that the arm stops at once and not with the end of the step."""
-        if self._hand.acting:
-            self._say(self._hand.hold(), EeDelta.SOURCE_NONE)
+        self._say(self._hand.hold(), EeDelta.SOURCE_NONE)
 
     def _say(self, value: EeDeltaValue, source: int = EeDelta.SOURCE_TELEOP) -> None:
         message = EeDelta(gripper=value.opening, source=source)

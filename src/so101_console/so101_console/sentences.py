@@ -2,6 +2,7 @@
 """Lines of the page that put numbers into words."""
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 
@@ -21,8 +22,9 @@ def episode_line(session: Mapping[str, Any]) -> str:
 
 def learner_line(learner: Any) -> str:
     """Return what a LearnerStatus says."""
+    rate = learner.updates_per_second
     text = (
         f'{learner.state.capitalize()}: version {learner.version}, {learner.updates} updates at '
-        f'{learner.updates_per_second:.1f}/s, {learner.env_steps} steps in {learner.episodes} episodes'
+        f'{f"{rate:.1f}" if math.isfinite(rate) else "-"}/s, {learner.env_steps} steps in {learner.episodes} episodes'
     )
     return f'{text}. {learner.reason}' if learner.reason else text

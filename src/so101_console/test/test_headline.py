@@ -37,6 +37,15 @@ def test_a_policy_drives_until_somebody_takes_over():
     assert title(session={**RUNNING, 'driver': 'person', 'intervening': True}) == 'A person drives'
 
 
+def test_a_policy_that_holds_does_not_drive_and_the_reason_is_shown():
+    sentence = 'episode 3 runs; the policy holds: an image of the step is stale'
+    found = headline(
+        'ready', '', {**RUNNING, 'driver': 'nobody', 'sentence': sentence}, wheel=None, page='me'
+    )
+    assert found.title == 'Nobody drives'
+    assert 'the policy holds: an image of the step is stale' in found.detail
+
+
 def test_a_person_that_is_gone_leaves_nobody_and_says_how_to_go_on():
     session = {**RUNNING, 'driver': 'nobody', 'intervening': True}
     found = headline('ready', '', session, wheel=None, page='me')

@@ -16,6 +16,7 @@ from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus
 from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
+from so101_console.curves import NAMES
 from so101_console.picture import Picture
 from so101_contract.joints import JOINT_NAMES
 
@@ -148,3 +149,12 @@ def test_who_may_give_back_is_the_driver_or_anybody_once_it_is_gone(picture):
     assert state(picture)['can_give']
     assert not state(picture, wheel='another')['can_give']
     assert state(picture, wheel='me')['can_give']
+
+
+def test_what_the_learner_does_not_know_is_shown_as_unknown_and_never_as_zero(picture):
+    names = [n for n, kind in LearnerStatus.get_fields_and_field_types().items() if kind == 'float']
+    picture.on_learner(LearnerStatus(state='waiting', **dict.fromkeys(names, math.nan)))
+    assert ' at -/s' in state(picture)['learner']
+    row = dict(zip(NAMES, picture.curves.since(0)['rows'][0], strict=True))
+    assert {row[name] for name in NAMES if name in names} == {None}
+    assert not any('believes' in sentence for sentence in state(picture)['coach'])

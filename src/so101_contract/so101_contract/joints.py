@@ -6,6 +6,7 @@ and percent belong to the driver and never reach this module.
 """
 
 from collections.abc import Iterable, Mapping
+import functools
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -85,6 +86,12 @@ def order_by_name(names: Iterable[str], values: npt.ArrayLike) -> npt.NDArray[np
             f'expected one value per joint name, got {len(given)} names and values of shape {array.shape}; '
             f'fill both lists of the message'
         )
+    return array[_places(given)]
+
+
+@functools.lru_cache(maxsize=16)
+def _places(given: tuple[str, ...]) -> npt.NDArray[np.intp]:
+    """Return where the joints of this arm stand among the names; they are the same in every message of a topic."""
     index = {name: i for i, name in enumerate(given)}
     if len(index) != len(given):
         twice = sorted({name for name in given if given.count(name) > 1})
@@ -97,7 +104,9 @@ def order_by_name(names: Iterable[str], values: npt.ArrayLike) -> npt.NDArray[np
             f'expected the joints {list(JOINT_NAMES)}, got {list(given)} without {missing}; '
             f'publish every joint in each message'
         )
-    return np.array([array[index[name]] for name in JOINT_NAMES], dtype=np.float64)
+    places = np.array([index[name] for name in JOINT_NAMES], dtype=np.intp)
+    places.setflags(write=False)
+    return places
 
 
 class MissingJointError(JointError, KeyError):

@@ -80,7 +80,7 @@ class JointSample:
         """Check the shapes; keep copies that nobody can change."""
         for name in ('position', 'velocity'):
             array = np.array(getattr(self, name), dtype=np.float64)
-            if array.shape != (NUM_JOINTS,) or not np.isfinite(array).all():
+            if array.shape != (NUM_JOINTS,) or not all(map(math.isfinite, array.tolist())):
                 raise AssemblyError(
                     f'expected {NUM_JOINTS} finite joint values as {name}, got {array.tolist()}; '
                     f'drop the message or estimate what it lacks (VelocityEstimator)'

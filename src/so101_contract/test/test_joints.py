@@ -72,6 +72,18 @@ def test_values_follow_their_names_in_any_order(names):
     np.testing.assert_array_equal(order_by_name(names, [values[name] for name in names]), range(6))
 
 
+def test_each_order_of_names_is_told_from_the_others_and_gives_an_array_of_its_own():
+    values = np.arange(6.0)
+    backwards = JOINT_NAMES[::-1]
+    for _ in range(2):  # the second time the places are remembered
+        np.testing.assert_array_equal(order_by_name(JOINT_NAMES, values), values)
+        np.testing.assert_array_equal(order_by_name(backwards, values), values[::-1])
+    ordered = order_by_name(JOINT_NAMES, values)
+    ordered += 1.0
+    np.testing.assert_array_equal(values, np.arange(6.0))
+    np.testing.assert_array_equal(order_by_name(JOINT_NAMES, values), values)
+
+
 def test_a_missing_joint_is_named():
     with pytest.raises(KeyError, match=r'without \[.elbow_flex.\]'):
         order_by_name([name for name in JOINT_NAMES if name != 'elbow_flex'], np.zeros(5))

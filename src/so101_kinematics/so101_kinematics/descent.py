@@ -139,18 +139,16 @@ class Descent:
                 step = step * (MAX_STEP_RAD / size)
             trial = np.minimum(np.maximum(q + step, lower), upper)
             trial_error, trial_J, trial_squared = self._task(target, trial)
+            arrives = trial_squared < CONVERGED_M**2
+            gains = squared - trial_squared >= STALLED_GAIN * squared
             # Moving towards the posture costs some error, which the next step takes back; beyond that, a step
-            # must gain.
-            if trial_squared > squared + (pull * MAX_POSTURE_ERROR_M) ** 2:
+            # must gain: beyond a valley lies as much error again.
+            misses = trial_squared > squared + (pull * MAX_POSTURE_ERROR_M) ** 2
+            if misses or (pull == 0.0 and size >= STALLED_RAD and not (gains or arrives)):
                 if pull == 0.0 and damping > MAX_DAMPING:
                     break
                 gives_up = pull > 0.0 and _less(pull) == 0.0
                 pull, damping = _less(pull), 1.0 if gives_up else 4.0 * damping
-                continue
-            arrives = trial_squared < CONVERGED_M**2
-            gains = squared - trial_squared >= STALLED_GAIN * squared
-            if pull == 0.0 and not (gains or arrives) and size >= STALLED_RAD and damping <= MAX_DAMPING:
-                damping *= 4.0  # too long a step rather than the end: beyond a valley lies as much error again
                 continue
             stalled = size < STALLED_RAD or not gains
             q, error, J, squared = trial, trial_error, trial_J, trial_squared

@@ -474,3 +474,36 @@ def test_A10_whatever_comes_the_loop_goes_on_and_goals_stay_within_limits(events
         if out.held and last is not None:
             np.testing.assert_array_equal(out.q_goal, last)
         last = out.q_goal
+
+
+@pytest.mark.parametrize('profile', ['setpoint', 'pick101'])
+def test_a_stop_in_mid_motion_stays_where_the_arm_is_commanded(profile):
+    ctrl = controller(profile=profile, tcp='pick101' if profile == 'pick101' else 'so101')
+    t, q, _ = run(ctrl, START, 10, xyz=(0.01, 0.0, 0.0), source=2)
+    ctrl.update(t, q, t, command((0.01, 0.0, 0.0), t, gripper=1.0, source=2))
+    out = ctrl.update(t + DT, q, t + DT)
+    ctrl.stop()
+    goals = [out.q_goal]
+    for i in range(2, 20):
+        goals.append(ctrl.update(t + i * DT, goals[-1], t + i * DT).q_goal)
+    if profile == 'setpoint':
+        np.testing.assert_allclose(goals, np.broadcast_to(out.q_goal, (len(goals), 6)), atol=2e-4)
+    reach = ctrl.fk.position(goals[-1][:5]) - ctrl.fk.position(out.q_goal[:5])
+    assert np.linalg.norm(reach) < 1e-3
+    assert goals[-1][5] == out.q_goal[5], 'the gripper stops too'
+
+
+def test_nobody_takes_nothing_over():
+    ctrl = controller()
+    t, _q, out = run(ctrl, START, 5, xyz=(0.01, 0.0, 0.0), follow=False, source=2)
+    ahead = out.setpoint
+    out = ctrl.update(t, START, t, command(t=t, source=0))
+    np.testing.assert_allclose(out.setpoint, ahead, atol=1e-3)
+    out = ctrl.update(t + DT, START, t + DT, command(t=t + DT, source=1))
+    np.testing.assert_allclose(out.setpoint, ctrl.fk.position(START[:5]), atol=1e-9)
+
+
+def test_a_stop_before_anything_was_commanded_does_nothing():
+    ctrl = controller()
+    ctrl.stop()
+    assert ctrl.update(0.0, START, 0.0).q_goal is None

@@ -7,9 +7,9 @@ comes, else, half a step later, the newest again as long as the person counts as
 ends with an action of nothing (`Source.NONE`): the arm holds, and the step is not learned from. So does one whose
 answer comes in its last fifth.
 
-A person that is gone, by its device's word or by its silence, stops at once: what is left of the running motion is
-given up (`Stop`). The action of that step was then not executed as it was said, so the step is `cut`: it gets no
-successor, and nothing is learned from it.
+When a device says that its person is gone, the arm stops at once: what is left of the running motion is given up
+(`Stop`). The action of that step was then not executed as it was said, so the step is `cut`: it gets no successor,
+and nothing is learned from it.
 
 Control changes hands between two answers only, so that an action has one source and flags have clean edges.
 A message on `teleop/ee_delta` says what the person wants for a whole step, however often it is sent.
@@ -186,9 +186,7 @@ class Arbiter:
         return self._settle()
 
     def poll(self, now_s: float) -> list[Answer]:
-        """Look whether the person is silent for too long, or half of the step has passed without a word."""
-        if self.takeover.silent(now_s):
-            return self._leave()
+        """Look whether half of the step has passed without a word of the person that drives."""
         if self._open is None or self._answered or now_s - self._opened_s < HALF * self._period_s:
             return []
         return self._by_person(now_s)

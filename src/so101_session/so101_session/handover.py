@@ -5,7 +5,7 @@
 |---|---|---|
 | policy | `session/intervene` true, or the person acts (auto_takeover) | person, from the next open step on |
 | person | `session/intervene` false | policy, but not before `dwell_steps` |
-| person | silent for `teleop_timeout_s`, or said to be gone | nobody: the arm holds until the person acts or gives back |
+| person | gone, or silent for `teleop_timeout_s` | nobody: the arm holds until the person acts or gives back |
 | nobody | the person acts | person |
 | nobody | took over without asking, silent for `give_back_s` (if not 0) | policy |
 

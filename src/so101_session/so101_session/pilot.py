@@ -2,7 +2,8 @@
 """From what a person does to actions: when to speak, and what to say. No ROS.
 
 An action is said once for each step, as soon as the step is known or the person begins to act; without steps, at
-their rate. Nobody who does not act says anything, and neither does a device that is dead: the arm then holds.
+their rate. Who ceases to act says so once, or else the session would repeat the last word for a while; then nobody
+says anything, and neither does a device that is dead: the arm holds.
 """
 
 from dataclasses import dataclass
@@ -53,9 +54,12 @@ class Hand:
         if not self._told and math.isfinite(opening):
             self._follow(opening)
 
-    def let_go(self) -> None:
-        """The person does not act: what others tell the gripper counts again."""
-        self._acts = False
+    def rest(self) -> EeDeltaValue | None:
+        """Return the action of nothing that ends a motion, once; None where the person did not act."""
+        acted, self._acts = self._acts, False
+        if not acted or self._opening is None:
+            return None
+        return self._spec.limit(EeDeltaValue(np.zeros(3), self._opening))
 
     def move(self, state: DeviceState) -> EeDeltaValue | None:
         """Return the action of the next step; None while nothing is known of the gripper."""
@@ -95,6 +99,19 @@ class Say:
 
 
 @dataclass(frozen=True, eq=False)
+class Rest:
+    """The person acts no more.
+
+    Attributes:
+        value: the action of nothing.
+        gone: since the device is dead: the arm stops at once, not with the end of the step.
+    """
+
+    value: EeDeltaValue
+    gone: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Turn:
     """What is to be done now.
 
@@ -107,6 +124,7 @@ class Turn:
     events: tuple[Event, ...] = ()
     say: Say | None = None
     quit: bool = False
+    rest: Rest | None = None
 
 
 class Pilot:
@@ -140,8 +158,9 @@ class Pilot:
         self.device.feel(feedback, now)
         self.state = state = self.device.poll(now)
         if not (state.alive and state.active):
-            self.hand.let_go()
-            return Turn(state.events, None, state.quit)
+            value = self.hand.rest()
+            rest = None if value is None else Rest(value, not state.alive)
+            return Turn(state.events, None, state.quit, rest)
         return Turn(state.events, self._say(state, now), state.quit)
 
     def _say(self, state: DeviceState, now: float) -> Say | None:

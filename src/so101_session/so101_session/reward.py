@@ -14,10 +14,12 @@ class Verdict:
     Attributes:
         outcome: how the episode ends.
         reason: for people, one sentence; may be empty.
+        policy_silent: the policy is to blame, since it does not answer.
     """
 
     outcome: Outcome
     reason: str = ''
+    policy_silent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 import math
 import re
@@ -96,6 +97,8 @@ class Session:
         self.episode: Episode | None = None
         self.policy_alive = False
         """Whether a policy is there that can answer; kept up to date by the caller."""
+        self.policy_holds = ''
+        """Why a policy is there and does not answer; empty where none does so. Kept up to date by the caller."""
         self.sentence = 'starting'
         self.paused = False
         self._config, self._reset_config, self._planner, self._report = config, reset, planner, report
@@ -289,7 +292,7 @@ class Session:
             return self._end(self.episode, self.episode.verdict)
         if not (self.policy_alive or takeover.claimed):
             # A moment is usual: who waits for the START event has not heard it yet.
-            waiting = f'episode {self._number} waits for a policy or a person'
+            waiting = self._with_hold(f'episode {self._number} waits for a policy or a person')
             return self._say(waiting) if now_s - self._armed_s > PATIENCE_S else []
         self.state = State.RUNNING
         effects = self._say(f'episode {self._number} runs')
@@ -308,9 +311,12 @@ class Session:
             effects = [Event(EventKind.RESUME, episode.number, episode.index)]
             effects += self._say(f'episode {episode.number} goes on')
         done, verdict = self._stepper.step(episode, now_s, now_ns, problem, self.paused)
+        if verdict is not None and verdict.policy_silent:
+            verdict = replace(verdict, reason=self._with_hold(verdict.reason))
         effects += self._effects(done)
         if verdict is not None:
             return effects + self._end(episode, verdict)
+        effects += self._say_hold(episode)
         if self.paused:
             self.state = State.PAUSED
             effects.append(Event(EventKind.PAUSE, episode.number, episode.index - 1))
@@ -339,6 +345,17 @@ class Session:
         return effects
 
     # --- helpers ---
+
+    def _say_hold(self, episode: Episode) -> list[Effect]:
+        """Say that the policy holds, and when it acts again; a step now and then without answer is not worth a word."""
+        runs = f'episode {episode.number} runs'
+        if self.policy_holds and self.arbiter.unanswered * self._config.period_s > PATIENCE_S:
+            return self._say(self._with_hold(runs), warning=True)
+        return self._say(runs) if self.sentence.startswith(f'{runs};') else []
+
+    def _with_hold(self, sentence: str) -> str:
+        """Add why the policy holds, where it does."""
+        return f'{sentence}; the policy holds: {self.policy_holds}' if self.policy_holds else sentence
 
     @property
     def _number(self) -> int:

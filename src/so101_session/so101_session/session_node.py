@@ -66,7 +66,7 @@ class SessionNode(Node):
         self._senses = make_senses(config, self._observation)
         self._session = make_session(config, reset, self._action, self._senses, self._report)
         self._joints: bytes | None = None
-        self._arm_s = self._policy_s = float('-inf')
+        self._arm_s = self._policy_s = self._policy_status_s = float('-inf')
         self._task: String | task_messages.TaskReport | None = None
         self._calibration_id = ''
         self._said: tuple[str, ...] = ()
@@ -132,14 +132,18 @@ class SessionNode(Node):
         self._senses.arm = arm_problem(message)
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
-        if message.policy or message.mode != PolicyStatus.MODE_HOLD:
-            self._policy_s = time.monotonic()
+        self._policy_status_s = time.monotonic()
+        holds = message.mode == PolicyStatus.MODE_HOLD
+        self._session.policy_holds = (message.reason or 'it does not say why') if holds else ''
+        # One that holds is there and drives nothing: no episode begins for it.
+        self._policy_s = float('-inf') if holds else self._policy_status_s
 
     def _on_task(self, message: String) -> None:
         self._task = message
 
     def _on_policy(self, message: EeDelta) -> None:
         self._policy_s = time.monotonic()
+        self._session.policy_holds = ''
         self._do(self._session.policy(proposal_of(message), time.monotonic()))
 
     def _on_teleop(self, message: EeDelta) -> None:
@@ -153,6 +157,8 @@ class SessionNode(Node):
         if ARM_TIMEOUT_S < now_s - self._arm_s < float('inf'):
             self._senses.arm = f'arm_node has sent no status for {now_s - self._arm_s:.1f} s'
         self._session.policy_alive = now_s - self._policy_s <= POLICY_TIMEOUT_S
+        if now_s - self._policy_status_s > POLICY_TIMEOUT_S:
+            self._session.policy_holds = ''  # it is not there any more
         now_ns = self.get_clock().now().nanoseconds
         self._do(self._session.tick(now_s, now_ns, self._positions()))
         self._publish_status(now_s)

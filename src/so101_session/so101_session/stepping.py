@@ -89,5 +89,6 @@ class Stepper:
             return Verdict(Outcome.TIME_LIMIT, f'{episode.limit} steps')
         waited_s = self._arbiter.unanswered * self._config.period_s
         if waited_s >= self._config.no_answer_s and self._arbiter.takeover.driver(now_s) is Driver.POLICY:
-            return Verdict(Outcome.ABORT, f'the policy has not answered for {waited_s:.1f} s')
+            reason = f'the policy has not answered for {waited_s:.1f} s'
+            return Verdict(Outcome.ABORT, reason, policy_silent=True)
         return None

@@ -15,6 +15,7 @@ from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract.action import EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_interfaces_py import qos, topics
@@ -171,21 +172,26 @@ class TeleopNode(Node):
 
     def _do(self, turn: Turn, now: float) -> None:
         if turn.say is not None:
-            value = turn.say.value
-            message = EeDelta(gripper=value.opening, source=EeDelta.SOURCE_TELEOP)
-            message.header.stamp = self.get_clock().now().to_msg()
-            message.header.frame_id = BASE_FRAME
-            message.episode, message.index = turn.say.episode, turn.say.index
-            vector = message.translation
-            vector.x, vector.y, vector.z = value.translation.tolist()
-            self._actions.publish(message)
+            self._publish(turn.say.value, step=(turn.say.episode, turn.say.index))
             self.report.said(turn.say, now)
+        elif turn.rest is not None:
+            self._publish(turn.rest.value, gone=turn.rest.gone or turn.quit)
         self.report.tick(self.pilot.state, self._joints, now)
         for event in turn.events:
             self._ask(event)
         self._tell()
         if turn.quit:
             self.context.try_shutdown()  # ends the spinning, as an interrupt does
+
+    def _publish(self, value: EeDeltaValue, *, step: tuple[int, int] = (0, 0), gone: bool = False) -> None:
+        source = EeDelta.SOURCE_NONE if gone else EeDelta.SOURCE_TELEOP
+        message = EeDelta(gripper=value.opening, source=source)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = BASE_FRAME
+        message.episode, message.index = step
+        vector = message.translation
+        vector.x, vector.y, vector.z = value.translation.tolist()
+        self._actions.publish(message)
 
     def _show(self) -> None:
         if self._screen is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
-from so101_session.arbiter import Arbiter, Execute, HandOver, Proposal
+from so101_session.arbiter import Arbiter, Execute, HandOver, Proposal, Stop
 from so101_session.handover import GripperRamp, Takeover, TakeoverRules
 
 PERIOD = 0.1
@@ -194,11 +194,60 @@ def test_T4_the_opening_goes_on_from_the_last_one_when_hands_change():
     assert openings[-1] == 1.0
 
 
+def gone():
+    return Proposal((0.0, 0.0, 0.0), 0.5, 'base_link', gone=True)
+
+
+def test_a_person_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_cut():
+    arbiter = make()
+    arbiter.intervene(True, 0.0)
+    arbiter.open_step(1, 0, 0.0)
+    assert sources(arbiter.teleop(person(), 0.01)) == [Source.TELEOP]
+    assert arbiter.teleop(gone(), 0.03) == [Stop()]
+    assert arbiter.cut
+    assert arbiter.teleop(gone(), 0.04) == [], 'once'
+    assert arbiter.close_step() == [], 'the step has had its action'
+    arbiter.open_step(1, 1, 0.1)
+    assert not arbiter.cut
+    assert arbiter.poll(0.16) == [], 'the last word is not repeated'
+    assert sources(arbiter.close_step()) == [Source.NONE]
+
+
+def test_a_step_without_motion_is_not_cut_when_the_person_goes():
+    arbiter = make()
+    arbiter.intervene(True, 0.0)
+    arbiter.open_step(1, 0, 0.0)
+    arbiter.teleop(person(x=0.0), 0.01)
+    assert arbiter.teleop(gone(), 0.03) == [Stop()]
+    assert not arbiter.cut
+
+
+def test_word_of_a_page_that_is_gone_neither_takes_over_nor_stops_the_policy():
+    arbiter = make()
+    arbiter.open_step(1, 0, 0.0)
+    arbiter.policy(policy(0), 0.01)
+    assert arbiter.teleop(gone(), 0.03) == []
+    assert not arbiter.cut
+    arbiter.close_step()
+    assert arbiter.open_step(1, 1, 0.1) == []
+
+
+def test_a_person_that_comes_back_drives_again():
+    arbiter = make()
+    arbiter.intervene(True, 0.0)
+    arbiter.open_step(1, 0, 0.0)
+    arbiter.teleop(person(), 0.01)
+    arbiter.teleop(gone(), 0.02)
+    arbiter.close_step()
+    arbiter.open_step(1, 1, 0.1)
+    assert sources(arbiter.teleop(person(), 0.12)) == [Source.TELEOP]
+
+
 # --- any sequence of events ---
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(['policy', 'late', 'wrong', 'teleop', 'take', 'give', 'poll', 'nan', 'tick']),
+        st.sampled_from(['policy', 'late', 'wrong', 'teleop', 'take', 'give', 'poll', 'nan', 'gone', 'tick']),
         st.floats(0.0, 0.06),
     ),
     max_size=150,
@@ -218,6 +267,8 @@ def play(events, arbiter):
             out += arbiter.policy(policy(index, episode=7), now)
         elif kind == 'nan':
             out += arbiter.teleop(person(x=NAN), now)
+        elif kind == 'gone':
+            out += arbiter.teleop(gone(), now)
         elif kind == 'teleop':
             out += arbiter.teleop(person(), now)
         elif kind in ('take', 'give'):
@@ -247,6 +298,8 @@ def test_whatever_happens_sources_agree_with_the_flags(events):
         if isinstance(answer, HandOver):
             assert answer.to_person is not intervening
             intervening = answer.to_person
+        elif isinstance(answer, Stop):
+            assert intervening, 'nobody stops the policy but by taking over'
         elif intervening:
             assert answer.source is not Source.POLICY
         else:

@@ -84,6 +84,25 @@ def test_a_dead_device_still_stops_the_arm(pilot):
     assert pilot.tick(Feedback(), 0.0).events == (Event.E_STOP,)
 
 
+def test_who_ceases_to_act_ends_the_motion_once(pilot):
+    pilot.device.state = FORWARD
+    assert pilot.step(1, 0, False, Feedback(), 0.0).rest is None
+    pilot.device.state = DeviceState()
+    turns = [pilot.tick(Feedback(), 0.02 * tick) for tick in range(1, 5)]
+    assert [turn.rest is None for turn in turns] == [False, True, True, True]
+    assert not turns[0].rest.value.translation.any()
+    assert turns[0].rest.value.opening == 0.3
+    assert not turns[0].rest.gone
+
+
+def test_a_device_that_dies_in_motion_says_that_its_person_is_gone(pilot):
+    pilot.device.state = FORWARD
+    pilot.step(1, 0, False, Feedback(), 0.0)
+    pilot.device.state = DeviceState(alive=False)
+    assert pilot.tick(Feedback(), 0.02).rest.gone
+    assert pilot.tick(Feedback(), 0.04).rest is None
+
+
 def test_T7_events_are_passed_on_once(pilot):
     pilot.device.events = [Event.SUCCESS]
     told = [pilot.tick(Feedback(), tick * 0.02).events for tick in range(10)]
@@ -110,7 +129,7 @@ def test_A6_the_opening_is_absolute_and_stays_between_closed_and_open(pilot):
 def test_A6_a_person_and_a_policy_mean_the_same_opening():
     spec, hand = ActionSpec(gripper=GripperConvention.SIGNED), Hand(ActionSpec(), 0.12)
     for network, opening in ((-1.0, 0.0), (0.0, 0.5), (1.0, 1.0)):
-        hand.let_go()
+        hand.rest()
         hand.commanded(opening)
         value = hand.move(FORWARD)
         assert spec.to_wire([0.0, 0.0, 0.0, network]).opening == value.opening
@@ -133,7 +152,7 @@ def test_A6_the_measured_gripper_counts_before_the_first_command():
     assert hand.move(FORWARD) is None
     hand.measured(0.7)
     assert hand.move(FORWARD).opening == 0.7
-    hand.let_go()
+    hand.rest()
     hand.commanded(0.1)
     hand.measured(0.7)
     assert hand.opening == 0.1

@@ -2,6 +2,7 @@
 """The session's states, on a simulated arm and clock."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 from hypothesis import given, settings
@@ -11,8 +12,9 @@ import pytest
 from session_world import world
 
 from so101_contract.episodes import EventKind, Outcome, Source
-from so101_session.arbiter import Proposal
+from so101_session.arbiter import Proposal, Stop
 from so101_session.errors import SessionError
+from so101_session.handover import Driver
 from so101_sim.task import Status
 
 PERSON = Proposal((-0.01, 0.0, 0.0), 0.5, 'base_link')
@@ -185,6 +187,27 @@ def test_an_episode_whose_policy_is_silent_is_cut_short():
     w.until('waiting')
     assert 'the policy has not answered' in w.events[-1].reason
     assert {action.source for action in w.actions[-9:]} == {Source.NONE}
+
+
+def test_a_policy_that_holds_is_said_with_its_reason_and_drives_nothing():
+    w = world(no_answer_s=3.0)
+    w.until('running')
+    w.policy_answers, w.session.policy_alive, w.session.policy_holds = False, False, 'an image is stale'
+    w.advance(0.5)
+    assert w.session.sentence == 'episode 1 runs', 'not at the first step'
+    w.advance(1.0)
+    assert w.session.sentence == 'episode 1 runs; the policy holds: an image is stale'
+    assert w.session.driver is Driver.NOBODY
+    w.until('armed')
+    assert (
+        'the policy holds: an image is stale' in next(e for e in w.events if e.kind is EventKind.ABORT).reason
+    )
+    w.advance(3.0)
+    assert w.session.state.value == 'armed', 'no episode runs for a policy that holds'
+    assert w.session.sentence.endswith('waits for a policy or a person; the policy holds: an image is stale')
+    w.policy_answers, w.session.policy_alive, w.session.policy_holds = True, True, ''
+    w.until('running')
+    assert w.session.sentence == 'episode 2 runs'
 
 
 def test_no_transition_spans_a_pause():
@@ -420,3 +443,20 @@ def test_whatever_happens_nothing_crosses_an_episode(calls):
         closed = steps[-1].ends
         assert len(indices) in ((len(steps) - 1,) if closed else (len(steps) - 1, len(steps)))
         assert closed or number == max(by_episode)
+
+
+def test_a_step_whose_motion_was_given_up_gives_no_transition_and_all_others_do():
+    w = world(time_limit_steps=40, episodes=1)
+    w.until('running')
+    w.advance(0.64, teleop=PERSON)
+    w.take(w.session.teleop(replace(PERSON, translation=(0.0, 0.0, 0.0), gone=True), w.now))
+    assert [effect for effect in w.done if isinstance(effect, Stop)] == [Stop()]
+    cut = max(action.index for action in w.actions)
+    w.advance(0.5)
+    w.take(w.session.intervene(False, w.now))
+    w.until('done')
+    indices = [step.index for step in w.steps]
+    assert sorted(set(range(indices[-1] + 1)) - set(indices)) == [cut + 1], 'the step has no successor'
+    assert [action.index for action in w.actions] == indices[:-1], 'every other one has exactly one action'
+    nobody = [a for a in w.actions if cut < a.index <= cut + 4]
+    assert all(a.source is Source.NONE for a in nobody), 'a person that is gone teaches nothing'

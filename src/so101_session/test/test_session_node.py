@@ -182,24 +182,84 @@ def test_a_late_label_is_published_for_its_episode(graph):
     assert 'got 9' in refused.message
 
 
+def test_a_policy_that_holds_is_no_policy_that_is_there_and_the_session_says_why(graph):
+    graph.answering = False
+    said = PolicyStatus(
+        mode=PolicyStatus.MODE_HOLD, policy='test', reason='the session follows another contract'
+    )
+    assert graph.call(SetBool, topics.INTERVENE_SERVICE, SetBool.Request(data=False)).success
+    graph.policy_status.publish(said)
+    answer = graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request())
+
+    def told():
+        graph.policy_status.publish(said)
+        return 'the policy holds: the session follows another contract' in graph.status['sentence']
+
+    graph.spin_until(told)
+    assert graph.status['state'] == 'armed'
+    assert not graph.of(topics.STEP, answer.episode)
+    request = EndEpisode.Request(outcome=EndEpisode.Request.DISCARD)
+    assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
+    graph.spin_until(lambda: EpisodeEvent.DISCARD in graph.kinds(answer.episode))
+    graph.answering = True
+
+
 def test_a_camera_that_hangs_cuts_the_episode_short_with_the_reason(graph):
     assert graph.call(SetBool, topics.INTERVENE_SERVICE, SetBool.Request(data=False)).success
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
-    graph.spin_until(lambda: len(graph.of(topics.STEP, 3)) > 3)
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 4)) > 3)
     assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=True)).success
-    graph.spin_until(lambda: EpisodeEvent.ABORT in graph.kinds(3))
+    graph.spin_until(lambda: EpisodeEvent.ABORT in graph.kinds(4))
     graph.spin_until(lambda: 'the camera gripper_cam has sent no image for' in graph.status['sentence'])
-    assert graph.of(topics.STEP, 3)[-1].truncated
+    assert graph.of(topics.STEP, 4)[-1].truncated
     assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=False)).success
+
+
+def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in_the_record(graph):
+    assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
+    episode = 5
+    graph.spin_until(lambda: len(graph.of(topics.STEP, episode)) > 3)
+    heard = graph.heard[topics.EE_DELTA_CMD]
+
+    def is_cut():
+        indices = [step.index for step in graph.of(topics.STEP, episode)]
+        assert not graph.of(topics.STEP, episode)[-1].truncated
+        return len(indices) <= max(indices)
+
+    def act():
+        """Move, and be gone as soon as a step has been answered with it; a busy machine may need another try."""
+        if heard[-1].source == EeDelta.SOURCE_TELEOP and heard[-1].translation.y:
+            graph.person.publish(graph.delta(0.0, source=EeDelta.SOURCE_NONE))
+        else:
+            graph.person.publish(graph.delta(-0.002, source=EeDelta.SOURCE_TELEOP))
+        return is_cut()
+
+    graph.spin_until(act)
+    graph.spin_for(0.3)
+    steps = {step.index for step in graph.of(topics.STEP, episode)}
+    actions = graph.of(topics.EE_DELTA_CMD, episode)
+    indices = [action.index for action in actions]
+    assert len(indices) == len(set(indices)), 'one action a step'
+    (missing,) = set(range(max(steps))) - steps
+    assert missing - 1 in indices
+    assert missing not in indices
+    after = [action for action in actions if action.index > missing]
+    assert after
+    assert {action.source for action in after} == {EeDelta.SOURCE_NONE}
+    assert graph.status['driver'] == 'nobody'
+    graph.call(SetBool, topics.INTERVENE_SERVICE, SetBool.Request(data=False))
+    request = EndEpisode.Request(outcome=EndEpisode.Request.DISCARD)
+    assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
+    graph.spin_until(lambda: EpisodeEvent.DISCARD in graph.kinds(episode))
 
 
 def test_the_node_ends_by_itself_with_0_after_the_wanted_episodes(graph):
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
-    graph.spin_until(lambda: len(graph.of(topics.STEP, 4)) > 2)
+    graph.spin_until(lambda: len(graph.of(topics.STEP, 6)) > 2)
     request = EndEpisode.Request(outcome=EndEpisode.Request.SUCCESS)
     assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
-    graph.spin_until(lambda: EpisodeEvent.SUCCESS in graph.kinds(4))
-    last = graph.of(topics.STEP, 4)[-1]
+    graph.spin_until(lambda: EpisodeEvent.SUCCESS in graph.kinds(6))
+    last = graph.of(topics.STEP, 6)[-1]
     assert (last.terminated, last.truncated, last.reward) == (True, False, 1.0)
     assert graph.processes['session'].wait(10.0) == 0
 

@@ -45,6 +45,9 @@ function connect() {
   };
 }
 
+// A page that is closed or left behind says so at once; one that is shown again connects again.
+addEventListener('pagehide', () => { if (socket) socket.close(); });
+
 function connected() {
   return Boolean(socket) && performance.now() - heardAt < STALE_MS;
 }

@@ -115,8 +115,9 @@ class RawBag:
         wanted = self.topics.keys() if topics is None else set(topics)
         total = sum(info.count for topic, info in self.topics.items() if topic in wanted)
         sources = [_messages(*source, wanted, window_ns) for source in self._readers]
-        # Files of one bag follow each other; bags of one time are merged.
-        for done, message in enumerate(heapq.merge(*sources, key=lambda message: message.log_ns)):
+        # Files of one bag follow each other; bags of one time are merged. Most bags are one file: nothing to merge.
+        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=lambda m: m.log_ns)
+        for done, message in enumerate(merged):
             if progress is not None and done % _REPORT_EVERY == 0:
                 progress(done, total)
             yield message
