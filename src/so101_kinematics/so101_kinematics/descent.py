@@ -142,9 +142,10 @@ class Descent:
             arrives = trial_squared < CONVERGED_M**2
             gains = squared - trial_squared >= STALLED_GAIN * squared
             # Moving towards the posture costs some error, which the next step takes back; beyond that, a step
-            # must gain: beyond a valley lies as much error again.
+            # must gain: one that does not may have been too long, as beyond a valley lies as much error again.
             misses = trial_squared > squared + (pull * MAX_POSTURE_ERROR_M) ** 2
-            if misses or (pull == 0.0 and size >= STALLED_RAD and not (gains or arrives)):
+            shorter = pull == 0.0 and size >= STALLED_RAD and damping <= MAX_DAMPING
+            if misses or (shorter and not (gains or arrives)):
                 if pull == 0.0 and damping > MAX_DAMPING:
                     break
                 gives_up = pull > 0.0 and _less(pull) == 0.0
