@@ -2,8 +2,9 @@
 """What the operator's page costs and how quickly it acts, on the running twin graph with real browsers.
 
 Measured: processor time of console_node without a page, with one and with two, as a share of one core; pictures
-per second that a page gets; the time from the stop key to the arm's own word that it has stopped; the regularity of
-the session's clock with two pages open. The last line is one JSON object; the exit code is 1 if a bound is exceeded.
+per second that a page gets; the time from the stop key to the arm's own word that it has stopped; the time from the
+end of a page that drives to the last motion of its target and of the hand; the regularity of the session's clock
+without a page and with two. The last line is one JSON object; the exit code is 1 if a bound is exceeded.
 """
 
 import os
@@ -13,16 +14,24 @@ import time
 from typing import Any
 
 from graph_rig import Ear, wait_until
+import numpy as np
 from processes import isolate
 from report import Parser, Report, Row
 from rich.progress import track
 from so101_interfaces.msg import ArmStatus
 
 from so101_console.stage import browser, PATIENT, Stage
+from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py import topics
+from so101_interfaces_py.conversions import joint_positions
+from so101_kinematics.fk import ForwardKinematics
 
 BOUND_CORE = 0.15
 BOUND_STOP_S = 0.2
+BOUND_HOLD_S = 0.3
+AT_REST_M_S = 0.02
+"""Speed below which the hand counts as at rest, as mean over `WINDOW_S` [m/s]."""
+WINDOW_S = 0.05
 STARTED = (ArmStatus.ENABLED, ArmStatus.HOLD)
 
 
@@ -80,7 +89,40 @@ def open_page(view: Any, address: str) -> tuple[Any, float]:
     return page, time.monotonic() - began
 
 
-def measure(seconds: float, stops: int) -> dict[str, Any]:
+def last_motion(ear: Ear, topic: str, since_s: float) -> float:
+    """Return when the hand, as the joints of a topic have it, moved for the last time, counted from there [s]."""
+    fk = ForwardKinematics()
+    heard = ear.since(topic, since_s - 2.0 * WINDOW_S)
+    at = np.array([moment for moment, _ in heard])
+    hand = np.array(
+        [fk.position(np.array(joint_positions(message, JOINT_NAMES))[:5]) for _, message in heard]
+    )
+    before = np.searchsorted(at, at - WINDOW_S)
+    way = np.linalg.norm(hand - hand[before], axis=1)
+    # Where a motion ends, the window still reaches back into it: what counts is when it began to be at rest.
+    moving = at[before[(way > AT_REST_M_S * WINDOW_S) & (at[before] > since_s)]]
+    return float(moving[-1] - since_s) if len(moving) else 0.0
+
+
+def close_once(ear: Ear, view: Any, address: str) -> tuple[float, float]:
+    """Close a page in the middle of a motion; return how long target and hand went on moving [s]."""
+    page, _ = open_page(view, address)
+    make_ready(ear, page)
+    wait_until(lambda: ear.status() is not None and ear.status().state == 'running', 60.0, 'an episode runs')
+    page.keyboard.press('t')
+    wait_until(lambda: ear.status().driver == 'person', 20.0, 'the person drives')
+    joints = ear.since(topics.JOINT_STATES, time.monotonic() - 1.0)[-1][1]
+    low = ForwardKinematics().position(np.array(joint_positions(joints, JOINT_NAMES))[:5])[2] < 0.12
+    page.keyboard.down('r' if low else 'f')
+    page.wait_for_timeout(700)
+    closed = time.monotonic()
+    page.close()
+    wait_until(lambda: ear.status().driver == 'nobody', 20.0, 'nobody drives')
+    time.sleep(1.5)  # whatever still moves shows it
+    return tuple(last_motion(ear, topic, closed) for topic in (topics.JOINT_COMMAND, topics.JOINT_STATES))
+
+
+def measure(seconds: float, stops: int, closes: int) -> dict[str, Any]:
     """Run everything and return the figures."""
     found: dict[str, Any] = {}
     with Stage('arm', 'kinematics', parameters=PATIENT) as stage, browser() as view:
@@ -109,6 +151,9 @@ def measure(seconds: float, stops: int) -> dict[str, Any]:
             found['session_jitter_p99_two_pages_ms'] = None if status is None else status.jitter_p99_ms
             other.close()
             found['stops_s'] = [stop_once(ear, page) for _ in range(stops)]
+            make_ready(ear, page)
+            page.close()
+            found['holds_s'] = [close_once(ear, view, address) for _ in range(closes)]
         finally:
             ear.close()
     return found
@@ -119,10 +164,11 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.number('--seconds', 15.0, 'of each share', quick=3.0)
     parser.number('--stops', 20, 'presses of the stop key', quick=2)
+    parser.number('--closes', 10, 'pages closed in the middle of a motion', quick=2)
     arguments = parser.parse_args()
     isolate()
-    found = measure(arguments.seconds, arguments.stops)
-    stops = found.pop('stops_s')
+    found = measure(arguments.seconds, arguments.stops, arguments.closes)
+    stops, targets, hands = found['stops_s'], *zip(*found['holds_s'], strict=True)
     shares = (('one page', 'one_page'), ('two pages', 'two_pages'), ('no page', 'no_page'))
     rows = [
         Row(f'processor with {title}', '% of one core', 1, 100.0 * found[f'core_{key}']).beside(
@@ -131,8 +177,18 @@ def main() -> int:
         for title, key in shares
     ]
     stop = Row.of('stop key to a stopped arm', 'ms', stops, 1e3).beside('bound', 1e3 * BOUND_STOP_S)
+    rows += [
+        Row.of('page gone to the last motion of its target', 'ms', targets, 1e3).beside(
+            'bound', 1e3 * BOUND_HOLD_S
+        ),
+        Row.of('page gone to a hand at rest', 'ms', hands, 1e3),
+        Row(
+            'jitter of the step with two pages, p99', 'ms', 1, found['session_jitter_p99_two_pages_ms']
+        ).beside('without a page', found['session_jitter_p99_no_page_ms']),
+    ]
     rows += [stop, Row('pictures of one page', 'a second', 1, found['pictures_hz'])]
     good = max(found['core_one_page'], found['core_two_pages']) <= BOUND_CORE and (stop.ratio or 0.0) >= 1.0
+    good = good and float(np.median(targets)) <= BOUND_HOLD_S
     return Report('console', rows, passed=good, details=found).finish(arguments)
 
 

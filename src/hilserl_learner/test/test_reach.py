@@ -38,7 +38,7 @@ def train(name, seed):
         while trainer.ready and trainer.owed >= 1.0:
             trainer.step()
         if trainer.steps >= 300 and trainer.steps % 100 == 0:
-            solved = success_rate(agent.act, 20, seed=778) == 1.0
+            solved = success_rate(agent.act, 60, seed=778) == 1.0
     return agent, trainer.steps
 
 

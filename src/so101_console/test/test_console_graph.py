@@ -2,6 +2,7 @@
 """A person at the page, in a real browser, on the real graph with a policy that drives: does the arm do as told?"""
 
 from contextlib import suppress
+import itertools
 import json
 import time
 
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from so101_interfaces.msg import ArmStatus, EeDelta
+from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -19,6 +21,7 @@ from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
+from so101_sim.task_messages import POWER_SERVICE
 
 TOKEN = 'correct-horse-battery'
 
@@ -42,12 +45,16 @@ class Desk:
 
     def enable(self):
         """As a person does after a stop, or after a fault of a machine that is too busy for the twin."""
+        refused = itertools.count(1)
 
         def ready():
             state = self.ear.last('arm').state if self.ear.last('arm') else None
             if state in (ArmStatus.E_STOP, ArmStatus.FAULT):
                 self.page.click('#recover [data-do="clear"]')
             elif state == ArmStatus.DISABLED:
+                if next(refused) % 8 == 0:  # an overloaded servo stays so until its power was away
+                    for on in (False, True):
+                        self.ear.call(SetBool, POWER_SERVICE, SetBool.Request(data=on))
                 self.page.click('#recover [data-do="enable"]')
             else:
                 return state is not None

@@ -10,6 +10,8 @@ from enum import Enum
 
 LOOK_S = 1.0
 """How long the person looks before doing something, and between two things [s]."""
+TRIES = 3
+"""Motors that do not switch on so often want their power taken away and given back, as an overloaded servo does."""
 MOST = 20
 WINDOW_S = 600.0
 """More faults than `MOST` in this time are no accident: the arm is left alone [s]."""
@@ -20,6 +22,7 @@ class Deed(Enum):
 
     CLEAR_FAULT = 'clears the fault'
     ENABLE = 'switches the motors on again'
+    POWER_CYCLE = 'takes the power away and gives it back'
 
 
 class Attendant:
@@ -29,6 +32,7 @@ class Attendant:
         self._since_s: float | None = None
         self._cleared: deque[float] = deque(maxlen=MOST)
         self._must_enable = False
+        self._tries = 0
 
     def look(self, *, fault: bool, disabled: bool, now_s: float) -> Deed | None:
         """Return what to do now, if anything.
@@ -41,6 +45,7 @@ class Attendant:
         if not fault and not (disabled and self._must_enable):
             self._since_s = None
             self._must_enable = False
+            self._tries = 0
             return None
         if self._since_s is None:
             self._since_s = now_s
@@ -48,7 +53,8 @@ class Attendant:
             return None
         self._since_s = now_s
         if not fault:
-            return Deed.ENABLE
+            self._tries += 1
+            return Deed.POWER_CYCLE if self._tries % (TRIES + 1) == 0 else Deed.ENABLE
         if len(self._cleared) == MOST and now_s - self._cleared[0] < WINDOW_S:
             return None
         self._cleared.append(now_s)

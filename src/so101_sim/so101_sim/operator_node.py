@@ -37,7 +37,7 @@ from so101_sim.participant import Participant, Turn
 from so101_sim.presets import get_preset
 from so101_sim.servo import FloatArray
 from so101_sim.start import home_pose
-from so101_sim.task_messages import read_task_message, RESET_SERVICE, TaskReport, TOPIC
+from so101_sim.task_messages import POWER_SERVICE, read_task_message, RESET_SERVICE, TaskReport, TOPIC
 
 CONFIG = (OperatorConfig,)
 STALE_S = 0.5
@@ -81,6 +81,7 @@ class OperatorNode(Node):
         self._attendant = Attendant()
         self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
         self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
+        self._power = self.create_client(SetBool, POWER_SERVICE)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_arm, qos.LATCHED)
         self.get_logger().info(f'{self._config.mode} on {self._config.topic}')
 
@@ -104,6 +105,10 @@ class OperatorNode(Node):
             self._clear_fault.call_async(Trigger.Request())
         elif deed is Deed.ENABLE and self._enable.service_is_ready():
             self._enable.call_async(SetBool.Request(data=True))
+        elif deed is Deed.POWER_CYCLE and self._power.service_is_ready():
+            # One answer after the other: the servos are without power for a moment.
+            off = self._power.call_async(SetBool.Request(data=False))
+            off.add_done_callback(lambda _: self._power.call_async(SetBool.Request(data=True)))
 
     def _on_joints(self, message: JointState) -> None:
         try:

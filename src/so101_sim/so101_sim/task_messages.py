@@ -20,6 +20,7 @@ from so101_sim.twin import TaskState
 
 TOPIC = 'sim/task'
 RESET_SERVICE = 'sim/reset'
+POWER_SERVICE = 'sim/power'
 
 
 @dataclass(frozen=True)

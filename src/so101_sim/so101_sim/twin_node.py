@@ -30,7 +30,7 @@ from so101_sim.errors import SimulationError
 from so101_sim.presets import get_preset, Preset
 from so101_sim.renderer import UInt8Array
 from so101_sim.servo import get_servo
-from so101_sim.task_messages import RESET_SERVICE, task_message, TaskReport, TOPIC
+from so101_sim.task_messages import POWER_SERVICE, RESET_SERVICE, task_message, TaskReport, TOPIC
 from so101_sim.twin import Twin
 from so101_sim.twin_config import FROM_PRESET, TwinConfig
 
@@ -67,7 +67,7 @@ class TwinNode(Node):
         self._infos = self.create_publisher(CameraInfo, topics.CAMERA_INFO, qos.IMAGE)
         self.create_service(Trigger, RESET_SERVICE, self._on_reset)
         self.create_service(SetBool, 'sim/unplug', self._on_unplug)
-        self.create_service(SetBool, 'sim/power', self._on_power)
+        self.create_service(SetBool, POWER_SERVICE, self._on_power)
         self.create_service(SetBool, 'sim/bad_packets', self._on_bad_packets)
         self.create_service(SetBool, 'sim/freeze_camera', self._on_freeze_camera)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
