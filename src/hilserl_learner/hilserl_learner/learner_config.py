@@ -93,8 +93,9 @@ class LearnerConfig:
     )
     device: str = param('cpu', doc='Where the agent lives and frames are kept: cpu, cuda, or cuda:1.')
     threads: int = param(1, doc='Threads of torch; 0: its own choice.', lo=0, hi=256)
-    niceness: int = param(
-        10, doc='How far the training process steps back behind the control loop.', lo=0, hi=19
+    yields: bool = param(
+        True,
+        doc='Whether training gets a core only while nothing else wants it, so that the arm does not notice.',
     )
     seed: int = param(0, doc='Of fresh networks and of sampling.', lo=0, hi=2**31 - 1)
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import contextlib
 import fcntl
 import logging
-import os
 from pathlib import Path
 import signal
 import socket
@@ -112,7 +111,10 @@ def main(argv: list[str] | None = None) -> int:
         (letter, *_) = channel.receive(None)
     except ChannelClosedError:
         return 1
-    os.nice(int(letter.header['learner']['niceness']))
+    if letter.header['learner']['yields']:
+        from hilserl_learner.cpu import step_back
+
+        step_back()
     return run(channel, letter.header)
 
 

@@ -79,6 +79,7 @@ class EeController:
         self._goal = goal
         self._setpoint = None if goal is None else self.fk.pose(q).position
         self._gripper_wish = None
+        self._command_s = -math.inf  # a displacement from before is over, however short a time ago it came
 
     def release(self) -> None:
         """Let go of the arm: command nothing until motion resumes, which starts from the measured pose."""

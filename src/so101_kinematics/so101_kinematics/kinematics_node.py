@@ -97,11 +97,12 @@ class KinematicsNode(Node):
         if self._positions is None:
             response.message = 'no joint_states have arrived; is arm_node running?'
         else:
+            self._delta = None  # one that has come and has not begun yet does not begin
             self._controller.reseed(self._positions)
         return response
 
     def _on_hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._delta = None  # one that has come and has not begun yet does not begin
+        self._delta = None
         self._controller.stop()
         response.success = True
         return response

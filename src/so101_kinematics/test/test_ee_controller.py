@@ -507,3 +507,12 @@ def test_a_stop_before_anything_was_commanded_does_nothing():
     ctrl = controller()
     ctrl.stop()
     assert ctrl.update(0.0, START, 0.0).q_goal is None
+
+
+def test_after_a_reseed_in_mid_motion_nothing_is_commanded_before_the_next_displacement():
+    ctrl = controller()
+    t, q, _ = run(ctrl, START, 11, xyz=(0.01, 0.0, 0.0))  # the last displacement came a moment ago
+    ctrl.reseed(q)
+    for i in range(50):
+        assert ctrl.update(t + i * DT, q, t + i * DT).q_goal is None
+    assert ctrl.update(t + 1.0, q, t + 1.0, command((0.01, 0.0, 0.0), t + 1.0)).q_goal is not None

@@ -14,11 +14,15 @@ void main() {
 }`;
 const IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
 const GRID_M = 0.1;
+const PLAIN_MS = 250;
 
 export class ArmView {
   constructor(canvas) {
     this.canvas = canvas;
-    this.gl = canvas.getContext('webgl2', { antialias: true });
+    // Without a graphics card, every point costs the processor time that the control loop next to it needs.
+    this.plain = drawsWithoutCard();
+    this.gl = canvas.getContext('webgl2', { antialias: !this.plain });
+    this.drawnAt = -PLAIN_MS;
     this.poses = [];
     this.target = null;
     this.box = null;
@@ -40,7 +44,9 @@ export class ArmView {
   redraw() {
     if (this.waiting || !this.gl) return;
     this.waiting = true;
-    requestAnimationFrame(() => { this.waiting = false; this.#draw(); });
+    const draw = () => requestAnimationFrame((now) => { this.waiting = false; this.drawnAt = now; this.#draw(); });
+    const wait = this.plain ? this.drawnAt + PLAIN_MS - performance.now() : 0;
+    if (wait > 0) setTimeout(draw, wait); else draw();
   }
 
   #prepare() {
@@ -107,8 +113,8 @@ export class ArmView {
     const { gl, canvas, uniform } = this;
     const dark = matchMedia('(prefers-color-scheme: dark)').matches;
     const scale = 2; // thin lines need the points even where the screen has fewer
-    canvas.width = canvas.clientWidth * scale;
-    canvas.height = canvas.clientHeight * scale;
+    const [width, height] = [canvas.clientWidth * scale, canvas.clientHeight * scale];
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(...(dark ? [0.08, 0.11, 0.1, 1] : [0.87, 0.91, 0.89, 1]));
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
@@ -160,6 +166,13 @@ export class ArmView {
     clip[2][3] += (2 * far * near) / (near - far);
     return [0, 1, 2, 3].flatMap((column) => clip.map((row) => row[column]));
   }
+}
+
+function drawsWithoutCard() {
+  const gl = document.createElement('canvas').getContext('webgl2');
+  if (!gl) return true;
+  const more = gl.getExtension('WEBGL_debug_renderer_info');
+  return /swiftshader|llvmpipe|software/i.test(gl.getParameter(more ? more.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
 }
 
 function matrix([x, y, z, w, i, j, k]) {
