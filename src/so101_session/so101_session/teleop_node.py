@@ -64,6 +64,7 @@ class TeleopNode(Node):
         self._executed: Axes = STILL
         self._intervening = False
         self._note = ''
+        self._step = (0, 0)
         self._make_clients()
         self._device = make_device(self.config)
         try:
@@ -133,6 +134,7 @@ class TeleopNode(Node):
     def _on_step(self, message: Step) -> None:
         over = message.terminated or message.truncated
         now = time.monotonic()
+        self._step = (message.episode, message.index)
         self._do(self.pilot.step(message.episode, message.index, over, self._feedback(now), now), now)
 
     def _on_event(self, message: EpisodeEvent) -> None:
@@ -175,7 +177,7 @@ class TeleopNode(Node):
             self._publish(turn.say.value, step=(turn.say.episode, turn.say.index))
             self.report.said(turn.say, now)
         elif turn.rest is not None:
-            self._publish(turn.rest.value, gone=turn.rest.gone or turn.quit)
+            self._publish(turn.rest.value, step=self._step, gone=turn.rest.gone or turn.quit)
         self.report.tick(self.pilot.state, self._joints, now)
         for event in turn.events:
             self._ask(event)
@@ -183,7 +185,7 @@ class TeleopNode(Node):
         if turn.quit:
             self.context.try_shutdown()  # ends the spinning, as an interrupt does
 
-    def _publish(self, value: EeDeltaValue, *, step: tuple[int, int] = (0, 0), gone: bool = False) -> None:
+    def _publish(self, value: EeDeltaValue, *, step: tuple[int, int], gone: bool = False) -> None:
         source = EeDelta.SOURCE_NONE if gone else EeDelta.SOURCE_TELEOP
         message = EeDelta(gripper=value.opening, source=source)
         message.header.stamp = self.get_clock().now().to_msg()
