@@ -11,7 +11,7 @@ import time
 from typing import Protocol
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 
@@ -67,7 +67,7 @@ def run_node(
         # What is there now stays: looked through again by the garbage collector, it would cost a cycle or two.
         gc.collect()
         gc.freeze()
-        rclpy.spin(node)
+        _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # SIGINT and SIGTERM both end here
     except errors as error:
@@ -96,6 +96,27 @@ def run_node(
         with suppress(RuntimeError):
             rclpy.try_shutdown()
     return 0
+
+
+def _executor_for(node: Node) -> Executor:
+    """Return the executor that costs a node least.
+
+    rclpy's own builds a new wait set in Python for each callback: a node that hears two hundred messages a second
+    spends a tenth of a core on that alone. The events executor, part of rclpy since Jazzy's 7.1.4, takes a sixth.
+    """
+    try:
+        from rclpy.experimental import EventsExecutor  # noqa: PLC0415
+    except ImportError:  # a ROS that has not been updated for long
+        return SingleThreadedExecutor(context=node.context)
+    return EventsExecutor(context=node.context)
+
+
+def _spin(node: Node) -> None:
+    executor = _executor_for(node)
+    executor.add_node(node)
+    while node.context.ok():
+        # Never without a limit: waiting for ever, the events executor of rclpy 7.1.5 hears nothing at all.
+        executor.spin_once(timeout_sec=1.0)
 
 
 def _is_ending() -> bool:
