@@ -51,8 +51,7 @@ class ConsoleNode(Node):
         self._backend = PageBackend(arm, self._picture, self._frames, Flights(config.bags), self._wheel)
         self._actions = Actions(self, self._picture.say)
         self._subscribe()
-        self._wake = self.create_guard_condition(self._take_asked)
-        self._backend.wake = self._wake.trigger
+        self._backend.wake = self._wake
         self._deltas = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0 / config.rate_hz, self._tick, clock=clock)
@@ -97,6 +96,11 @@ class ConsoleNode(Node):
             # A page that went on to speak would take over the next episode without being asked to.
             self._picture.say('Control is back with the policy; take over again when it needs you.')
 
+    def _wake(self) -> None:
+        """Have the node's thread look at what a page asked for; called by the server's."""
+        if self.executor is not None:  # else the tick looks, once the node spins
+            self.executor.create_task(self._take_asked)
+
     def _take_asked(self) -> None:
         while True:
             try:
@@ -112,6 +116,7 @@ class ConsoleNode(Node):
     # --- the tick ---
 
     def _tick(self) -> None:
+        self._take_asked()
         if self._wheel.driver is None:
             self._hand.let_go()
             return

@@ -105,7 +105,7 @@ def _executor_for(node: Node) -> Executor:
     spends a tenth of a core on that alone. The events executor, part of rclpy since Jazzy's 7.1.4, takes a sixth.
     """
     try:
-        from rclpy.experimental import EventsExecutor  # noqa: PLC0415
+        from rclpy.experimental import EventsExecutor
     except ImportError:  # a ROS that has not been updated for long
         return SingleThreadedExecutor(context=node.context)
     return EventsExecutor(context=node.context)
