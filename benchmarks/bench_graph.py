@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from graph_rig import GraphRig
+from graph_rig import GraphRig, stamp_s
 import numpy as np
 from processes import isolate
 from report import Parser, quantile, Report, Row
@@ -20,9 +20,7 @@ from rich.progress import track
 from so101_interfaces.msg import EeDelta
 
 from so101_interfaces_py import topics
-from so101_interfaces_py.conversions import stamp_to_ns
 
-PERIOD_S = 0.1
 GROWN_MB, GROWN_SHARE = 12.0, 0.10
 """More memory than both of these, from the first third of the time to the last, counts as growth."""
 
@@ -35,11 +33,6 @@ TITLES = {
     'answer': "step to the policy's answer",
     'command': 'step to the action (ee_delta_cmd)',
 }
-
-
-def stamp_s(message: Any) -> float:
-    """Return the stamp of a message [s]."""
-    return stamp_to_ns(message.header.stamp) / 1e9
 
 
 def resident_mb(pid: int) -> float:
@@ -70,10 +63,8 @@ class Window:
             (m.episode, m.index): (at, m)
             for at, m in rig.ear.since(topics.EE_DELTA_CMD, since_s, until_s + 1.0)
         }
+        self.jitter += rig.ear.jitter(since_s, until_s)
         for key, step in steps.items():
-            before = steps.get((key[0], key[1] - 1))
-            if before is not None:
-                self.jitter.append(abs(stamp_s(step) - stamp_s(before) - PERIOD_S))
             if step.terminated or step.truncated:
                 continue
             self.steps += 1

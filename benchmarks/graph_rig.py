@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
@@ -26,6 +25,8 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from so101_interfaces_py import qos, topics
+from so101_interfaces_py.conversions import stamp_to_ns
+from so101_interfaces_py.spin import executor_for
 from so101_session.status import SessionStatus
 
 MODULES: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +39,13 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 START_S = 60.0
 PRIORITY = -10
+PERIOD_S = 0.1
+"""Of the control clock."""
+
+
+def stamp_s(message: Any) -> float:
+    """Return the stamp of a message [s]."""
+    return stamp_to_ns(message.header.stamp) / 1e9
 
 
 class Program:
@@ -114,7 +122,7 @@ class Ear:
         for topic in (topics.JOINT_COMMAND, topics.JOINT_STATES):
             self._listen(topic, JointState, qos.EVENT, raw=True)
         self.teleop = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
-        self._executor = SingleThreadedExecutor()
+        self._executor = executor_for(self.node)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._open = True
@@ -137,6 +145,12 @@ class Ear:
         if topic in (topics.JOINT_COMMAND, topics.JOINT_STATES):
             return [(at, deserialize_message(data, JointState)) for at, data in found]
         return found
+
+    def jitter(self, since_s: float, until_s: float = float('inf')) -> list[float]:
+        """Return by how much each period between two steps of an episode was off [s]."""
+        steps = {(m.episode, m.index): stamp_s(m) for _, m in self.since(topics.STEP, since_s, until_s)}
+        before = {(episode, index + 1): stamp for (episode, index), stamp in steps.items()}
+        return [abs(steps[key] - before[key] - PERIOD_S) for key in steps.keys() & before.keys()]
 
     def call(self, kind: Any, name: str, request: Any, timeout_s: float = 20.0) -> Any:
         """Call a service and return its answer."""

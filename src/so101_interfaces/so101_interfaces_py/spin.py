@@ -98,7 +98,7 @@ def run_node(
     return 0
 
 
-def _executor_for(node: Node) -> Executor:
+def executor_for(node: Node) -> Executor:
     """Return the executor that costs a node least.
 
     rclpy's own builds a new wait set in Python for each callback: a node that hears two hundred messages a second
@@ -112,7 +112,7 @@ def _executor_for(node: Node) -> Executor:
 
 
 def _spin(node: Node) -> None:
-    executor = _executor_for(node)
+    executor = executor_for(node)
     executor.add_node(node)
     while node.context.ok():
         # Never without a limit: waiting for ever, the events executor of rclpy 7.1.5 hears nothing at all.
