@@ -82,13 +82,9 @@ def ros_arguments(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Record until interrupted."""
     arguments = ros_arguments(sys.argv[1:] if argv is None else argv)
-    from so101_contract.errors import ContractError
-    from so101_interfaces_py.params import ParameterError
-    from so101_interfaces_py.spin import run_node
-    from so101_session.bags.errors import BagError
-    from so101_session.recorder_node import RecorderNode
+    from so101_session.recorder_node import run
 
-    return run_node(RecorderNode, (BagError, ContractError, ParameterError), ['record', *arguments])
+    return run(['record', *arguments])
 
 
 def _yaml(value: object) -> str:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from so101_contract.action import ActionSpec
@@ -210,9 +211,16 @@ def _yaml_files(folder: str) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.glob('*.yaml'))}
 
 
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the node to its end and return the exit code."""
+    # Its callbacks take the stamps of the messages, which the events executor does not hand over.
+    errors = BagError, ContractError, ParameterError
+    return run_node(RecorderNode, errors, args, lambda node: SingleThreadedExecutor(context=node.context))
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
-    sys.exit(run_node(RecorderNode, (BagError, ContractError, ParameterError), args))
+    sys.exit(run(args))
 
 
 if __name__ == '__main__':
