@@ -67,6 +67,7 @@ class Participant:
         self.account = Account()
         self._person, self._rng = person, rng
         self._episode: int | None = None
+        self._unannounced = False
         self._other = False
         self._interventions = 0
 
@@ -80,7 +81,8 @@ class Participant:
     def event(self, kind: EventKind, episode: int) -> Turn:
         """Take note of an event of the session."""
         if kind is EventKind.START:
-            return self._begin(episode)
+            late, self._unannounced = self._unannounced and episode == self._episode, False
+            return NOTHING if late else self._begin(episode)
         if kind in ENDS:
             return self._end(episode, kind) if episode == self._episode else NOTHING
         if kind is EventKind.INTERVENTION_START:
@@ -97,7 +99,9 @@ class Participant:
             over: it is the last one of its episode, which nobody answers.
             truth: the scene.
         """
-        begun = NOTHING if episode == self._episode else self._begin(episode)  # it came while one was running
+        begun = NOTHING
+        if episode != self._episode:  # it came while one was running, or a step has overtaken the event
+            begun, self._unannounced = self._begin(episode), True
         if over:
             return NOTHING
         if isinstance(self._person, Expert):

@@ -48,6 +48,17 @@ def test_who_joins_in_the_middle_of_an_episode_takes_part(make_truth):
     assert turn.action is not None
 
 
+def test_a_start_that_its_steps_have_overtaken_begins_nothing_anew(make_truth):
+    person = Participant(Operator(Lift(), habits=PROMPT), np.random.default_rng(0))
+    turns = [person.step(1, False, make_truth(time_s=0.1 * k)) for k in range(8)]
+    turns.append(person.event(EventKind.START, 1))
+    turns += [person.step(1, False, make_truth(time_s=0.8 + 0.1 * k)) for k in range(8)]
+    assert [turn.intervene for turn in turns if turn.intervene is not None] == [True]
+    assert person.acting
+    person.event(EventKind.START, 1)  # the session was started again
+    assert not person.acting
+
+
 def test_an_intervention_takes_over_and_gives_back_once(make_truth):
     person = watcher()
     turns = [person.step(1, False, make_truth(time_s=0.1 * k)) for k in range(8)]
