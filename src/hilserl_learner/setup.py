@@ -25,6 +25,7 @@ setup(
             'train = hilserl_learner.train_cli:main',
             'eval = hilserl_learner.eval_cli:main',
             'plot = hilserl_learner.plot_cli:main',
+            'relight = hilserl_learner.relight_cli:main',
         ],
     },
 )

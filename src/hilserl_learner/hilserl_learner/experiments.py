@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PLACE = 'SO101Place-v0'
+LIFT, PLACE = 'SO101Lift-v0', 'SO101Place-v0'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Experiment:
         options: arguments of `so101 train` by name, without dashes.
         values: what is given with --set.
         begins_with: another experiment, whose best policy of the same seed it begins with; empty for none.
+        relights: whether that policy is first made to see the light of its own preset.
         figure: the picture that its curves are in.
         seeds: how many there are.
     """
@@ -28,6 +29,7 @@ class Experiment:
     options: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     begins_with: str = ''
+    relights: bool = False
     figure: str
     seeds: int = 3
 
@@ -71,12 +73,23 @@ EXPERIMENTS = (
     ),
     Experiment(
         name='gap_tuned',
-        says='lift, gap, begins with the policy of wide',
+        says='lift, gap, begins with the policy of wide, relit',
+        steps=8000,
+        options={'preset': 'gap'},
+        values=OFTEN,
+        begins_with='wide',
+        relights=True,
+        figure='gap',
+    ),
+    Experiment(
+        name='gap_as_it_is',
+        says='lift, gap, begins with the policy of wide as it is',
         steps=8000,
         options={'preset': 'gap'},
         values=OFTEN,
         begins_with='wide',
         figure='gap',
+        seeds=1,
     ),
     Experiment(
         name='no_demos',

@@ -96,6 +96,9 @@ COMMANDS = {
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
     ),
+    'relight': Command(
+        'make up for another light before a policy acts or learns on', _other('hilserl_learner.relight_cli')
+    ),
     'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest_cli')),
     'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.train_cli')),
     'train-offline': Command('train on buffers alone', _other('hilserl_learner.offline_cli')),
