@@ -102,7 +102,7 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError as error:
         raise StageError(
-            'expected playwright, which is not installed; ./so101 setup test installs it'
+            'expected playwright, which is not installed; the first ./so101 test installs it'
         ) from error
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
