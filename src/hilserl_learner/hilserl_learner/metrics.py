@@ -159,7 +159,7 @@ class ImageStatistics:
         seen, now = ([round(value) for value in values] for values in (self.mean, other.mean))
         return (
             f'the pictures are {drift:.1f} standard deviations from those in training: mean RGB {seen} then, '
-            f'{now} now; restore the light or the camera, or train on'
+            f'{now} now; restore the light or the camera, or make up for it with `so101 relight`'
         )
 
 

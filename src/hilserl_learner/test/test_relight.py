@@ -37,7 +37,7 @@ def in_other_light(observation, change):
     return Observation(observation.state, {CAMERA: images.astype(np.uint8)})
 
 
-def test_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
+def test_B22_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
     rng, change = np.random.default_rng(0), (70, -35, 12)
     seen = ImageStatistics((110.0, 110.0, 110.0), (30.0, 30.0, 30.0))
     now = replace(seen, mean=tuple(110.0 + one for one in change))
