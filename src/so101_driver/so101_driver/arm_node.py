@@ -214,7 +214,7 @@ class ArmNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(ArmNode, (BusError, CalibrationError, ArmMismatchError, ParameterError)))
+    sys.exit(run_node(ArmNode, (BusError, CalibrationError, ArmMismatchError, ParameterError), urgent=True))
 
 
 if __name__ == '__main__':

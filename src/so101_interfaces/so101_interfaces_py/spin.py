@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -47,6 +48,7 @@ def run_node(
     errors: tuple[type[Exception], ...] = (),
     args: Sequence[str] | None = None,
     make_executor: Callable[[Node], Executor] | None = None,
+    urgent: bool = False,
 ) -> int:
     """Run a node until SIGINT or SIGTERM, then close it.
 
@@ -56,10 +58,13 @@ def run_node(
             end the process with one sentence instead of a traceback.
         args: Command line, sys.argv by default.
         make_executor: What the node spins on, by default what costs least.
+        urgent: The node moves the arm: it asks for real-time priority, and goes without where that is not permitted.
 
     Returns:
         The exit code: 0 after an interrupt, 1 after one of `errors`.
     """
+    if urgent:
+        _ask_for_precedence()
     rclpy.init(args=None if args is None else list(args))
     node: Node | None = None
     handler: logging.Handler | None = None
@@ -100,6 +105,13 @@ def run_node(
         with suppress(RuntimeError):
             rclpy.try_shutdown()
     return 0
+
+
+def _ask_for_precedence() -> None:
+    """Take the lowest real-time priority: before everything usual, behind whatever else is in real time."""
+    with suppress(OSError):
+        # The threads of DDS, which are made later, inherit it.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 def executor_for(node: Node) -> Executor:

@@ -178,7 +178,7 @@ def _translation(delta: EeDelta) -> Array:
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(KinematicsNode, (KinematicsError, ParameterError)))
+    sys.exit(run_node(KinematicsNode, (KinematicsError, ParameterError), urgent=True))
 
 
 if __name__ == '__main__':

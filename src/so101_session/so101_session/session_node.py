@@ -248,7 +248,7 @@ class SessionNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(SessionNode, (SessionError, SimulationError, ParameterError)))
+    sys.exit(run_node(SessionNode, (SessionError, SimulationError, ParameterError), urgent=True))
 
 
 if __name__ == '__main__':
