@@ -88,6 +88,12 @@ def agree(agent: Agent, group: Group) -> bool:
     return all(torch.equal(mine, other) for other in others)
 
 
+def meet(group: Group) -> None:
+    """Wait for the others: who leaves while they still talk can take them down."""
+    if group.size > 1:
+        distributed.barrier()
+
+
 def leave(group: Group) -> None:
     """Part from the others."""
     if group.size > 1:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hilserl_learner.agents import AGENTS
 from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.distributed import join, leave
+from hilserl_learner.distributed import join, leave, meet
 from hilserl_learner.learner_config import LearnerConfig
 from hilserl_learner.offline import OfflineRun, OfflineSettings, with_capacity_for
 from hilserl_learner.train_setup import Settings
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         with Progress(*columns, console=Console(stderr=True), disable=not group.first) as bar:
             task = bar.add_task('', total=options.updates)
             policy = run.run(lambda done: bar.update(task, completed=done))
+        meet(group)
     except (ValueError, OSError) as error:
         print(f'so101 train-offline: {error}', file=sys.stderr)
         return 1

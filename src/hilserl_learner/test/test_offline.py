@@ -103,7 +103,7 @@ def test_two_processes_of_torchrun_learn_one_agent_like_one_with_twice_the_batch
     finally:
         launcher.terminate()  # it ends its workers
         launcher.wait(20)
-    assert launcher.returncode == 0, error[-2000:]  # it is not 0 where the two ended with different networks
+    assert launcher.returncode == 0, error  # it is not 0 where the two ended with different networks
     report = json.loads(out.splitlines()[-1])
     assert (report['processes'], report['updates']) == (2, 3)
     assert main([str(buffer), '--out', str(tmp_path / 'one'), '--updates', '3', *SMALL]) == 0
