@@ -29,7 +29,7 @@ from hilserl_learner.keeper import BestKeeper, Mark, Verdict
 from hilserl_learner.learner_config import LearnerConfig, NOTHING
 from hilserl_learner.metrics import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm, WINDOW
 from hilserl_learner.run_log import EPISODES, EVALUATION, RunLog, TRAIN
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig
 from hilserl_learner.weights_out import WeightsOut
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.transition import Transition
@@ -250,12 +250,7 @@ class LiveTrainer:
             CheckpointError: there is no best checkpoint yet.
         """
         saved = self._checkpoints.load_best()
-        agent = self.trainer.agent
-        updates = agent.updates
-        state = {k.removeprefix('agent.'): v for k, v in saved.tensors.items() if k.startswith('agent.')}
-        agent.load_state_dict(state)
-        agent.updates = updates
-        agent.std = self.trainer.std
+        self.trainer.go_back(agent_part(saved.tensors))
         self.weights.forget()
         return f'back to the networks after {saved.facts.updates} updates'
 

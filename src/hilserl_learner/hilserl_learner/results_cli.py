@@ -12,6 +12,7 @@ import sys
 from hilserl_learner.experiments import Experiment, EXPERIMENTS, LIFT
 from hilserl_learner.plot import draw
 from hilserl_learner.run_dir import CONFIG
+from hilserl_learner.run_log import EVALUATION, TRAIN
 
 REPORT = 'report.json'
 BEGIN, END = '<!-- figures -->', '<!-- end -->'
@@ -84,28 +85,23 @@ def relit(experiment: Experiment, policy: str, out: Path) -> str:
     return str(out)
 
 
-def finished(experiment: Experiment, runs: Path) -> list[Path]:
-    """Return the runs of an experiment that have come to their end."""
-    paths = (run_path(runs, experiment.name, seed) for seed in range(experiment.seeds))
-    return [path for path in paths if (path / REPORT).exists()]
-
-
 def write_up(runs: Path, page: Path) -> None:
-    """Write pictures and CSV next to the page, and the table into it."""
+    """Write pictures and tables next to the page, and the figures into it.
+
+    Tables that lie there from earlier runs stay, until the run is made again.
+    """
     folder = page.parent / page.stem
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, dict[str, list[Path]]] = {}
     for experiment in EXPERIMENTS:
-        paths = finished(experiment, runs)
-        for path in paths:
-            for table in ('evaluation', 'train'):
-                shutil.copyfile(path / f'{table}.csv', folder / f'{path.name}_{table}.csv')
-        if paths:
+        for seed in range(experiment.seeds):
+            keep(run_path(runs, experiment.name, seed), folder)
+        if paths := kept(experiment, folder):
             figures.setdefault(experiment.figure, {})[experiment.says] = paths
     if 'ablation' in figures and 'lift' in figures:
         easy = EXPERIMENTS[0].says
         figures['ablation'] = {easy: figures['lift'][easy], **figures['ablation']}
-    lines = [table_of(runs)]
+    lines = [table_of(folder)]
     for name, groups in figures.items():
         draw(groups, folder / f'{name}.png')
         lines.append(f'![{name}]({page.stem}/{name}.png)\n')
@@ -114,14 +110,33 @@ def write_up(runs: Path, page: Path) -> None:
     page.write_text(f'{before}{BEGIN}\n\n' + '\n'.join(lines) + f'\n{END}{rest.partition(END)[2]}')
 
 
-def table_of(runs: Path) -> str:
+def keep(run: Path, folder: Path) -> None:
+    """Copy the tables and the report of a finished run; nothing of a run that has not come to its end."""
+    if not (run / REPORT).exists():
+        return
+    copy = folder / run.name
+    copy.mkdir(exist_ok=True)
+    for table in (EVALUATION, TRAIN):
+        shutil.copyfile(run / f'{table}.csv', copy / f'{table}.csv')
+    report = json.loads((run / REPORT).read_text())
+    del report['policy']  # a path of the machine that it was made on
+    (copy / REPORT).write_text(json.dumps(report) + '\n')
+
+
+def kept(experiment: Experiment, folder: Path) -> list[Path]:
+    """Return where the tables of an experiment's finished runs lie."""
+    paths = (run_path(folder, experiment.name, seed) for seed in range(experiment.seeds))
+    return [path for path in paths if (path / REPORT).exists()]
+
+
+def table_of(folder: Path) -> str:
     """Return one line per finished run."""
     lines = [
         '| experiment | seed | steps | success over the last evaluation | mean steps | minutes | minutes of CPU |',
         '|---|---|---|---|---|---|---|',
     ]
     for experiment in EXPERIMENTS:
-        for path in finished(experiment, runs):
+        for path in kept(experiment, folder):
             report = json.loads((path / REPORT).read_text())
             low, high = report['interval']
             lines.append(

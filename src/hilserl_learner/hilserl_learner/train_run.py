@@ -236,8 +236,7 @@ class TrainRun:
         if not self.config.rollback:
             self._warn(f'{said}; go back to the best policy, or set rollback')
             return
-        self.trainer.agent.load_state_dict(self.keeper.state)
-        self.trainer.agent.std = self.trainer.std
+        self.trainer.go_back(self.keeper.state)
         self._warn(f'{said}; the agent of step {best.step} goes on')
 
     def _warn(self, sentence: str) -> None:

@@ -192,6 +192,13 @@ class Trainer:
         """
         return self.agent.update(self._sampler.sample(self.config.batch_size, self._rng))
 
+    def go_back(self, state: Mapping[str, Tensor]) -> None:
+        """Take over an earlier state of the agent; experience, counters and noise stay as they are now."""
+        updates = self.agent.updates
+        self.agent.load_state_dict(state)
+        # With the old count, all updates since then would be owed at once.
+        self.agent.updates, self.agent.std = updates, self.std
+
     # ---- state -------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -214,6 +214,8 @@ def test_a_collapse_brings_the_best_agent_back(tmp_path, monkeypatch):
     (alarm,) = made.run().alarms
     assert 'success fell from 100% at step 20 to 15% at step 40' in alarm
     assert torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+    assert made.trainer.agent.updates > made.keeper.state['counter.updates']
+    assert abs(made.trainer.owed) < 1.0  # those since the best one are not made up for in one go
 
 
 def test_without_rollback_a_collapse_is_only_told(tmp_path, monkeypatch):

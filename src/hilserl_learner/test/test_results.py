@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of results is written from finished runs, and keeps what it was given before."""
+
+import json
+
+import pytest
+
+from hilserl_learner import results_cli
+from hilserl_learner.experiments import EXPERIMENTS
+from hilserl_learner.results_cli import write_up
+
+EVALUATION = 'steps,wall_s,cpu_s,updates,episodes,success,low,high,mean_steps,verdict\n'
+TRAIN = 'steps,wall_s,unaided,intervention\n'
+
+
+def a_run(runs, name, seed, rate, *, finished=True):
+    """A run directory as `so101 train` and the page's command leave it."""
+    path = runs / f'{name}_{seed}'
+    path.mkdir(parents=True)
+    rows = [f'{n},{n / 10},{n / 20},{n},20,{rate * n / 1000},0.1,0.9,20,best\n' for n in (500, 1000)]
+    (path / 'evaluation.csv').write_text(EVALUATION + ''.join(rows))
+    (path / 'train.csv').write_text(TRAIN + '500,50,0.1,0.5\n1000,100,0.8,0.1\n')
+    if finished:
+        report = {
+            'seed': seed,
+            'steps': 1000,
+            'episodes': 100,
+            'success': rate,
+            'interval': [rate - 0.05, rate],
+            'mean_steps': 20.0,
+            'wall_s': 100.0,
+            'cpu_s': 50.0,
+            'policy': str(path / 'best'),
+        }
+        (path / 'report.json').write_text(json.dumps(report))
+    return path
+
+
+@pytest.fixture
+def page(tmp_path):
+    made = tmp_path / 'docs' / 'results.md'
+    made.parent.mkdir()
+    made.write_text('# Results\n\n<!-- figures -->\nold\n<!-- end -->\n\nwritten by hand\n')
+    return made
+
+
+def test_finished_runs_come_onto_the_page_and_others_do_not(tmp_path, page):
+    a_run(tmp_path, 'easy', 0, 0.98)
+    a_run(tmp_path, 'easy', 1, 0.5, finished=False)
+    write_up(tmp_path, page)
+    text = page.read_text()
+    rows = [line for line in text.splitlines() if line.startswith('| lift, easy')]
+    assert rows == [
+        '| lift, easy, 5 demonstrations, operator | 0 | 1000 | 98% of 100 (93% to 98%) | 20.0 | 1.7 | 0.8 |'
+    ]
+    assert 'old' not in text and text.endswith('<!-- end -->\n\nwritten by hand\n')
+    assert '![lift](results/lift.png)' in text and (page.parent / 'results' / 'lift.png').stat().st_size > 0
+
+
+def test_no_path_of_the_machine_comes_along(tmp_path, page):
+    a_run(tmp_path, 'easy', 0, 0.98)
+    write_up(tmp_path, page)
+    kept = page.parent / 'results' / 'easy_0'
+    assert {path.name for path in kept.iterdir()} == {'evaluation.csv', 'train.csv', 'report.json'}
+    assert str(tmp_path) not in (kept / 'report.json').read_text()
+
+
+def test_what_an_earlier_machine_made_stays_until_it_is_made_again(tmp_path, page):
+    a_run(tmp_path / 'first', 'easy', 0, 0.98)
+    a_run(tmp_path / 'first', 'easy', 1, 0.9)
+    write_up(tmp_path / 'first', page)
+    a_run(tmp_path / 'second', 'easy', 1, 0.95)
+    a_run(tmp_path / 'second', 'no_demos', 0, 0.7)
+    write_up(tmp_path / 'second', page)
+    rates = [line.split(' | ')[3][:3] for line in page.read_text().splitlines() if line.startswith('| lift')]
+    assert rates == ['98%', '95%', '70%']
+    assert (page.parent / 'results' / 'ablation.png').exists()
+
+
+def test_each_experiment_begins_with_one_before_it():
+    before = set()
+    for experiment in EXPERIMENTS:
+        assert not experiment.begins_with or experiment.begins_with in before
+        assert experiment.begins_with or not experiment.relights
+        before.add(experiment.name)
+
+
+def test_a_run_that_fails_ends_the_command_without_a_report(tmp_path, page, monkeypatch):
+    calls = []
+
+    class Failed:
+        returncode, stdout = 1, ''
+
+    monkeypatch.setattr(
+        results_cli.subprocess, 'run', lambda words, **_: calls.append(words) or Failed()
+    )
+    code = results_cli.main(['--runs', str(tmp_path), '--page', str(page), '--only', 'easy'])
+    assert (code, len(calls)) == (1, 1)
+    assert 'old' in page.read_text()
