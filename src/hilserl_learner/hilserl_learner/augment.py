@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one augmentation: shift an image by a few pixels and repeat its edge where nothing is left.
+"""Augmentation: shift an image by a few pixels and repeat its edge where nothing is left; put it in another light.
 
-It gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
-leaving uint8.
+The shift gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
+leaving uint8. The light is ours: what is learned under one lamp is to be of use under another one.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
+
+DARKEST, BRIGHTEST, PALEST, AS_IT_IS = -0.65, 0.15, -0.4, 0.25
+"""Of a light: change of the whole image, change of a single colour; share of images that keep theirs."""
 
 
 def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
@@ -26,6 +29,28 @@ def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tens
     size = (*images.shape[:2], 2)
     drawn = torch.randint(-shift, shift + 1, size, generator=generator, device=generator.device)
     return shifted(images, drawn)
+
+
+def random_light(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Darken or brighten each image, and each of its colours, by factors of its own; all frames of a stack alike.
+
+    Args:
+        images: (B, V, 3T, S, S), uint8; every sample and view gets a light of its own, one in four none.
+        strength: 1 for anything between dusk and a bit more than was recorded; 0 for none.
+        generator: source of the lights, on any device.
+
+    Returns:
+        new images of the same type, shape and layout.
+    """
+    if strength == 0.0:
+        return images
+    batch, views, channels = images.shape[:3]
+    drawn = torch.rand(batch, views, 5, generator=generator, device=generator.device)
+    whole = 1.0 + strength * (DARKEST + (BRIGHTEST - DARKEST) * drawn[..., :1])
+    colours = 1.0 + strength * PALEST * drawn[..., 1:4]
+    factors = torch.where(drawn[..., 4:] < AS_IT_IS, 1.0, whole * colours)
+    factors = factors.repeat(1, 1, channels // 3)[..., None, None].to(images.device)
+    return images.to(torch.float32).mul_(factors).clamp_(max=255.0).to(images.dtype)
 
 
 def shifted(images: Tensor, shifts: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ class Experiment:
         options: arguments of `so101 train` by name, without dashes.
         values: what is given with --set.
         begins_with: another experiment, whose best policy of the same seed it begins with; empty for none.
-        relights: whether that policy is first made to see the light of its own preset.
         figure: the picture that its curves are in.
         seeds: how many there are.
     """
@@ -29,7 +28,6 @@ class Experiment:
     options: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     begins_with: str = ''
-    relights: bool = False
     figure: str
     seeds: int = 3
 
@@ -43,7 +41,7 @@ class Experiment:
         return [*words, '--policy', policy] if policy else words
 
 
-OFTEN = {'eval_every': '500'}
+OFTEN, MANY = {'eval_every': '500'}, {'eval_episodes': '40'}
 
 EXPERIMENTS = (
     Experiment(
@@ -51,9 +49,10 @@ EXPERIMENTS = (
     ),
     Experiment(
         name='wide',
-        says='lift, wide, 5 demonstrations, operator',
-        steps=12000,
+        says='lift, wide, 5 demonstrations, operator, any light',
+        steps=9000,
         options={'preset': 'wide'},
+        values={'light': '1'},
         figure='lift',
     ),
     Experiment(
@@ -68,28 +67,17 @@ EXPERIMENTS = (
         says='lift, gap, from nothing',
         steps=8000,
         options={'preset': 'gap'},
-        values=OFTEN,
+        values=MANY,
         figure='gap',
     ),
     Experiment(
         name='gap_tuned',
-        says='lift, gap, begins with the policy of wide, relit',
+        says='lift, gap, begins with the policy of wide',
         steps=8000,
         options={'preset': 'gap'},
-        values=OFTEN,
-        begins_with='wide',
-        relights=True,
-        figure='gap',
-    ),
-    Experiment(
-        name='gap_as_it_is',
-        says='lift, gap, begins with the policy of wide as it is',
-        steps=8000,
-        options={'preset': 'gap'},
-        values=OFTEN,
+        values=MANY,
         begins_with='wide',
         figure='gap',
-        seeds=1,
     ),
     Experiment(
         name='no_demos',

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from hilserl_learner.experiments import Experiment, EXPERIMENTS, LIFT
+from hilserl_learner.experiments import Experiment, EXPERIMENTS
 from hilserl_learner.plot import draw
 from hilserl_learner.run_dir import CONFIG
 from hilserl_learner.run_log import EVALUATION, TRAIN
@@ -60,8 +60,6 @@ def train(experiment: Experiment, seed: int, runs: Path) -> bool:
     policy = ''
     if experiment.begins_with:
         policy = str(run_path(runs, experiment.begins_with, seed) / 'best')
-    if experiment.relights:
-        policy = relit(experiment, policy, out.with_name(f'{out.name}_policy'))
     words = [sys.executable, '-m', 'hilserl_learner.train_cli', *experiment.arguments(seed, str(out), policy)]
     if (out / CONFIG).exists():
         words.append('--resume')
@@ -70,19 +68,6 @@ def train(experiment: Experiment, seed: int, runs: Path) -> bool:
     if ended.returncode == 0:
         (out / REPORT).write_text(ended.stdout.splitlines()[-1] + '\n')
     return ended.returncode == 0
-
-
-def relit(experiment: Experiment, policy: str, out: Path) -> str:
-    """Return the path of a policy that has been shown the light of the experiment; made where it is missing."""
-    first = next(one for one in EXPERIMENTS if one.name == experiment.begins_with)
-    env = experiment.options.get('env', LIFT)
-    seen, now = (f'{env}:{one.options["preset"]}' for one in (first, experiment))
-    if not out.exists():
-        words = ['--seen', seen, '--now', now]
-        subprocess.run(
-            [sys.executable, '-m', 'hilserl_learner.relight_cli', policy, str(out), *words], check=True
-        )
-    return str(out)
 
 
 def write_up(runs: Path, page: Path) -> None:

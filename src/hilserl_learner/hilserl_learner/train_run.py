@@ -102,6 +102,7 @@ class TrainRun:
         save: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress], None] = lambda _: None,
         keep: Callable[[Transition], None] = lambda _: None,
+        judge_start: bool = False,
     ) -> None:
         """Prepare.
 
@@ -115,12 +116,13 @@ class TrainRun:
             save: keeps the present agent under a name.
             report: shows how it goes.
             keep: keeps each transition before it is learned from.
+            judge_start: evaluate before the first step too: what the run begins with is the best one until beaten.
         """
         self.trainer, self.collector, self.config = trainer, collector, config
         self.keeper, self.episodes = BestKeeper(), EpisodeMeter()
         self.alarms: dict[str, None] = {}
         self._env, self._log, self._save, self._report = evaluation_env, log, save, report
-        self._keep = keep
+        self._keep, self._judge_start = keep, judge_start
         self._rng = np.random.default_rng([seed, 2])
         self._meter, self._values, self._advice = Meter(), ValueAlarm(config.q_bound), InterventionAdvice()
         self._wall_s = self._cpu_s = 0.0
@@ -139,6 +141,8 @@ class TrainRun:
     def run(self) -> Outcome:
         """Train until the steps are made; a run that goes on makes the rest of them."""
         trainer, config = self.trainer, self.config
+        if self._judge_start and config.eval_every and trainer.steps == 0:
+            self._evaluate(config.eval_episodes)
         while trainer.steps < config.steps:
             start, cpu = time.perf_counter(), time.process_time()
             collected = self.collector.step(self._act)
@@ -235,6 +239,9 @@ class TrainRun:
         said = f'success fell from {best.rate:.0%} at step {best.step} to {mark.rate:.0%} at step {mark.step}'
         if not self.config.rollback:
             self._warn(f'{said}; go back to the best policy, or set rollback')
+            return
+        if best.step == 0:
+            self._warn(f'{said}; the run goes on, since its critics knew nothing then')
             return
         self.trainer.go_back(self.keeper.state)
         self._warn(f'{said}; the agent of step {best.step} goes on')

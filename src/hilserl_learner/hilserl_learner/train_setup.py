@@ -173,6 +173,7 @@ class Training:
             save=self._save,
             report=report,
             keep=self._keep,
+            judge_start=policy is not None,
         )
         if going_on:
             self._take_up()

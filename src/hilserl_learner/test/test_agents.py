@@ -56,10 +56,11 @@ both = pytest.mark.parametrize('kind', [HilAgent, SacAgent])
 @both
 def test_B9_the_critic_loss_does_not_depend_on_how_often_a_batch_repeats_itself(kind):
     batch = random_batch(SPEC)
-    # Without chance: no shift, no noise; all targets in the minimum. What SAC draws is alike for both halves below.
+    # Without chance: no augmentation, no noise; all targets in the minimum. SAC draws alike for both halves below.
+    light = {'light': 0.0} if kind is HilAgent else {}
     losses = []
     for rows in (batch, joined(batch, batch)):
-        agent = small(kind, shift=0, target_critics=4)
+        agent = small(kind, shift=0, target_critics=4, **light)
         if kind is SacAgent:
             agent._sample = lambda f, s, agent=agent: (
                 torch.tanh(agent._heads(f, s)[0]),
@@ -278,6 +279,30 @@ def test_the_policy_that_acts_follows_the_actor_slowly():
     agent.follow()
     for name, value in agent.acting_actor.state_dict().items():
         torch.testing.assert_close(value, torch.lerp(start[name], learned[name], 0.1))
+
+
+def test_critics_learn_first_where_the_agent_begins_with_a_policy():
+    given = small(seed=1).policy(observation=SPEC, **FIELDS)
+    config = HilConfig(width=32, num_critics=4, critics_first=3, actor_every=1)
+    agent = HilAgent(SPEC, config, policy=given)
+    batch = random_batch(SPEC)
+    for _ in range(3):
+        critic = copy_of(agent.critic)
+        agent.update(batch)
+        assert same(agent.encoder, copy_of(given.encoder))
+        assert same(agent.actor, copy_of(given.actor))
+        assert not same(agent.critic, critic)
+    agent.update(batch)
+    assert not same(agent.encoder, copy_of(given.encoder))
+    assert not same(agent.actor, copy_of(given.actor))
+
+
+def test_a_fresh_agent_learns_all_at_once():
+    agent = small(critics_first=3, actor_every=1)
+    before = copy_of(agent.encoder), copy_of(agent.actor)
+    agent.update(random_batch(SPEC))
+    assert not same(agent.encoder, before[0])
+    assert not same(agent.actor, before[1])
 
 
 def test_B19_sac_begins_with_the_settings_that_learn():

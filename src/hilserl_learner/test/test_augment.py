@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hilserl_learner.augment import random_shift, shifted
+from hilserl_learner.augment import random_light, random_shift, shifted
 
 
 def robobase_shift(images, shifts, pad):
@@ -103,3 +103,49 @@ def test_images_that_are_views_of_a_buffer_are_shifted_too():
     images = pictures(4, 2, 9, 32).transpose(0, 1)
     shifts = torch.randint(-4, 5, (2, 4, 2), generator=torch.Generator().manual_seed(0))
     assert torch.equal(shifted(images, shifts), shifted(images.contiguous(), shifts))
+
+
+def factors_of(images, lit):
+    """The factor of each colour of each frame, where all pixels of a frame agree on it."""
+    ratio = (lit.double() + 0.5) / images
+    return ratio.mean(dim=(-2, -1))
+
+
+def test_a_light_is_one_factor_for_each_colour_in_all_frames_of_a_stack():
+    images = torch.full((400, 2, 9, 6, 6), 200, dtype=torch.uint8)
+    lit = random_light(images, 1.0, torch.Generator().manual_seed(0))
+    assert lit.dtype == torch.uint8
+    assert lit.shape == images.shape
+    assert torch.equal(lit, lit[..., :1, :1].expand_as(lit))  # all pixels alike
+    assert torch.equal(lit[:, :, :3], lit[:, :, 3:6])
+    assert torch.equal(lit[:, :, :3], lit[:, :, 6:])
+    factors = factors_of(images, lit)[:, :, :3]
+    kept = (lit == images).flatten(2).all(dim=2)
+    assert 0.2 < kept.double().mean() < 0.3
+    assert 0.35 * 0.6 - 0.01 < factors.min() < 0.26
+    assert 1.1 < factors.max() < 1.16
+    assert (factors.std(dim=2)[~kept] > 0.01).double().mean() > 0.95  # colours differ
+    assert (lit[:, 0] != lit[:, 1]).flatten(1).any(dim=1).double().mean() > 0.9  # so do the views
+
+
+def test_half_the_strength_is_half_the_change():
+    images = torch.full((50, 1, 3, 4, 4), 180, dtype=torch.uint8)
+    whole = random_light(images, 1.0, torch.Generator().manual_seed(3))
+    none = random_light(images, 0.0, torch.Generator().manual_seed(3))
+    half = random_light(images, 0.5, torch.Generator().manual_seed(3))
+    assert none is images
+    changed = (whole != images).any(dim=-1).any(dim=-1)
+    assert torch.equal(changed, (half != images).any(dim=-1).any(dim=-1))
+    loss = 180.0 - half[..., 0, 0].double(), 180.0 - whole[..., 0, 0].double()
+    assert (loss[0].abs() <= loss[1].abs() + 1.0).all()
+    assert loss[0].mean() > 0.5 * loss[1].mean()
+
+
+def test_bright_pixels_stay_within_range_and_the_layout_is_kept():
+    images = torch.full((64, 1, 9, 8, 8), 255, dtype=torch.uint8)
+    flat = images.view(64, 9, 8, 8).to(memory_format=torch.channels_last).view(64, 1, 9, 8, 8)
+    lit = random_light(flat, 1.0, torch.Generator().manual_seed(1))
+    assert lit.max() == 255
+    assert (lit == 255).flatten(1).all(dim=1).double().mean() > 0.2
+    assert lit.stride() == flat.stride()
+    assert torch.equal(flat, images)  # new images, not those of the buffer

@@ -170,7 +170,7 @@ def test_values_given_as_text_reach_the_configuration_that_owns_them():
 # ---- without the arm: what a run does about its evaluations ----------------------------------------------------------
 
 
-def reach_run(tmp_path, monkeypatch, rates, *, rollback=True):
+def reach_run(tmp_path, monkeypatch, rates, *, rollback=True, judge_start=False):
     """A run on the small task whose evaluations come out as told; also the agent's std of each save of the best."""
     env = ReachEnv()
     agent = make_agent('hil', env.observation_spec, {'width': 16, 'num_critics': 2})
@@ -184,7 +184,7 @@ def reach_run(tmp_path, monkeypatch, rates, *, rollback=True):
     monkeypatch.setattr('hilserl_learner.train_run.evaluate', evaluate)
     log = RunLog(tmp_path, tensorboard=False)
     config = RunConfig(
-        steps=20 * len(rates),
+        steps=20 * (len(rates) - judge_start),
         log_every=1000,
         eval_every=20,
         eval_episodes=20,
@@ -192,7 +192,7 @@ def reach_run(tmp_path, monkeypatch, rates, *, rollback=True):
         rollback=rollback,
     )
     saved = []
-    made = TrainRun(trainer, Collector(env), env, log, config, save=saved.append)
+    made = TrainRun(trainer, Collector(env), env, log, config, save=saved.append, judge_start=judge_start)
     return made, saved
 
 
@@ -222,6 +222,23 @@ def test_without_rollback_a_collapse_is_only_told(tmp_path, monkeypatch):
     made, _ = reach_run(tmp_path, monkeypatch, [20, 3], rollback=False)
     (alarm,) = made.run().alarms
     assert 'set rollback' in alarm
+    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+
+
+def test_what_a_run_begins_with_is_the_best_until_it_is_beaten(tmp_path, monkeypatch):
+    made, saved = reach_run(tmp_path, monkeypatch, [12, 11, 13], judge_start=True)
+    made.run()
+    assert (made.keeper.best.step, made.keeper.best.successes) == (40, 13)
+    assert saved.count('best') == 2
+    steps = [row['steps'] for row in read_table(tmp_path / 'evaluation.csv')]
+    assert steps == ['0', '20', '40']
+
+
+def test_learning_goes_on_from_where_it_is_although_it_began_better(tmp_path, monkeypatch):
+    made, saved = reach_run(tmp_path, monkeypatch, [20, 3], judge_start=True)
+    (alarm,) = made.run().alarms
+    assert 'at step 0 to 15% at step 20; the run goes on' in alarm
+    assert saved.count('best') == 1  # which holds what it began with
     assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
 
 

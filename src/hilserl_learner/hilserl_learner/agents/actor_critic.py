@@ -59,6 +59,8 @@ class ActorCritic(ABC):
     """Updates of the critics for each one of the actor."""
     grad_clip = 0.0
     """Largest norm of the gradient of each network; 0 for any."""
+    critics_first = 0
+    """Updates in which the critics learn and nothing else does."""
 
     def __init__(self, observation: ObservationSpec, *, seed: int, device: torch.device | str) -> None:
         """Take down what every agent has; the networks are the subclass's."""
@@ -120,9 +122,11 @@ class ActorCritic(ABC):
         images, next_images = self._augmented(batch.images), self._augmented(batch.next_images)
         with torch.no_grad():
             target = self._target(self.encoder(next_images), batch)
-        features = self.encoder(images)
+        all_learn = self.updates >= self.critics_first
+        with torch.set_grad_enabled(all_learn):
+            features = self.encoder(images)
         metrics = self._update_critic(features, batch, target)
-        if self.updates % self.actor_every == 0:
+        if all_learn and self.updates % self.actor_every == 0:
             metrics |= self._update_actor(features.detach(), batch)
         self.follow()
         self.updates += 1

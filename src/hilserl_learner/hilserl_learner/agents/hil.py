@@ -10,6 +10,9 @@ on the demonstrated rows.
 
 The policy that acts is a moving average of the actor and encoder that learn: single updates make an actor succeed in
 all episodes now and in four of five a minute later, their average does not.
+
+An agent that begins with a policy first learns what that policy is worth, with encoder and actor at rest: led by
+critics that know nothing, it would soon do worse than it could.
 """
 
 import copy
@@ -23,6 +26,7 @@ from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, Encod
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics, soft_update
+from hilserl_learner.augment import random_light
 from hilserl_learner.batch import Batch
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
@@ -54,6 +58,12 @@ class HilConfig:
         lo=1e-4,
         hi=1.0,
     )
+    critics_first: int = param(
+        500,
+        doc='Updates in which only the critics learn, where the agent begins with a policy.',
+        lo=0,
+        hi=1_000_000,
+    )
     target_bound: float = param(
         0.0,
         doc='Targets above this are cut to it, where the largest return is known; 0 for none.',
@@ -65,6 +75,12 @@ class HilConfig:
     )
     shift: int = param(
         4, doc='Largest shift of an image in augmentation; 0 for none.', unit='px', lo=0, hi=16
+    )
+    light: float = param(
+        0.0,
+        doc='How far brightness and colours of an image are changed in augmentation; 0 for not at all.',
+        lo=0.0,
+        hi=1.0,
     )
 
     def __post_init__(self) -> None:
@@ -119,6 +135,7 @@ class HilAgent(ActorCritic):
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
             self._begin_with(policy)
+            self.critics_first = self.config.critics_first
             self.spec = replace(self.spec, **_shapes(policy.network))
         self.acting_encoder, self.acting_actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
         self.critic = Critic(self.spec, init)
@@ -137,6 +154,9 @@ class HilAgent(ActorCritic):
     def acting(self) -> tuple[Encoder, Actor]:
         """The moving average of encoder and actor."""
         return self.acting_encoder, self.acting_actor
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        return random_light(super()._augmented(images), self.config.light, self.generator)
 
     @torch.no_grad()
     def _target(self, features: Tensor, batch: Batch) -> Tensor:
