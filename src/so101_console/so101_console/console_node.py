@@ -30,7 +30,7 @@ from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, stop_spinning
 
 CONFIG = (ConsoleConfig,)
 TOKEN_VARIABLE = 'SO101_CONSOLE_TOKEN'
@@ -58,7 +58,7 @@ class ConsoleNode(Node):
         frame_period_s = 1.0 / config.camera_rate_hz if config.camera_rate_hz else 0.0
         app = application(self._backend, access, 1.0 / config.state_rate_hz, frame_period_s)
         self._server = Server(app, config.host, config.port)
-        self._server.start(self.context.try_shutdown)
+        self._server.start(stop_spinning)
         secret = f'/?token={access.token}' if access.token else ''
         self.get_logger().info(f'the page is http://{config.host}:{self._server.port}{secret}')
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus
@@ -184,8 +183,6 @@ class ArmNode(Node):
             try:
                 return find_calibration(self._config.calibration)
             except CalibrationError:
-                if not self.context.ok():
-                    raise ExternalShutdownException from None
                 if Path(self._config.port).exists() or time.monotonic() > deadline:
                     raise
                 if not waiting:
@@ -202,8 +199,6 @@ class ArmNode(Node):
                 self._arm.connect()
                 return
             except BusError as error:
-                if not self.context.ok():
-                    raise ExternalShutdownException from error
                 if time.monotonic() > deadline:
                     raise
                 if not waiting:

@@ -8,19 +8,42 @@ import logging
 import os
 import signal
 import sys
-import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 
 class Closable(Protocol):
     """A node that holds something to be released without the help of ROS."""
 
     def close(self) -> None:
-        """Release it; safe to call twice, works after the ROS context is gone."""
+        """Release it; safe to call twice."""
+
+
+class _Ending:
+    """Takes SIGINT and SIGTERM: what runs comes to its end first.
+
+    rclpy's own way ends the context at once, and Python's raises in the middle of whatever runs: a callback that
+    publishes at that moment fails, and the log ends in a traceback.
+    """
+
+    asked, spinning = False, False
+
+    def __call__(self, *_: Any) -> None:
+        self.asked = True
+        if not self.spinning:  # waiting for a port, say
+            raise KeyboardInterrupt
+
+
+_ending = _Ending()
+
+
+def stop_spinning() -> None:
+    """End `run_node` as an interrupt does, once the present callback is done; from any thread."""
+    _ending.asked = True
 
 
 class _NodeHandler(logging.Handler):
@@ -65,7 +88,9 @@ def run_node(
     """
     if urgent:
         _ask_for_precedence()
-    rclpy.init(args=None if args is None else list(args))
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ending)
     node: Node | None = None
     handler: logging.Handler | None = None
     try:
@@ -77,33 +102,26 @@ def run_node(
         gc.collect()
         gc.freeze()
         _spin(node, (make_executor or executor_for)(node))
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # SIGINT and SIGTERM both end here
+    except KeyboardInterrupt:
+        pass
     except errors as error:
         sys.stderr.write(f'{error}\n')
         return 1
-    except (RuntimeError, SystemError):
-        # ... or here, when the signal ends the context between rclpy's check of it and its use (RCLError), or
-        # interrupts the conversion of a message (a plain RuntimeError, or a SystemError around the interrupt).
-        if not _is_ending():
-            raise
     finally:
         # Terminals and ros2 launch send SIGINT twice at times; an orderly end is not to be interrupted again.
         # A node that takes long to close sets its own handlers there.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        if handler is not None:  # the context is gone: what is logged from here on goes to stderr
-            logging.getLogger().removeHandler(handler)
         if node is not None and hasattr(node, 'close'):
             node.close()
+        if handler is not None:
+            logging.getLogger().removeHandler(handler)
         # First what belongs to the context, then the context: the other way round has ended in a crash.
         gc.unfreeze()
         with suppress(RuntimeError):
             if node is not None:
                 node.destroy_node()
-        # The signal's own shutdown may come between rclpy's look and its act.
-        with suppress(RuntimeError):
-            rclpy.try_shutdown()
+        rclpy.try_shutdown()
     return 0
 
 
@@ -131,14 +149,9 @@ def executor_for(node: Node) -> Executor:
 
 def _spin(node: Node, executor: Executor) -> None:
     executor.add_node(node)
-    while node.context.ok():
-        # Never without a limit: waiting for ever, the events executor of rclpy 7.1.5 hears nothing at all.
-        executor.spin_once(timeout_sec=1.0)
-
-
-def _is_ending() -> bool:
-    """Whether the context has ended, or ends within a moment: the signal that ends it may have come just now."""
-    deadline = time.monotonic() + 0.2
-    while rclpy.ok() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not rclpy.ok()
+    _ending.spinning = True
+    while not _ending.asked and node.context.ok():
+        # Never without a limit: waiting for ever, the events executor of rclpy 7.1.5 hears nothing at all. And a
+        # signal is seen only between two waits.
+        executor.spin_once(timeout_sec=0.1)
+    _ending.spinning = False

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ ASKS = 'import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))'
 SPINS = """
 import os, sys
 from rclpy.node import Node
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, stop_spinning
 
 class Look(Node):
     def __init__(self):
@@ -22,7 +23,7 @@ class Look(Node):
         threads = [os.sched_getscheduler(int(thread)) for thread in os.listdir('/proc/self/task')]
         own = os.sched_getscheduler(0)
         print(own, threads.count(own), len(threads))
-        self.context.try_shutdown()
+        stop_spinning()
 
 sys.exit(run_node(Look, urgent=sys.argv[1] == 'urgent'))
 """
@@ -42,3 +43,69 @@ def test_a_node_that_moves_the_arm_takes_precedence_where_that_is_permitted(mann
     scheduler, alike, threads = map(int, done.stdout.split())
     assert scheduler == (os.SCHED_RR if permitted and manner == 'urgent' else os.SCHED_OTHER)
     assert alike > threads / 2  # those of DDS too; those of numpy were there before
+
+
+BUSY = """
+import sys, time
+from rclpy.node import Node
+from std_msgs.msg import String
+from so101_interfaces_py.spin import run_node
+
+class Busy(Node):
+    def __init__(self):
+        super().__init__('busy')
+        self.publisher = self.create_publisher(String, 'busy', 10)
+        self.begun = self.done = 0
+        self.create_timer(0.001, self.work)
+
+    def work(self):
+        self.begun += 1
+        if self.begun == 20:
+            print('works', flush=True)
+        until = time.monotonic() + 0.005
+        while time.monotonic() < until:
+            self.publisher.publish(String(data='x'))
+        self.done += 1
+
+    def close(self):
+        self.publisher.publish(String(data='the last'))
+        print(self.begun - self.done, flush=True)
+
+sys.exit(run_node(Busy))
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_callback_finish_and_leaves_no_traceback(number):
+    with subprocess.Popen(
+        [sys.executable, '-c', BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'works\n'
+        process.send_signal(number)
+        process.send_signal(number)
+        said, complained = process.communicate(timeout=30.0)
+    assert (process.returncode, said, complained) == (0, '0\n', '')
+
+
+WAITS = """
+import sys, time
+from so101_interfaces_py.spin import run_node
+
+def make():
+    print('waits', flush=True)
+    time.sleep(60.0)
+
+sys.exit(run_node(make))
+"""
+
+
+def test_a_node_that_is_still_waiting_for_something_ends_at_once():
+    with subprocess.Popen(
+        [sys.executable, '-c', WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'waits\n'
+        process.send_signal(signal.SIGINT)
+        _, complained = process.communicate(timeout=30.0)
+    assert (process.returncode, complained) == (0, '')

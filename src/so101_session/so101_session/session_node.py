@@ -24,7 +24,7 @@ from so101_contract.records import StepRecord
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_configs, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, stop_spinning
 from so101_session.arbiter import Execute, Stop
 from so101_session.clock import Jitter, Source, stamp_of
 from so101_session.effects import Effect, Event, Finish, MoveTo, Quieten, ResetScene
@@ -192,7 +192,7 @@ class SessionNode(Node):
                 self._call(self._reset_scene, lambda: None)
             elif isinstance(effect, Finish):
                 self.get_logger().info(f'finished: {self._session.account}')
-                self.context.try_shutdown()  # ends the spinning, as an interrupt does
+                stop_spinning()
             elif effect.warning:
                 self.get_logger().warning(effect.sentence)
             else:

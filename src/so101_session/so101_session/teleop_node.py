@@ -21,7 +21,7 @@ from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions
 from so101_interfaces_py.params import load_config, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, stop_spinning
 from so101_session.devices.base import Axes, Event, Feedback, STILL
 from so101_session.devices.factory import make_device
 from so101_session.devices.joy import Joy
@@ -183,7 +183,7 @@ class TeleopNode(Node):
             self._ask(event)
         self._tell()
         if turn.quit:
-            self.context.try_shutdown()  # ends the spinning, as an interrupt does
+            stop_spinning()
 
     def _publish(self, value: EeDeltaValue, *, step: tuple[int, int], gone: bool = False) -> None:
         source = EeDelta.SOURCE_NONE if gone else EeDelta.SOURCE_TELEOP

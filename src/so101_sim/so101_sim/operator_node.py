@@ -25,7 +25,7 @@ from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_config, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, stop_spinning
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.attendant import Attendant, Deed
 from so101_sim.demonstrator import Demonstrator, Stage
@@ -128,7 +128,7 @@ class OperatorNode(Node):
             self.get_logger().info(str(participant.account))
         demonstrating = self._config.mode == 'demonstrate'
         if demonstrating and 0 < self._config.episodes <= participant.account.episodes:
-            self.context.try_shutdown()  # ends the spinning, as an interrupt does
+            stop_spinning()
 
     def _on_step(self, message: Step) -> None:
         report, participant = self._fresh_report(), self._taking_part()
@@ -220,7 +220,7 @@ class OperatorNode(Node):
         if demonstrator.score.episodes > before:
             self.get_logger().info(str(demonstrator.score))
         if demonstrator.stage is Stage.DONE:
-            self.context.try_shutdown()  # ends the spinning, as an interrupt does
+            stop_spinning()
 
     def _new_demonstrator(self, report: TaskReport) -> Demonstrator:
         preset = get_preset(report.preset, report.task)
