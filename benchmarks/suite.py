@@ -2,8 +2,9 @@
 """`./so101 bench all`: every bench in a process and a ROS domain of its own, one after the other, into one page.
 
 A bench that fails, or takes longer than its limit, is written down as failed with its last line; the others go on. The
-page is docs/benchmarks.md, the same as data is docs/benchmarks.json. With --only, the other benches keep what they have
-there. With --quick, the result goes to .bench/quick, since so few values are for a look alone.
+page is docs/benchmarks.md, the same as data is docs/benchmarks.json; the faults get pages of their own. With --only,
+the other benches keep what they have there. With --quick, the result goes to .bench/quick, since so few values are
+for a look alone.
 """
 
 import argparse
@@ -45,6 +46,9 @@ LIMITS_S: Mapping[str, float] = {
     'console': 900.0,
 }
 """In the order in which they run."""
+
+PAGES = ('faults', 'faults_graph')
+"""Those that also write a page of their own, under their name."""
 
 GRACE_S = 15.0
 """A bench that is told to end has this long to end its programs."""
@@ -102,8 +106,10 @@ def measures(program: Path) -> str:
     return ' '.join(words.partition('\n\n')[0].split())
 
 
-def run(program: Path, limit_s: float, folder: Path, domain: int, quick: bool = False) -> Entry:
-    """Run one bench, and return what came of it."""
+def run(
+    program: Path, limit_s: float, folder: Path, domain: int, *, quick: bool = False, page: Path | None = None
+) -> Entry:
+    """Run one bench, and return what came of it; a page of its own is written where one is named."""
     name = program.stem.removeprefix('bench_')
     folder.mkdir(parents=True, exist_ok=True)
     log, found = folder / f'{name}.log', folder / f'{name}.json'
@@ -111,7 +117,8 @@ def run(program: Path, limit_s: float, folder: Path, domain: int, quick: bool = 
     options = ['--quick'] if quick else []
     date = datetime.now().astimezone().isoformat(timespec='minutes')
     busy, began = os.getloadavg()[0], time.monotonic()
-    failure = _call([sys.executable, str(program), *options, '--json', str(found)], limit_s, log, domain)
+    files = ['--json', str(found), *([] if page is None else ['--markdown', str(page)])]
+    failure = _call([sys.executable, str(program), *options, *files], limit_s, log, domain)
     report: Report | None = None
     if found.exists():
         try:
@@ -222,7 +229,8 @@ def main() -> int:
     for number, (name, program) in enumerate(programs.items(), 1):
         print(f'{number:>2}/{len(programs)} {name:<16}', end=' ', flush=True)
         domain = 10 + (os.getpid() + number) % 90
-        entry = run(program, LIMITS_S[name], scratch, domain, options.quick)
+        page = out / f'{name}.md' if name in PAGES and not options.quick else None
+        entry = run(program, LIMITS_S[name], scratch, domain, quick=options.quick, page=page)
         print(f'{entry.seconds:6.0f} s  {verdict(entry)}', flush=True)
         done.append(entry)
         entries[name] = entry

@@ -170,6 +170,15 @@ def test_quick_reaches_the_bench_and_its_command(suite, tmp_path):
     assert entry.command == './so101 bench good --quick'
 
 
+def test_the_benches_with_a_page_of_their_own_know_how_to_write_it(suite, tmp_path):
+    for name in suite.PAGES:
+        words = [sys.executable, str(BENCHMARKS / f'bench_{name}.py'), '--help']
+        assert '--markdown' in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    path = program(tmp_path, 'page', 'import sys; open(sys.argv[-1], "w").write(sys.argv[-2])')
+    suite.run(path, 60.0, tmp_path / 'out', 42, page=tmp_path / 'page.md')
+    assert (tmp_path / 'page.md').read_text() == '--markdown'
+
+
 def test_a_bench_that_exceeds_a_bound_keeps_its_figures_and_is_marked(suite, tmp_path):
     entry = suite.run(good(tmp_path, passed=False), 60.0, tmp_path / 'out', 42)
     assert entry.report.rows[0].n == 200
