@@ -85,6 +85,8 @@ class LiveTrainer:
         self._version_file = run / VERSION
         version = max(0 if saved is None else saved.facts.version, _read_version(self._version_file))
         self.weights = WeightsOut(agent, config.manifest_fields, period_s=config.publish_s, version=version)
+        if policy is not None:  # until episodes tell where they begin
+            self.weights.begins_at(policy.manifest.reset_pose)
         self._publish()
         self._account, self._episodes = EpisodeAccount(), EpisodeMeter()
         self._meter, self._keeper = Meter(), BestKeeper(WINDOW)

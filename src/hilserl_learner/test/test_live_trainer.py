@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.store import unpack
+from drqv2_policy_node.named_policy import find_policy
+from drqv2_policy_node.store import load_policy, unpack
 from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
@@ -105,6 +106,17 @@ def test_B10_a_synced_policy_acts_like_the_learner_bit_for_bit(tmp_path, arm):
     for pattern in range(3):
         observation = golden_observation(SPEC, pattern)
         assert np.array_equal(policy.act(observation), live.trainer.agent.act(observation))
+
+
+def test_a_policy_to_begin_with_says_where_episodes_begin_until_one_has_begun(tmp_path, arm):
+    shipped = load_policy(find_policy('default', 'compact')).manifest
+    side = Side(tmp_path, policy='default')
+    header, payload = side.weights()[-1]
+    assert unpack(header['manifest'], payload).manifest.reset_pose == shipped.reset_pose
+    arm.live(3)
+    side.caught_up()._publish()
+    header, payload = side.weights()[-1]
+    assert unpack(header['manifest'], payload).manifest.reset_pose != shipped.reset_pose
 
 
 def test_B11_every_version_carries_the_hash_of_all_its_tensors(tmp_path):
