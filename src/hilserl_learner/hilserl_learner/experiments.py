@@ -82,7 +82,7 @@ EXPERIMENTS = (
     Experiment(
         name='no_demos',
         says='lift, easy, no demonstrations, operator',
-        steps=6000,
+        steps=3000,
         options={'demos': '0'},
         values=OFTEN,
         figure='ablation',
@@ -90,7 +90,7 @@ EXPERIMENTS = (
     Experiment(
         name='no_operator',
         says='lift, easy, 5 demonstrations, nobody helps',
-        steps=6000,
+        steps=3000,
         options={'operator': 'none'},
         values=OFTEN,
         figure='ablation',
@@ -98,7 +98,7 @@ EXPERIMENTS = (
     Experiment(
         name='alone',
         says='lift, easy, neither demonstrations nor help',
-        steps=6000,
+        steps=3000,
         options={'demos': '0', 'operator': 'none'},
         values=OFTEN,
         figure='ablation',
@@ -107,7 +107,7 @@ EXPERIMENTS = (
     Experiment(
         name='sac',
         says='lift, easy, agent sac',
-        steps=6000,
+        steps=3000,
         options={'agent': 'sac'},
         values=OFTEN,
         figure='ablation',
@@ -115,10 +115,18 @@ EXPERIMENTS = (
     Experiment(
         name='faithful',
         says='lift, easy, agent faithful (DrQ-v2 as RoboBase has it)',
-        steps=6000,
+        steps=3000,
         options={'agent': 'faithful'},
         values=OFTEN,
         figure='ablation',
+        seeds=1,
+    ),
+    Experiment(
+        name='provoked',
+        says='lift, easy, learning rate ten times too high',
+        steps=3000,
+        values={'learning_rate': '0.003', 'eval_every': '250'},
+        figure='provoked',
         seeds=1,
     ),
     Experiment(
