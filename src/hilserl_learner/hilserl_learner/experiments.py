@@ -58,7 +58,7 @@ EXPERIMENTS = (
     Experiment(
         name='place',
         says='place, easy, 5 demonstrations, operator',
-        steps=20000,
+        steps=4000,
         options={'env': PLACE},
         figure='place',
     ),
