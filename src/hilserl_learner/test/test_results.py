@@ -8,6 +8,8 @@ import pytest
 from hilserl_learner import results_cli
 from hilserl_learner.experiments import EXPERIMENTS
 from hilserl_learner.results_cli import write_up
+from hilserl_learner.train_cli import parser
+from hilserl_learner.train_setup import Settings
 
 EVALUATION = 'steps,wall_s,cpu_s,updates,episodes,success,low,high,mean_steps,verdict\n'
 TRAIN = 'steps,wall_s,unaided,intervention\n'
@@ -47,13 +49,14 @@ def page(tmp_path):
 def test_finished_runs_come_onto_the_page_and_others_do_not(tmp_path, page):
     a_run(tmp_path, 'easy', 0, 0.98)
     a_run(tmp_path, 'easy', 1, 0.5, finished=False)
-    write_up(tmp_path, page)
+    assert results_cli.main(['--draw-only', '--runs', str(tmp_path), '--page', str(page)]) == 0
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith('| lift, easy')]
     assert rows == [
         '| lift, easy, 5 demonstrations, operator | 0 | 1000 | 98% of 100 (93% to 98%) | 20.0 | 1.7 | 0.8 |'
     ]
     assert 'old' not in text
+    assert text.startswith('# Results\n')
     assert text.endswith('<!-- end -->\n\nwritten by hand\n')
     assert '![lift](results/lift.png)' in text
     assert (page.parent / 'results' / 'lift.png').stat().st_size > 0
@@ -79,9 +82,13 @@ def test_what_an_earlier_machine_made_stays_until_it_is_made_again(tmp_path, pag
     assert (page.parent / 'results' / 'ablation.png').exists()
 
 
-def test_each_experiment_begins_with_one_before_it():
+def test_every_experiment_is_a_command_that_train_accepts():
     before = set()
     for experiment in EXPERIMENTS:
+        options = parser().parse_args(experiment.arguments(1, 'out', 'policy'))
+        values = dict(item.partition('=')[::2] for item in options.set)
+        settings = Settings.with_options(values, agent=options.agent, preset=options.preset, env=options.env)
+        assert settings.seed == 0
         assert not experiment.begins_with or experiment.begins_with in before
         before.add(experiment.name)
 

@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 
 import pytest
 
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.experiments import EXPERIMENTS
 from hilserl_learner.plot import band, Curve, draw, label_of, Panel, read_curve
 from hilserl_learner.plot_cli import main as plot_main
-from hilserl_learner.results_cli import BEGIN, END, REPORT
-from hilserl_learner.results_cli import main as results_main
 from hilserl_learner.run_log import EVALUATION, read_table, RunLog, TRAIN
-from hilserl_learner.train_cli import parser
-from hilserl_learner.train_setup import Settings
 
 PNG = b'\x89PNG'
 
@@ -100,36 +94,3 @@ def test_plot_says_what_a_directory_without_a_run_lacks(tmp_path, capsys):
     assert 'expected a run with evaluation.csv' in capsys.readouterr().err
     with pytest.raises(LearnerError):
         read_curve(tmp_path, Panel(TRAIN, 'success', ''))
-
-
-def test_the_results_page_is_written_from_finished_runs_and_keeps_what_was_written_around(tmp_path):
-    runs, page = tmp_path / 'runs', tmp_path / 'docs' / 'results.md'
-    page.parent.mkdir()
-    page.write_text(f'# Results\n\n{BEGIN}\nold\n{END}\n\nAfter.\n')
-    for seed in range(2):
-        run = make_run(runs / f'easy_{seed}', [0.0, 1.0])
-        report = {'seed': seed, 'steps': 200, 'success': 1.0, 'episodes': 100, 'interval': [0.96, 1.0]}
-        (run / REPORT).write_text(json.dumps({**report, 'mean_steps': 12.5, 'wall_s': 240.0, 'cpu_s': 180.0}))
-    make_run(runs / 'easy_2', [0.0])  # not finished: left out
-    assert results_main(['--draw-only', '--runs', str(runs), '--page', str(page)]) == 0
-    text = page.read_text()
-    assert text.startswith('# Results\n')
-    assert text.endswith('After.\n')
-    assert 'old' not in text
-    assert (
-        '| lift, easy, 5 demonstrations, operator | 1 | 200 | 100% of 100 (96% to 100%) | 12.5 | 4.0 | 3.0 |'
-        in text
-    )
-    assert (tmp_path / 'docs' / 'results' / 'lift.png').read_bytes().startswith(PNG)
-    assert (tmp_path / 'docs' / 'results' / 'easy_1_train.csv').exists()
-    assert not (tmp_path / 'docs' / 'results' / 'easy_2_train.csv').exists()
-
-
-def test_every_experiment_is_a_command_that_train_accepts():
-    known = {experiment.name for experiment in EXPERIMENTS}
-    for experiment in EXPERIMENTS:
-        options = parser().parse_args(experiment.arguments(1, 'out', 'policy'))
-        values = dict(item.partition('=')[::2] for item in options.set)
-        settings = Settings.with_options(values, agent=options.agent, preset=options.preset, env=options.env)
-        assert settings.seed == 0
-        assert not experiment.begins_with or experiment.begins_with in known
