@@ -33,8 +33,8 @@ class _Ending:
     asked, spinning = False, False
 
     def __call__(self, *_: Any) -> None:
-        self.asked = True
-        if not self.spinning:  # waiting for a port, say
+        first, self.asked = not self.asked, True
+        if first and not self.spinning:  # waiting for a port, say
             raise KeyboardInterrupt
 
 
@@ -154,4 +154,3 @@ def _spin(node: Node, executor: Executor) -> None:
         # Never without a limit: waiting for ever, the events executor of rclpy 7.1.5 hears nothing at all. And a
         # signal is seen only between two waits.
         executor.spin_once(timeout_sec=0.1)
-    _ending.spinning = False
