@@ -17,7 +17,7 @@ from hilserl_learner.learner_config import LearnerConfig
 from hilserl_learner.metrics import Meter
 from hilserl_learner.replay import ReplayBuffer
 from hilserl_learner.run_log import RunLog, TRAIN
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig
 from so101_contract.transition import Transition
 
 CHECKPOINTS, POLICY = 'checkpoints', 'policy'
@@ -72,8 +72,7 @@ class OfflineRun:
         self._checkpoints = Checkpoints(out / CHECKPOINTS)
         saved = self._checkpoints.load()
         if saved is not None:
-            agent = {k.removeprefix('agent.'): v for k, v in saved.tensors.items() if k.startswith('agent.')}
-            self.agent.load_state_dict(agent)
+            self.agent.load_state_dict(agent_part(saved.tensors))
         self._sharing = share(self.agent, group)
 
     @property

@@ -128,7 +128,7 @@ def test_a_light_is_one_factor_for_each_colour_in_all_frames_of_a_stack():
     assert (lit[:, 0] != lit[:, 1]).flatten(1).any(dim=1).double().mean() > 0.9  # so do the views
 
 
-def test_half_the_strength_is_half_the_change():
+def test_less_strength_changes_the_same_images_by_less():
     images = torch.full((50, 1, 3, 4, 4), 180, dtype=torch.uint8)
     whole = random_light(images, 1.0, torch.Generator().manual_seed(3))
     none = random_light(images, 0.0, torch.Generator().manual_seed(3))

@@ -89,6 +89,7 @@ def run_node(
     if urgent:
         _ask_for_precedence()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    _ending.asked = _ending.spinning = False  # of an earlier node of this process
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ending)
     node: Node | None = None
