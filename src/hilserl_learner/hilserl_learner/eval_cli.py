@@ -20,6 +20,7 @@ from hilserl_learner.metrics import ImageStatistics
 from hilserl_learner.run_log import EVALUATION, read_table
 from hilserl_learner.train_setup import make_env
 from so101_contract.presets import get_observation, OBSERVATIONS
+from so101_sim.presets import SCENE_PARTS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +40,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         '--latency', type=float, help='from observation to action [s]; the preset decides by default'
     )
+    made.add_argument(
+        '--nominal',
+        action='append',
+        default=[],
+        metavar='PART',
+        choices=tuple(SCENE_PARTS),
+        help=f'leave this part of the scene as in easy, whatever the preset says: {", ".join(SCENE_PARTS)}; '
+        f'shows what a difference of gap costs',
+    )
     made.add_argument('--csv', type=Path, help='write one line per episode there')
     made.add_argument('--png', type=Path, help='draw where the cube lay when it succeeded and when not')
     made.add_argument('--run', type=Path, help='run directory to compare the pictures with')
@@ -52,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_cpu(options.threads)
     try:
         policy = load_policy(options.policy)
-        env = make_env(options.env, options.preset, observation_name(policy), options.latency)
+        env = make_env(
+            options.env, options.preset, observation_name(policy), options.latency, options.nominal
+        )
         with Progress(console=Console(stderr=True)) as bars:
             bar = bars.add_task(f'{options.env} {options.preset}', total=options.episodes)
             result = evaluate(
@@ -82,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'version': policy.manifest.version,
         'env': options.env,
         'preset': options.preset,
+        'nominal': options.nominal,
         **result.report(),
     }
     print(json.dumps(report))

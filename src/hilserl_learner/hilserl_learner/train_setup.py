@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts a training run together from its settings, and takes it up again where it was stopped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
 from so101_sim.env import ArmEnv
 from so101_sim.envs import ENVIRONMENTS
-from so101_sim.presets import get_preset
+from so101_sim.presets import get_preset, with_nominal
 
 FREE_ON_RESUME = ('run', 'steps', 'device')
 """Settings that may differ when a run goes on."""
@@ -98,7 +98,13 @@ class Settings:
         return asdict(self)
 
 
-def make_env(env: str, preset: str, observation: str, latency_s: float | None = None) -> ArmEnv:
+def make_env(
+    env: str,
+    preset: str,
+    observation: str,
+    latency_s: float | None = None,
+    nominal: Iterable[str] = (),
+) -> ArmEnv:
     """Return the environment of that id.
 
     Args:
@@ -106,15 +112,17 @@ def make_env(env: str, preset: str, observation: str, latency_s: float | None = 
         preset: difficulty.
         observation: name of what is observed.
         latency_s: from observation to action [s]; the preset's own by default.
+        nominal: parts of the scene that are not the preset's, but those of the nominal scene.
 
     Raises:
         LearnerError: there is none with a camera of that id.
+        PresetError: there is no such preset, or no such part.
     """
     known = [name for name, arguments in ENVIRONMENTS.items() if arguments.get('images', True)]
     if env not in known:
         raise LearnerError(f'expected one of the environments {known}, got {env!r}; name one of them')
     arguments = dict(ENVIRONMENTS[env])
-    chosen = get_preset(preset, str(arguments.pop('task')))
+    chosen = with_nominal(get_preset(preset, str(arguments.pop('task'))), nominal)
     if latency_s is not None:
         chosen = replace(chosen, chain=replace(chosen.chain, latency_s=latency_s))
     return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)

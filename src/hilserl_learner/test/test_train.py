@@ -149,6 +149,17 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
     training.close()
 
 
+def test_eval_shows_what_a_difference_of_gap_costs(run, capsys):
+    brightness = []
+    for parts in ((), ('--nominal', 'light'), ('--nominal', 'light', '--nominal', 'camera')):
+        assert eval_cli.main([str(run[0] / 'last'), '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert report['nominal'] == list(parts[1::2])
+        brightness.append(sum(report['image_mean']))
+    assert brightness[1] > 1.5 * brightness[0]
+    assert brightness[2] != brightness[1]
+
+
 def test_what_does_not_exist_is_named_with_what_does(tmp_path, capsys):
     assert train_cli.main(['--env', 'Nowhere-v0', '--out', str(tmp_path / 'a')]) == 1
     assert "expected one of the environments ['SO101Lift-v0', 'SO101Place-v0']" in capsys.readouterr().err

@@ -16,24 +16,15 @@ from rich.progress import Progress
 
 from so101_sim.env import ArmEnv
 from so101_sim.imitation import Imitator
-from so101_sim.presets import GAP_SCENE, get_preset
+from so101_sim.presets import GAP_SCENE, get_preset, NOMINAL_SCENE, SCENE_PARTS
 from so101_sim.scene import SceneConfig
 
-NOMINAL = SceneConfig()
 DIFFERENCES: dict[str, SceneConfig] = {
-    'nothing': NOMINAL,
-    'servos': replace(NOMINAL, servo=GAP_SCENE.servo),
-    'gripper': replace(NOMINAL, gripper_shift_m=GAP_SCENE.gripper_shift_m),
-    'camera': replace(
-        NOMINAL, camera_shift_m=GAP_SCENE.camera_shift_m, camera_turn_deg=GAP_SCENE.camera_turn_deg
-    ),
-    'light and table': replace(
-        NOMINAL,
-        table_rgb=GAP_SCENE.table_rgb,
-        light_direction=GAP_SCENE.light_direction,
-        light_strength=GAP_SCENE.light_strength,
-        ambient=GAP_SCENE.ambient,
-    ),
+    'nothing': NOMINAL_SCENE,
+    **{
+        part: replace(NOMINAL_SCENE, **{name: getattr(GAP_SCENE, name) for name in names})
+        for part, names in SCENE_PARTS.items()
+    },
     'everything': GAP_SCENE,
 }
 """Scenes between the nominal one and the gap's."""

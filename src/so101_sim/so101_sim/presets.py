@@ -9,7 +9,7 @@
 | pick101 | stages 3 (default), 0 and 4 of pick-101 | its TCP, camera, 50 Hz controller, servos, success and reward |
 """  # noqa: E501
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 import math
 from types import MappingProxyType
@@ -106,6 +106,7 @@ WIDE_VARIATION = Variation(
     camera_shift_m=0.002,
     camera_turn_deg=1.0,
 )
+NOMINAL_SCENE = SceneConfig()
 GAP_SCENE = SceneConfig(
     servo=replace(SERVOS['sts3215_7v4_soft'], lag_s=0.06, backlash_rad=math.radians(1.0)),
     camera_shift_m=(0.006, -0.006, 0.0055),
@@ -116,6 +117,32 @@ GAP_SCENE = SceneConfig(
     light_strength=0.75,
     ambient=0.22,
 )
+SCENE_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        'servos': ('servo',),
+        'gripper': ('gripper_shift_m',),
+        'camera': ('camera_shift_m', 'camera_turn_deg'),
+        'light': ('table_rgb', 'light_direction', 'light_strength', 'ambient'),
+    }
+)
+"""In what the preset gap differs from the nominal scene: fields of the scene by a name for them."""
+
+
+def with_nominal(preset: Preset, parts: Iterable[str]) -> Preset:
+    """Return the preset with parts of its scene as they are in the nominal one, to see what a difference costs.
+
+    Raises:
+        PresetError: there is no such part.
+    """
+    values = {}
+    for part in parts:
+        if part not in SCENE_PARTS:
+            raise PresetError(
+                f'expected one of the parts {list(SCENE_PARTS)} of a scene, got {part!r}; name one of them'
+            )
+        values.update({name: getattr(NOMINAL_SCENE, name) for name in SCENE_PARTS[part]})
+    return replace(preset, scene=replace(preset.scene, **values))
+
 
 _EASY = Preset(name='easy')
 _WIDE = Preset(name='wide', start=WIDE_START, variation=WIDE_VARIATION)

@@ -8,7 +8,7 @@ from so101_contract.joints import limits_arrays
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
-from so101_sim.presets import Chain, get_preset, PRESETS
+from so101_sim.presets import Chain, get_preset, PRESETS, SCENE_PARTS, with_nominal
 from so101_sim.start import AtPoint, AtPose, home_pose, NearCube, Start
 
 ALL = [(name, 'lift') for name in PRESETS] + [(name, 'place') for name in ('easy', 'wide', 'gap')]
@@ -129,3 +129,23 @@ def test_starting_near_a_cube_that_is_out_of_reach_is_no_draw():
 def test_rates_that_do_not_fit_together_are_refused(change):
     with pytest.raises(PresetError):
         replace(Chain(), **change)
+
+
+def test_gap_with_every_part_nominal_is_wide():
+    gap, wide = get_preset('gap'), get_preset('wide')
+    assert gap.scene != wide.scene
+    assert with_nominal(gap, SCENE_PARTS) == replace(wide, name='gap')
+
+
+@pytest.mark.parametrize('part', SCENE_PARTS)
+def test_each_part_of_gap_differs_and_can_be_nominal_alone(part):
+    gap = get_preset('gap')
+    changed = with_nominal(gap, [part]).scene
+    assert changed != gap.scene
+    others = [name for name in SCENE_PARTS if name != part]
+    assert with_nominal(replace(gap, scene=changed), others) == with_nominal(gap, SCENE_PARTS)
+
+
+def test_a_part_that_no_scene_has_is_refused():
+    with pytest.raises(PresetError, match=r"'camera', 'light'.*got 'wind'"):
+        with_nominal(get_preset('gap'), ['wind'])
