@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import IO
@@ -18,6 +19,16 @@ GRACE_S = ((signal.SIGINT, 2.5), (signal.SIGTERM, 1.0), (signal.SIGKILL, 0.5))
 TRACEBACK = 'Traceback (most recent call last):'
 RESTART_PAUSE_S = (1.0, 2.0, 5.0, 10.0)
 STEADY_S = 30.0
+
+# Has the kernel interrupt a process when its supervisor is gone, however it went (1 is PR_SET_PDEATHSIG), and becomes
+# that process: nobody could stop the arm otherwise, since Ctrl-C in the terminal reaches the supervisor alone. Between
+# fork and exec it would be shorter, but is not safe beside the threads here.
+TIED = (
+    *(sys.executable, '-I', '-S', '-c'),
+    'import ctypes, os, sys\n'
+    f'ctypes.CDLL(None).prctl(1, {int(signal.SIGINT)}, 0, 0, 0)\n'
+    'os.execvp(sys.argv[1], sys.argv[1:])',
+)
 
 
 @dataclass
@@ -110,7 +121,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         # A session of its own: Ctrl-C in the terminal reaches this process alone, which ends all in order.
         child.process = subprocess.Popen(
-            child.command,
+            [*TIED, *child.command],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

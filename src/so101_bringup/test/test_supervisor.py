@@ -3,6 +3,7 @@
 
 import os
 from pathlib import Path
+import subprocess
 import sys
 import threading
 import time
@@ -117,6 +118,27 @@ def test_what_a_child_started_ends_with_it():
     while os.path.exists(f'/proc/{pid}') and Path(f'/proc/{pid}/stat').read_text().split()[2] != 'Z':
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_supervisor_that_is_killed_takes_its_processes_along(tmp_path):
+    ended = tmp_path / 'ended'
+    child = (
+        'import os, time, pathlib\nprint("child", os.getpid(), flush=True)\n'
+        f'try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pathlib.Path({str(ended)!r}).touch()'
+    )
+    program = (
+        'import os, sys\nfrom so101_bringup.programs import NodeSpec\n'
+        'from so101_bringup.supervisor import Supervisor\n'
+        'made = Supervisor(os.environ, lambda line: print(line, flush=True))\n'
+        f'made.add(NodeSpec("arm", "p", "e"), [sys.executable, "-c", {child!r}])\nmade.run()'
+    )
+    with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True) as supervisor:
+        assert 'child' in supervisor.stdout.readline()
+        supervisor.kill()
+    deadline = time.monotonic() + 10.0
+    while not ended.exists():
+        assert time.monotonic() < deadline, 'it goes on without anybody who could stop it'
+        time.sleep(0.02)
 
 
 def test_an_interrupt_during_imports_is_not_shown_but_an_error_is():

@@ -122,8 +122,8 @@ def pair(tmp_path_factory):
     yield pair
     for arm in pair.arms:
         if arm.process.poll() is None:
-            arm.process.kill()
-        arm.process.wait()
+            arm.process.send_signal(signal.SIGINT)
+        arm.process.wait(30.0)
         arm.log.close()
         arm.node.destroy_node()
     rclpy.try_shutdown()
