@@ -124,9 +124,10 @@ def table_of(folder: Path) -> str:
         for path in kept(experiment, folder):
             report = json.loads((path / REPORT).read_text())
             low, high = report['interval']
+            steps = '' if report['mean_steps'] is None else f'{report["mean_steps"]:.1f}'
             lines.append(
                 f'| {experiment.says} | {report["seed"]} | {report["steps"]} | {report["success"]:.0%} of '
-                f'{report["episodes"]} ({low:.0%} to {high:.0%}) | {report["mean_steps"]} | '
+                f'{report["episodes"]} ({low:.0%} to {high:.0%}) | {steps} | '
                 f'{report["wall_s"] / 60:.1f} | {report["cpu_s"] / 60:.1f} |'
             )
     return '\n'.join(lines) + '\n'

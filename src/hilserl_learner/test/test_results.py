@@ -29,7 +29,7 @@ def a_run(runs, name, seed, rate, *, finished=True):
             'episodes': 100,
             'success': rate,
             'interval': [rate - 0.05, rate],
-            'mean_steps': 20.0,
+            'mean_steps': 20.04 if rate else None,
             'wall_s': 100.0,
             'cpu_s': 50.0,
             'policy': str(path / 'best'),
@@ -49,11 +49,13 @@ def page(tmp_path):
 def test_finished_runs_come_onto_the_page_and_others_do_not(tmp_path, page):
     a_run(tmp_path, 'easy', 0, 0.98)
     a_run(tmp_path, 'easy', 1, 0.5, finished=False)
+    a_run(tmp_path, 'easy', 2, 0.0)
     assert results_cli.main(['--draw-only', '--runs', str(tmp_path), '--page', str(page)]) == 0
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith('| lift, easy')]
     assert rows == [
-        '| lift, easy, 5 demonstrations, operator | 0 | 1000 | 98% of 100 (93% to 98%) | 20.0 | 1.7 | 0.8 |'
+        '| lift, easy, 5 demonstrations, operator | 0 | 1000 | 98% of 100 (93% to 98%) | 20.0 | 1.7 | 0.8 |',
+        '| lift, easy, 5 demonstrations, operator | 2 | 1000 | 0% of 100 (-5% to 0%) |  | 1.7 | 0.8 |',
     ]
     assert 'old' not in text
     assert text.startswith('# Results\n')
