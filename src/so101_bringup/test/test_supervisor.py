@@ -123,8 +123,8 @@ def test_what_a_child_started_ends_with_it():
 def test_a_supervisor_that_is_killed_takes_its_processes_along(tmp_path):
     ended = tmp_path / 'ended'
     child = (
-        'import os, time, pathlib\nprint("child", os.getpid(), flush=True)\n'
-        f'try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pathlib.Path({str(ended)!r}).touch()'
+        'import time, pathlib\ntry:\n    print("up", flush=True); time.sleep(60)\n'
+        f'except KeyboardInterrupt:\n    pathlib.Path({str(ended)!r}).touch()'
     )
     program = (
         'import os, sys\nfrom so101_bringup.programs import NodeSpec\n'
@@ -133,7 +133,7 @@ def test_a_supervisor_that_is_killed_takes_its_processes_along(tmp_path):
         f'made.add(NodeSpec("arm", "p", "e"), [sys.executable, "-c", {child!r}])\nmade.run()'
     )
     with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True) as supervisor:
-        assert 'child' in supervisor.stdout.readline()
+        assert 'up' in supervisor.stdout.readline()
         supervisor.kill()
     deadline = time.monotonic() + 10.0
     while not ended.exists():

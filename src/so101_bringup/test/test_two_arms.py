@@ -118,15 +118,18 @@ class Pair:
 def pair(tmp_path_factory):
     rclpy.init()
     pair = Pair(tmp_path_factory.mktemp('two_arms'))
-    pair.spin_until(lambda: all(arm.status.get('state') == 'armed' for arm in pair.arms))
-    yield pair
-    for arm in pair.arms:
-        if arm.process.poll() is None:
-            arm.process.send_signal(signal.SIGINT)
-        arm.process.wait(30.0)
-        arm.log.close()
-        arm.node.destroy_node()
-    rclpy.try_shutdown()
+    try:
+        pair.spin_until(lambda: all(arm.status.get('state') == 'armed' for arm in pair.arms))
+        yield pair
+    finally:
+        for arm in pair.arms:
+            if arm.process.poll() is None:
+                arm.process.send_signal(signal.SIGINT)
+        for arm in pair.arms:
+            arm.process.wait(30.0)
+            arm.log.close()
+            arm.node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def test_each_stack_serves_its_own_page(pair):
