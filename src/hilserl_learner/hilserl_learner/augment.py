@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation: shift an image by a few pixels and repeat its edge where nothing is left; put it in another light.
+"""Augmentation: shift an image by a few pixels and repeat its edge where nothing is left; put what it shows on another
+table and in another light.
 
 The shift gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
-leaving uint8. The light is ours: what is learned under one lamp is to be of use under another one.
+leaving uint8. Table and light are ours: what is learned on one table under one lamp is to be of use elsewhere. A
+brightness alone does not do it: a cube that is darker than its table in all pictures stays darker.
 """
 
 import numpy as np
@@ -11,6 +13,11 @@ from torch import Tensor
 
 DARKEST, BRIGHTEST, PALEST, AS_IT_IS = -0.65, 0.15, -0.4, 0.25
 """Of a light: change of the whole image, change of a single colour; share of images that keep theirs."""
+
+DARK, BRIGHT, GREY = 20.0, 235.0, 0.5
+"""Of a table: its darkest and brightest colour, and the smallest share of that which each of its colours has."""
+NEAR, EDGES = 20, 2.0 / 3.0
+"""What counts as table: pixels so close to the usual one, and in that share of images those beside them too."""
 
 
 def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
@@ -51,6 +58,54 @@ def random_light(images: Tensor, strength: float, generator: torch.Generator) ->
     factors = torch.where(drawn[..., 4:] < AS_IT_IS, 1.0, whole * colours)
     factors = factors.repeat(1, 1, channels // 3)[..., None, None].to(images.device)
     return images.to(torch.float32).mul_(factors).clamp_(max=255.0).to(images.dtype)
+
+
+def random_table(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Give the table in some images another colour; all frames of a stack alike.
+
+    The table is what has nearly the usual colour of a frame. Pixels at its edge are mixtures, which would outline
+    what lies on a new table; so in most images the new colour covers them as well.
+
+    Args:
+        images: (B, V, 3T, S, S), uint8; every sample and view gets a table of its own.
+        share: of the images that get one; 0 for none.
+        generator: source of the tables, on any device.
+
+    Returns:
+        new images of the same type and shape.
+    """
+    if share == 0.0:
+        return images
+    frames = images.flatten(0, 1).unflatten(1, (-1, 3))
+    drawn = torch.rand(len(frames), 6, generator=generator, device=generator.device).to(images.device)
+    colours = (DARK + (BRIGHT - DARK) * drawn[:, :1]) * (GREY + (1.0 - GREY) * drawn[:, 1:4])
+    table = _table(frames)
+    table |= _widened(table) & (drawn[:, 4] < EDGES)[:, None, None, None]
+    table &= (drawn[:, 5] < share)[:, None, None, None]
+    # In uint8, where differences wrap around and back: many times faster than to choose pixel by pixel.
+    change = colours.to(torch.uint8)[:, None, :, None, None] - frames
+    change *= table[:, :, None].view(torch.uint8)
+    return change.add_(frames).view_as(images)
+
+
+def _table(frames: Tensor) -> Tensor:
+    """Return which pixels (N, T, S, S) of frames (N, T, 3, S, S) have nearly the usual colour."""
+    step = max(1, frames.shape[-1] // 8)
+    usual = frames[..., step // 2 :: step, step // 2 :: step].flatten(3).median(dim=-1).values
+    lowest = (usual.clamp(NEAR, 255 - NEAR) - NEAR)[..., None, None]
+    above = frames - lowest  # what is darker wraps around to far above
+    red, green, blue = above.unbind(dim=2)
+    return torch.maximum(torch.maximum(red, green), blue) <= 2 * NEAR
+
+
+def _widened(mask: Tensor) -> Tensor:
+    """Return the mask (..., S, S) with the pixels beside it."""
+    wide = mask.clone()
+    wide[..., 1:, :] |= mask[..., :-1, :]
+    wide[..., :-1, :] |= mask[..., 1:, :]
+    wide[..., 1:] |= mask[..., :-1]
+    wide[..., :-1] |= mask[..., 1:]
+    return wide
 
 
 def shifted(images: Tensor, shifts: Tensor) -> Tensor:

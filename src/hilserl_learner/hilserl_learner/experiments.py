@@ -49,10 +49,10 @@ EXPERIMENTS = (
     ),
     Experiment(
         name='wide',
-        says='lift, wide, 5 demonstrations, operator, any light',
+        says='lift, wide, 5 demonstrations, operator, any table and light',
         steps=9000,
         options={'preset': 'wide'},
-        values={'light': '1'},
+        values={'table': '0.75', 'light': '1'},
         figure='lift',
     ),
     Experiment(

@@ -119,7 +119,7 @@ class ActorCritic(ABC):
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch; see the module for the order."""
         batch = batch.to(self.device)
-        images, next_images = self._augmented(batch.images), self._augmented(batch.next_images)
+        images, next_images = (channels_last(self._augmented(i)) for i in (batch.images, batch.next_images))
         with torch.no_grad():
             target = self._target(self.encoder(next_images), batch)
         all_learn = self.updates >= self.critics_first
@@ -133,7 +133,7 @@ class ActorCritic(ABC):
         return metrics
 
     def _augmented(self, images: Tensor) -> Tensor:
-        return channels_last(random_shift(images, self.config.shift, self.generator))
+        return random_shift(images, self.config.shift, self.generator)
 
     @abstractmethod
     def _target(self, features: Tensor, batch: Batch) -> Tensor:

@@ -26,7 +26,7 @@ from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, Encod
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics, soft_update
-from hilserl_learner.augment import random_light
+from hilserl_learner.augment import random_light, random_table
 from hilserl_learner.batch import Batch
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
@@ -79,6 +79,13 @@ class HilConfig:
     light: float = param(
         0.0,
         doc='How far brightness and colours of an image are changed in augmentation; 0 for not at all.',
+        lo=0.0,
+        hi=1.0,
+    )
+
+    table: float = param(
+        0.0,
+        doc='Share of the images that augmentation shows on a table of another colour; 0 for none.',
         lo=0.0,
         hi=1.0,
     )
@@ -156,7 +163,8 @@ class HilAgent(ActorCritic):
         return self.acting_encoder, self.acting_actor
 
     def _augmented(self, images: Tensor) -> Tensor:
-        return random_light(super()._augmented(images), self.config.light, self.generator)
+        shown = random_table(super()._augmented(images), self.config.table, self.generator)
+        return random_light(shown, self.config.light, self.generator)
 
     @torch.no_grad()
     def _target(self, features: Tensor, batch: Batch) -> Tensor:
