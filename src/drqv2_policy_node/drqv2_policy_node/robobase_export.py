@@ -24,22 +24,24 @@ def export_state_dict(
     Args:
         directory: of the policy.
         envs: environments of the run that is to load it, the one for evaluation included.
-        fresh_critics: whether a policy without critics gets new ones.
+        fresh_critics: whether a policy without critics such as RoboBase's gets new ones.
 
     Raises:
         RoboBaseError: the policy has no critics, or RoboBase has no such networks.
     """
     policy = load_policy(directory)
-    critics = load_critics(directory)
+    stored = load_critics(directory)
+    critics = None if stored is None or stored[0].spec.critic is not CriticKind.ROBOBASE else stored
     if policy.network.normalization.scale:
         raise RoboBaseError(
             f'expected a raw state, got the normalisation {policy.network.normalization.mode.value!r}; '
             f'RoboBase has no such networks'
         )
     if critics is None and not fresh_critics:
+        found = 'none' if stored is None else f'those of the kind {stored[0].spec.critic.value!r}'
         raise RoboBaseError(
-            f'expected critics next to the policy in {directory}, got none; RoboBase loads all or nothing, '
-            f'pass --fresh-critics for new ones'
+            f'expected critics of RoboBase next to the policy in {directory}, got {found}; RoboBase loads all or '
+            f'nothing, pass --fresh-critics for new ones'
         )
     if critics is None:
         fresh = Critic(replace(policy.network, num_critics=2, critic=CriticKind.ROBOBASE))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from drqv2_policy_node.convert_cli import main
-from drqv2_policy_node.networks import EncoderPreset
+from drqv2_policy_node.networks import Critic, CriticKind, EncoderPreset
 from drqv2_policy_node.robobase import read_agent
 from drqv2_policy_node.robobase_convert import (
     convert,
@@ -240,6 +240,16 @@ def test_export_of_a_policy_without_critics_needs_a_word(tmp_path, capsys):
     save_policy(tmp_path / 'p', make_policy())
     assert run('--export', tmp_path / 'p', tmp_path / 'back.pt') == 1
     assert '--fresh-critics' in capsys.readouterr().err
+    assert run('--export', tmp_path / 'p', tmp_path / 'back.pt', '--fresh-critics') == 0
+    assert len(torch.load(tmp_path / 'back.pt')['agent']) == 98
+
+
+def test_export_of_a_policy_with_an_ensemble_of_critics_needs_a_word_too(tmp_path, capsys):
+    policy = make_policy()
+    ensemble = Critic(replace(policy.network, critic=CriticKind.RLPD, num_critics=3))
+    save_policy(tmp_path / 'p', policy, critics=(ensemble, ensemble))
+    assert run('--export', tmp_path / 'p', tmp_path / 'back.pt') == 1
+    assert "'rlpd'; RoboBase loads all or nothing, pass --fresh-critics" in capsys.readouterr().err
     assert run('--export', tmp_path / 'p', tmp_path / 'back.pt', '--fresh-critics') == 0
     assert len(torch.load(tmp_path / 'back.pt')['agent']) == 98
 

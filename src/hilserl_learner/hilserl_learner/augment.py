@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation: shift an image by a few pixels and repeat its edge where nothing is left; put what it shows on another
-table and in another light.
+"""Augmentation: shift an image by a few pixels and repeat its edge; show it on another table, and in another light.
 
 The shift gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
 leaving uint8. Table and light are ours: what is learned on one table under one lamp is to be of use elsewhere. A
@@ -76,7 +75,8 @@ def random_table(images: Tensor, share: float, generator: torch.Generator) -> Te
     """
     if share == 0.0:
         return images
-    frames = images.flatten(0, 1).unflatten(1, (-1, 3))
+    batch, views, channels, *edges = images.shape
+    frames = images.reshape(batch * views, channels // 3, 3, *edges)
     drawn = torch.rand(len(frames), 6, generator=generator, device=generator.device).to(images.device)
     colours = (DARK + (BRIGHT - DARK) * drawn[:, :1]) * (GREY + (1.0 - GREY) * drawn[:, 1:4])
     table = _table(frames)
@@ -85,7 +85,7 @@ def random_table(images: Tensor, share: float, generator: torch.Generator) -> Te
     # In uint8, where differences wrap around and back: many times faster than to choose pixel by pixel.
     change = colours.to(torch.uint8)[:, None, :, None, None] - frames
     change *= table[:, :, None].view(torch.uint8)
-    return change.add_(frames).view_as(images)
+    return (change + frames).view_as(images)
 
 
 def _table(frames: Tensor) -> Tensor:

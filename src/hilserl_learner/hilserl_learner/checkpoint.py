@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.checkpoint_facts import (
@@ -106,13 +107,20 @@ class Checkpoints:
             else:
                 path.rename(target)
 
-    def save(self, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None = None) -> Path:
+    def save(
+        self,
+        tensors: Mapping[str, Tensor],
+        facts: Facts,
+        policy: Policy | None = None,
+        critics: tuple[Critic, Critic] | None = None,
+    ) -> Path:
         """Write a checkpoint and remove the oldest ones.
 
         Args:
             tensors: what training goes on from.
             facts: what it says beside them.
             policy: what acts; kept next to it for whoever wants to run it.
+            critics: of the policy, and their targets, for a run that begins with it.
 
         Returns:
             its directory.
@@ -122,14 +130,20 @@ class Checkpoints:
         """
         names = self.names
         number = int(names[-1]) + 1 if names else 0
-        path = self._write(f'{number:06d}', tensors, facts, policy)
+        path = self._write(f'{number:06d}', tensors, facts, policy, critics)
         for name in self.names[: -self._keep]:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         return path
 
-    def save_best(self, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None = None) -> Path:
+    def save_best(
+        self,
+        tensors: Mapping[str, Tensor],
+        facts: Facts,
+        policy: Policy | None = None,
+        critics: tuple[Critic, Critic] | None = None,
+    ) -> Path:
         """Write what did best, in the place of what did best before."""
-        return self._write(BEST, tensors, facts, policy)
+        return self._write(BEST, tensors, facts, policy, critics)
 
     def load(self) -> Saved | None:
         """Return the newest checkpoint that is whole; None, with a warning, where there is none at all.
@@ -186,14 +200,21 @@ class Checkpoints:
             ) from error
         return Saved(path, manifest.facts, tensors)
 
-    def _write(self, name: str, tensors: Mapping[str, Tensor], facts: Facts, policy: Policy | None) -> Path:
+    def _write(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        facts: Facts,
+        policy: Policy | None,
+        critics: tuple[Critic, Critic] | None,
+    ) -> Path:
         target, aside = self.directory / name, self.directory / f'.{name}.partial'
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             _put(aside / STATE, save_tensors({key: value.contiguous() for key, value in tensors.items()}))
             if policy is not None:
-                save_policy(aside / POLICY, policy)
+                save_policy(aside / POLICY, policy, critics=critics)
             files = sorted(path for path in aside.rglob('*') if path.is_file())
             sums = tuple(
                 FileSum(

@@ -17,8 +17,11 @@ import time
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from drqv2_policy_node.named_policy import find_policy
+from drqv2_policy_node.networks import Critic
+from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import make_agent
 from hilserl_learner.buffer_store import Entry, PartReader, read_buffer, read_header
@@ -233,7 +236,7 @@ class LiveTrainer:
         """
         self._tell({'kind': 'status', **self.status(), 'state': 'saving'}, b'')
         try:
-            path = self._checkpoints.save(self.trainer.state_dict(), self._facts(), self._policy())
+            path = self._checkpoints.save(*self._all())
         except CheckpointError as error:
             self._trouble = str(error)
             _log.error('%s', error)
@@ -266,7 +269,7 @@ class LiveTrainer:
         if verdict is Verdict.BEST:
             self._keeper.keep(mark, {})
             try:
-                self._checkpoints.save_best(self.trainer.state_dict(), self._facts(), self._policy())
+                self._checkpoints.save_best(*self._all())
             except CheckpointError as error:
                 self._trouble = str(error)
                 _log.error('%s', error)
@@ -284,6 +287,11 @@ class LiveTrainer:
             _log.warning('the run goes on with another parameter: %s', line)
         self.trainer.load_state_dict(saved.tensors)
         _log.info('resumed %s: %d updates, %d steps', saved.path, saved.facts.updates, saved.facts.env_steps)
+
+    def _all(self) -> tuple[dict[str, Tensor], Facts, Policy, tuple[Critic, Critic] | None]:
+        """Return what a checkpoint consists of."""
+        policy = self.weights.policy(self.trainer.config.std_schedule)
+        return self.trainer.state_dict(), self._facts(), policy, self.trainer.agent.critics
 
     def _facts(self) -> Facts:
         position = self._reader.position
@@ -305,9 +313,6 @@ class LiveTrainer:
         _write_version(self._version_file, made.version)
         header = {'kind': 'weights', 'manifest': made.manifest, 'version': made.version, 'step': made.step}
         self._tell(header, made.payload)
-
-    def _policy(self) -> Any:
-        return self.weights.policy(self.trainer.config.std_schedule)
 
     def status(self) -> dict[str, Any]:
         """Return how it goes, as plain numbers."""

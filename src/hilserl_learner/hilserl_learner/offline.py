@@ -136,7 +136,7 @@ class OfflineRun:
             ),
         )
         self._checkpoints.save(self.trainer.state_dict(), facts, policy)
-        return save_policy(self.out / POLICY, policy, overwrite=True)
+        return save_policy(self.out / POLICY, policy, critics=self.agent.critics, overwrite=True)
 
 
 def with_capacity_for(settings: OfflineSettings) -> OfflineSettings:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.buffer_store import (
@@ -114,7 +115,14 @@ class RunDirectory:
 
     # ---- agents ------------------------------------------------------------------------------------------
 
-    def save(self, name: str, state: Mapping[str, Tensor], facts: Facts, policy: Policy) -> None:
+    def save(
+        self,
+        name: str,
+        state: Mapping[str, Tensor],
+        facts: Facts,
+        policy: Policy,
+        critics: tuple[Critic, Critic] | None = None,
+    ) -> None:
         """Write a checkpoint and its policy.
 
         Args:
@@ -122,12 +130,13 @@ class RunDirectory:
             state: of the trainer.
             facts: counters and notes.
             policy: what acts.
+            critics: of the policy, and their targets, for a run that begins with it.
         """
         for writer in self._writers.values():
             writer.sync()
         write = self.checkpoints.save_best if name == BEST else self.checkpoints.save
         write(state, facts)
-        save_policy(self.path / name, policy, overwrite=True)
+        save_policy(self.path / name, policy, critics=critics, overwrite=True)
 
     def close(self) -> None:
         """Bring everything to the disk."""

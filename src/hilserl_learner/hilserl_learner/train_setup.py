@@ -243,7 +243,7 @@ class Training:
             config=to_json(self.settings.plain()),
             notes=mark_notes(self.run.keeper.best),
         )
-        self.directory.save(name, self.trainer.state_dict(), facts, self.policy())
+        self.directory.save(name, self.trainer.state_dict(), facts, self.policy(), self.agent.critics)
 
     def _take_up(self) -> None:
         """Go on where the last save was; transitions that came after it are learned from too."""

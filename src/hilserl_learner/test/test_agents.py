@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.store import pack, unpack
+from drqv2_policy_node.store import load_critics, load_policy, pack, save_policy, unpack
 from hilserl_learner.agents import agent_config, AgentError, AGENTS, make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.agents.sac import SacAgent, SacConfig
@@ -33,9 +33,9 @@ FIELDS = {
 }
 
 
-def small(agent=HilAgent, spec=SPEC, seed=0, **config):
+def small(agent=HilAgent, spec=SPEC, seed=0, policy=None, **config):
     kind = HilConfig if agent is HilAgent else SacConfig
-    return agent(spec, kind(**{'width': 32, 'num_critics': 4, **config}), seed=seed)
+    return agent(spec, kind(**{'width': 32, 'num_critics': 4, **config}), policy=policy, seed=seed)
 
 
 def seen(seed=0, spec=SPEC):
@@ -295,6 +295,39 @@ def test_critics_learn_first_where_the_agent_begins_with_a_policy():
     agent.update(batch)
     assert not same(agent.encoder, copy_of(given.encoder))
     assert not same(agent.actor, copy_of(given.actor))
+
+
+def stored_with_critics(folder, agent):
+    """The policy of an agent that has learned a bit, and its critics, from a directory."""
+    for _ in range(3):
+        agent.update(random_batch(SPEC))
+    policy = agent.policy(observation=SPEC, **FIELDS)
+    return load_policy(save_policy(folder, policy, critics=agent.critics))
+
+
+def test_an_agent_goes_on_with_the_critics_of_its_policy_and_learns_all_at_once(tmp_path):
+    before = small(seed=1)
+    agent = small(policy=stored_with_critics(tmp_path / 'p', before), critics_first=3, actor_every=1)
+    assert same(agent.critic, copy_of(before.critic))
+    assert same(agent.critic_target, copy_of(before.critic_target))
+    assert not same(agent.critic, copy_of(before.critic_target))
+    actor = copy_of(agent.actor)
+    agent.update(random_batch(SPEC))
+    assert not same(agent.actor, actor)
+
+
+def test_critics_of_another_size_stay_where_they_are(tmp_path):
+    given = stored_with_critics(tmp_path / 'p', small(seed=1))
+    agent = small(policy=given, num_critics=6, target_critics=2, critics_first=3, actor_every=1)
+    assert agent.critic.spec.num_critics == 6
+    actor = copy_of(agent.actor)
+    agent.update(random_batch(SPEC))
+    assert same(agent.actor, actor)
+
+
+def test_critics_of_sac_are_not_stored(tmp_path):
+    assert small(SacAgent).critics is None
+    assert load_critics(stored_with_critics(tmp_path / 'p', small(SacAgent)).directory) is None
 
 
 def test_a_fresh_agent_learns_all_at_once():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hilserl_learner.augment import random_light, random_shift, shifted
+from hilserl_learner.augment import random_light, random_shift, random_table, shifted
 
 
 def robobase_shift(images, shifts, pad):
@@ -149,3 +149,70 @@ def test_bright_pixels_stay_within_range_and_the_layout_is_kept():
     assert (lit == 255).flatten(1).all(dim=1).double().mean() > 0.2
     assert lit.stride() == flat.stride()
     assert torch.equal(flat, images)  # new images, not those of the buffer
+
+
+TABLE, CUBE, MIXED = (150, 145, 120), (200, 30, 20), (175, 88, 70)
+
+
+def scene(count=200, frames=3, size=24):
+    """A plain table, a little brighter on one side, with a cube that has mixed pixels around it."""
+    picture = torch.tensor(TABLE, dtype=torch.uint8)[:, None, None].repeat(1, size, size)
+    picture += torch.linspace(0, 9, size).to(torch.uint8)
+    for colour, edge in ((MIXED, 8), (CUBE, 9)):
+        picture[:, edge:-edge, edge:-edge] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    return picture.repeat(count, 1, frames, 1, 1).view(count, 1, 3 * frames, size, size)
+
+
+def test_a_table_gets_one_colour_in_all_frames_of_a_stack_and_the_cube_keeps_its_own():
+    images = scene()
+    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    assert shown.dtype == torch.uint8
+    assert shown.shape == images.shape
+    assert torch.equal(shown[..., 9:-9, 9:-9], images[..., 9:-9, 9:-9])
+    table = shown[..., :8, :].flatten(3)
+    assert (table == table[..., :1]).all()  # plain
+    assert torch.equal(table[:, :, :3], table[:, :, 6:])
+    colours = table[:, 0, :3, 0].double()
+    assert colours.max(dim=1).values.min() < 30  # darker than the cube
+    assert colours.min(dim=1).values.max() > 180  # brighter than before
+    assert colours.std(dim=1).max() > 40  # and not only grey
+    assert torch.equal(images, scene())  # new images, not those of the buffer
+
+
+def test_the_edge_of_a_table_is_covered_in_most_images_and_an_outline_in_the_others():
+    images = scene()
+    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    mixed = (shown[..., 8, 10] == images[..., 8, 10]).all(dim=2)[:, 0]
+    assert 0.2 < mixed.double().mean() < 0.45
+    covered = shown[~mixed]
+    assert torch.equal(covered[..., 8, 10], covered[..., 0, 0])
+
+
+@pytest.mark.parametrize(('share', 'low', 'high'), [(0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 1.0, 1.0)])
+def test_a_share_of_the_images_gets_another_table(share, low, high):
+    images = scene()
+    shown = random_table(images, share, torch.Generator().manual_seed(1))
+    changed = (shown != images).flatten(1).any(dim=1).double().mean()
+    assert low <= changed <= high
+    assert (shown is images) == (share == 0.0)
+
+
+@pytest.mark.parametrize('value', [0, 3, 128, 252, 255])
+def test_a_table_of_any_brightness_is_found(value):
+    images = torch.full((20, 2, 6, 16, 16), value, dtype=torch.uint8)
+    images[..., 4:8, 4:8] = 255 - value if value != 128 else 20
+    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(shown[..., 5:7, 5:7], images[..., 5:7, 5:7])
+    assert (shown[..., 0, 0] != value).any(dim=2).double().mean() > 0.9
+    assert (shown[:, 0] != shown[:, 1]).flatten(1).any(dim=1).double().mean() > 0.9  # views differ
+
+
+@given(size=st.integers(5, 30), frames=st.integers(1, 4), seed=st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_pixels_are_either_as_they_were_or_of_one_colour(size, frames, seed):
+    images = pictures(3, 2, 3 * frames, size, seed)
+    shown = random_table(images, 1.0, torch.Generator().manual_seed(seed))
+    for before, after in zip(images.flatten(0, 1), shown.flatten(0, 1), strict=True):
+        changed = (before != after).unflatten(0, (-1, 3)).any(dim=1)
+        found = after.unflatten(0, (-1, 3)).movedim(1, -1)[changed]
+        assert len(found.unique(dim=0)) <= 1

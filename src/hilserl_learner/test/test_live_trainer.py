@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from pathlib import Path
 import resource
 import signal
 
@@ -10,6 +11,7 @@ import torch
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, unpack
 from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
+from hilserl_learner.checkpoint import POLICY
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.learner_config import LearnerConfig
@@ -182,6 +184,16 @@ def test_B32_after_a_kill_counters_noise_and_versions_go_on_and_no_transition_is
     resumed = second.caught_up().trainer
     assert (resumed.steps, resumed.std, resumed.agent.updates) == (30, live.trainer.std, 30)
     assert len(resumed.online) == 30
+
+
+def test_a_policy_that_was_saved_has_its_critics_beside_it_for_another_run(tmp_path, arm):
+    side = Side(tmp_path / 'run')
+    arm.live(8)
+    live = side.caught_up()
+    saved = Path(live.save()) / POLICY
+    next_one = Side(tmp_path / 'next', policy=str(saved)).live
+    for name, value in next_one.trainer.agent.critic.state_dict().items():
+        assert torch.equal(value, live.trainer.agent.critic.state_dict()[name])
 
 
 def test_B15_a_damaged_checkpoint_costs_its_updates_only(tmp_path, arm):

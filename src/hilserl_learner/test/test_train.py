@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.store import load_policy
+from drqv2_policy_node.store import load_critics, load_policy
 from hilserl_learner import eval_cli, train_cli
 from hilserl_learner.agents import make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
@@ -93,6 +93,17 @@ def test_B25_eval_acts_with_the_weights_of_the_training_and_says_which(run, tmp_
     assert evaluated['weights_sha256'] == agent.policy(**fields).manifest.tensors_sha256
     assert picture.read_bytes().startswith(b'\x89PNG')
     assert len(table.read_text().splitlines()) == 2
+
+
+def test_a_run_that_begins_with_the_policy_of_another_one_goes_on_with_its_critics(run, tmp_path):
+    out, _ = run
+    code = train_cli.main(
+        ['--steps', '1', '--out', str(tmp_path / 'next'), '--policy', str(out / 'last'), *TINY, *SHORT]
+    )
+    assert code == 0
+    after, before = (load_critics(path / 'last')[0].state_dict() for path in (tmp_path / 'next', out))
+    for name, value in after.items():
+        torch.testing.assert_close(value, before[name], rtol=0.0, atol=0.01)
 
 
 def test_B22_an_evaluation_keeps_what_the_camera_saw(run, capsys):

@@ -25,6 +25,7 @@ from torch import nn, Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, Encoder, NetworkSpec
 from drqv2_policy_node.policy import Policy, policy_inputs
+from drqv2_policy_node.store import load_critics
 from hilserl_learner.agents.base import channels_last, Metrics, soft_update
 from hilserl_learner.agents.state import pack_state, Parts, unpack_state
 from hilserl_learner.augment import random_shift
@@ -78,6 +79,11 @@ class ActorCritic(ABC):
         self.observation.require_same(policy.manifest.observation, ('here', 'policy'))
         self.encoder, self.actor = copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
 
+    def _stored_with(self, policy: Policy | None) -> tuple[Critic, Critic] | None:
+        """Return the critics next to a policy, where they are such as this agent updates."""
+        found = None if policy is None or policy.directory is None else load_critics(policy.directory)
+        return None if found is None or found[0].spec != self.spec else found
+
     def _place(self, trained: Mapping[str, nn.Module], following: Mapping[str, nn.Module]) -> None:
         """Bring all networks to the device, and give those that learn from gradients an optimiser each."""
         modules = {**trained, **following}
@@ -113,6 +119,11 @@ class ActorCritic(ABC):
     def policy(self, **fields: Any) -> Policy:
         """Return a copy of what acts: encoder and actor; the fields are those of `Policy.create`."""
         return Policy.create(*self.acting, **fields)
+
+    @property
+    def critics(self) -> tuple[Critic, Critic] | None:
+        """Critics and their targets, to be stored with the policy for whoever goes on; None for what is of no use."""
+        return self.critic, self.critic_target
 
     # ---- learning ----------------------------------------------------------------------------------------
 

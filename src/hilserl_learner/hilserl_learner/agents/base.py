@@ -46,6 +46,10 @@ class Agent(Protocol):
     ) -> npt.NDArray[np.float32]:
         """Return an action in network units (4,): the mean, or with noise of that std."""
 
+    @property
+    def critics(self) -> tuple[Critic, Critic] | None:
+        """Critics and their targets, to be stored with the policy for whoever goes on; None for what is of no use."""
+
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch."""
 

@@ -24,7 +24,6 @@ from torch import nn, Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, NetworkSpec
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_critics
 from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import AgentError, frozen, Metrics
 from hilserl_learner.agents.faithful_config import FaithfulConfig
@@ -74,7 +73,7 @@ class FaithfulAgent(ActorCritic):
         else:
             self._begin_with(policy)
             self.spec = replace(policy.network, critic=CriticKind.ROBOBASE)
-        if critics is None and policy is not None:
+        if critics is None:
             critics = self._stored_with(policy)
         if critics is None:
             self.critic = Critic(self.spec, init)
@@ -86,11 +85,6 @@ class FaithfulAgent(ActorCritic):
             {'encoder': self.encoder, 'actor': self.actor, 'critic': self.critic},
             {'critic_target': self.critic_target},
         )
-
-    def _stored_with(self, policy: Policy) -> tuple[Critic, Critic] | None:
-        """Return the critics next to a policy, where they are such as this agent updates."""
-        found = None if policy.directory is None else load_critics(policy.directory)
-        return None if found is None or found[0].spec != self.spec else found
 
     def _require_one_spec(self) -> None:
         for critic in (self.critic, self.critic_target):

@@ -11,8 +11,9 @@ on the demonstrated rows.
 The policy that acts is a moving average of the actor and encoder that learn: single updates make an actor succeed in
 all episodes now and in four of five a minute later, their average does not.
 
-An agent that begins with a policy first learns what that policy is worth, with encoder and actor at rest: led by
-critics that know nothing, it would soon do worse than it could.
+An agent that begins with a policy goes on with the critics that are stored next to it. Where there are none it first
+learns what that policy is worth, with encoder and actor at rest: led by critics that know nothing, it would soon do
+worse than it could.
 """
 
 import copy
@@ -60,7 +61,7 @@ class HilConfig:
     )
     critics_first: int = param(
         500,
-        doc='Updates in which only the critics learn, where the agent begins with a policy.',
+        doc='Updates in which only the critics learn, where the agent begins with a policy that has none.',
         lo=0,
         hi=1_000_000,
     )
@@ -122,12 +123,13 @@ class HilAgent(ActorCritic):
         seed: int = 0,
         device: torch.device | str = 'cpu',
     ) -> None:
-        """Build an agent; its critics are always fresh.
+        """Build an agent.
 
         Args:
             observation: what it sees.
             config: how it learns.
-            policy: whose actor and encoder it begins with; None for fresh ones.
+            policy: whose actor and encoder it begins with, and whose critics where they are stored with it and are
+                such as this agent's; None for fresh ones.
             seed: of the initial weights and of all that is left to chance.
             device: where it lives.
 
@@ -142,12 +144,16 @@ class HilAgent(ActorCritic):
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
             self._begin_with(policy)
-            self.critics_first = self.config.critics_first
             self.spec = replace(self.spec, **_shapes(policy.network))
         self.acting_encoder, self.acting_actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
-        self.critic = Critic(self.spec, init)
-        begin_at_zero(self.critic)
-        self.critic_target = copy.deepcopy(self.critic)
+        stored = self._stored_with(policy)
+        if stored is not None:
+            self.critic, self.critic_target = stored
+        else:
+            self.critics_first = 0 if policy is None else self.config.critics_first
+            self.critic = Critic(self.spec, init)
+            begin_at_zero(self.critic)
+            self.critic_target = copy.deepcopy(self.critic)
         self._place(
             {'encoder': self.encoder, 'actor': self.actor, 'critic': self.critic},
             {

@@ -138,6 +138,10 @@ class SacAgent(ActorCritic):
             {'critic_target': self.critic_target},
         )
 
+    @property
+    def critics(self) -> None:
+        """None: they tell what the actor's own noise is worth, which is not stored with a policy."""
+
     def act(
         self, observation: Observation, *, std: float = 0.0, rng: np.random.Generator | None = None
     ) -> npt.NDArray[np.float32]:
