@@ -56,6 +56,15 @@ EXPERIMENTS = (
         figure='lift',
     ),
     Experiment(
+        name='shipped',
+        says='lift, wide, the same for longer: the policy that is shipped',
+        steps=20000,
+        options={'preset': 'wide'},
+        values={'table': '0.75', 'light': '1'},
+        figure='long',
+        seeds=1,
+    ),
+    Experiment(
         name='place',
         says='place, easy, 5 demonstrations, operator',
         steps=4000,

@@ -77,7 +77,7 @@ class LiveTrainer:
         agent = make_agent(
             config.agent, spec, agent_options, policy=policy, seed=config.seed, device=config.device
         )
-        self.trainer = Trainer(agent, spec, action, trainer, seed=config.seed)
+        self.trainer = Trainer(agent, spec, action, trainer.beginning_with(policy), seed=config.seed)
         self._checkpoints = Checkpoints(run / CHECKPOINTS, keep=config.keep_checkpoints)
         self._checkpoints.clean()
         saved = self._checkpoints.load()

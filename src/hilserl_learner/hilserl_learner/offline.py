@@ -65,9 +65,8 @@ class OfflineRun:
         )
         buffer = settings.trainer.buffer(spec, action, is_demo=True, device=device)
         # Every process draws batches of its own.
-        self.trainer = Trainer(
-            self.agent, spec, action, settings.trainer, demo=buffer, seed=learner.seed + group.rank
-        )
+        trainer = settings.trainer.beginning_with(policy)
+        self.trainer = Trainer(self.agent, spec, action, trainer, demo=buffer, seed=learner.seed + group.rank)
         self._load(settings.buffers)
         self._checkpoints = Checkpoints(out / CHECKPOINTS)
         saved = self._checkpoints.load()

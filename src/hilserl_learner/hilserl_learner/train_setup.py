@@ -160,7 +160,8 @@ class Training:
             seed=settings.seed,
             device=settings.device,
         )
-        self.trainer = Trainer(self.agent, spec, action, settings.trainer, seed=settings.seed)
+        trainer = settings.trainer.beginning_with(policy)
+        self.trainer = Trainer(self.agent, spec, action, trainer, seed=settings.seed)
         going_on = resume and not self.directory.is_new
         if going_on:
             self.directory.require_same(settings.plain(), FREE_ON_RESUME)
@@ -197,7 +198,7 @@ class Training:
 
     def policy(self) -> Policy:
         """Return the present policy."""
-        fields_ = manifest_fields(self.env, self.settings.trainer.std_schedule)
+        fields_ = manifest_fields(self.env, self.trainer.config.std_schedule)
         name = f'{self.settings.env} {self.settings.preset}'
         return self.agent.policy(name=name, version=self.agent.updates, **fields_)
 

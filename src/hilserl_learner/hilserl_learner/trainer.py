@@ -7,7 +7,7 @@ trainer.step()                   # one update, whenever there is time
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.base import Agent, AgentError, Metrics
 from hilserl_learner.replay import ReplayBuffer, SymmetricSampler, Windows
 from hilserl_learner.schedules import parse_schedule
@@ -46,6 +47,9 @@ class TrainerConfig:
         doc='Exploration noise over environment steps, in network units: a number, linear(from,to,steps), or '
         'step_linear(from,to,steps,to,steps).',
     )
+    std_with_policy: str = param(
+        '0.05', doc='The same for an agent that begins with a policy: more noise would hide what it can.'
+    )
     capacity: int = param(100_000, doc='Frames that the online buffer holds.', lo=100, hi=100_000_000)
     demo_capacity: int = param(
         50_000, doc='Frames that the buffer of demonstrations holds.', lo=100, hi=100_000_000
@@ -58,6 +62,11 @@ class TrainerConfig:
         """Check each value."""
         check_bounds(self)
         parse_schedule(self.std_schedule)
+        parse_schedule(self.std_with_policy)
+
+    def beginning_with(self, policy: Policy | None) -> 'TrainerConfig':
+        """Return the configuration for an agent that begins with this policy, or with none."""
+        return self if policy is None else replace(self, std_schedule=self.std_with_policy)
 
     @property
     def windows(self) -> Windows:

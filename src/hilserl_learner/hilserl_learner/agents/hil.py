@@ -9,11 +9,13 @@ and an actor that maximises the mean of all critics at (h, a), a ~ mu(h) + clip(
 on the demonstrated rows.
 
 The policy that acts is a moving average of the actor and encoder that learn: single updates make an actor succeed in
-all episodes now and in four of five a minute later, their average does not.
+all episodes now and in four of five a minute later, their average does not. It is a short one in the beginning, when
+yesterday's actor is a bad one, and grows longer.
 
 An agent that begins with a policy goes on with the critics that are stored next to it. Where there are none it first
 learns what that policy is worth, with encoder and actor at rest: led by critics that know nothing, it would soon do
-worse than it could.
+worse than it could. Either way what it has lived through here is little at first, and values learned from little are
+wrong elsewhere; so for a while the actor also stays close to what the first policy would do.
 """
 
 import copy
@@ -26,11 +28,14 @@ from torch import Tensor
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
-from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics, soft_update
+from hilserl_learner.agents.base import begin_at_zero, channels_last, frozen, Metrics, soft_update
 from hilserl_learner.augment import random_light, random_table
 from hilserl_learner.batch import Batch
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
+
+GROWN_UP = 9_000
+"""Updates that a policy counts as old which an agent begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +58,26 @@ class HilConfig:
     bc_weight: float = param(
         0.5, doc='Weight of staying close to the demonstrated actions; 0 leaves it out.', lo=0.0, hi=100.0
     )
+    hold_weight: float = param(
+        0.5,
+        doc='Weight of staying close to the policy that the agent began with, where nobody demonstrated.',
+        lo=0.0,
+        hi=100.0,
+    )
+    hold_updates: int = param(
+        10_000, doc='Updates over which that weight falls to zero.', lo=1, hi=1_000_000_000
+    )
     policy_tau: float = param(
         0.05,
-        doc='Share by which the policy that acts follows the actor that learns; 1 is the actor itself.',
+        doc='Share by which the policy that acts first follows the actor that learns; 1 is the actor itself.',
         lo=1e-4,
         hi=1.0,
+    )
+    policy_settles: int = param(
+        1000,
+        doc='Updates after which it follows half as fast; after twice as many a third, and so on.',
+        lo=1,
+        hi=1_000_000_000,
     )
     critics_first: int = param(
         500,
@@ -145,6 +165,8 @@ class HilAgent(ActorCritic):
         if policy is not None:
             self._begin_with(policy)
             self.spec = replace(self.spec, **_shapes(policy.network))
+        self._age = 0 if policy is None else GROWN_UP
+        self._first = None if policy is None else _at_rest(policy, self.device)
         self.acting_encoder, self.acting_actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
         stored = self._stored_with(policy)
         if stored is not None:
@@ -184,18 +206,39 @@ class HilAgent(ActorCritic):
         with frozen(self.critic):
             value = self.critic(features, batch.state, self._noisy(mean)).mean()
         distance = demonstrated_mean((mean - batch.action).square().mean(dim=1), batch)
-        self._step(self.config.bc_weight * distance - value, 'actor')
+        loss = self.config.bc_weight * distance - value
+        hold = self.config.hold_weight * (1.0 - self.updates / self.config.hold_updates)
+        if self._first is not None and hold > 0.0:
+            loss = loss + hold * self._distance_to_first(mean, batch)
+        self._step(loss, 'actor')
         return {
             'actor_loss': -value.detach(),
             'bc_loss': distance.detach(),
             'action_abs': mean.detach().abs().mean(),
         }
 
+    def _distance_to_first(self, mean: Tensor, batch: Batch) -> Tensor:
+        """Return the mean squared distance to what the first policy would do, over what nobody demonstrated."""
+        assert self._first is not None
+        encoder, actor = self._first
+        with torch.no_grad():
+            first = actor(encoder(channels_last(batch.images)), batch.state)
+        rows = (~batch.is_demo).to(mean.dtype)
+        distance: Tensor = (mean - first).square().mean(dim=1)
+        return (distance * rows).sum() / rows.sum().clamp(min=1.0)
+
     def follow(self) -> None:
         """Move the target critics, and the policy that acts, towards what learns."""
         super().follow()
-        soft_update(self.acting_encoder, self.encoder, self.config.policy_tau)
-        soft_update(self.acting_actor, self.actor, self.config.policy_tau)
+        tau = self.config.policy_tau / (1.0 + (self._age + self.updates) / self.config.policy_settles)
+        soft_update(self.acting_encoder, self.encoder, tau)
+        soft_update(self.acting_actor, self.actor, tau)
+
+
+def _at_rest(policy: Policy, device: torch.device) -> tuple[Encoder, Actor]:
+    """Return copies of a policy's networks that do not learn."""
+    encoder, actor = copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
+    return encoder.to(device).requires_grad_(False), actor.to(device).requires_grad_(False)
 
 
 def _shapes(network: NetworkSpec) -> dict[str, Any]:
