@@ -281,6 +281,53 @@ def test_the_policy_that_acts_follows_the_actor_slowly():
         torch.testing.assert_close(value, torch.lerp(start[name], learned[name], 0.1))
 
 
+def share_followed(agent):
+    """How far a weight of the actor that acts goes, in one update, towards one that has moved by 1."""
+    learning, acting = (next(iter(actor.parameters())) for actor in (agent.actor, agent.acting_actor))
+    with torch.no_grad():
+        learning.add_(1.0)
+    before = acting.clone()
+    agent.follow()
+    return float((acting - before).mean())
+
+
+@pytest.mark.parametrize(('updates', 'share'), [(0, 0.1), (500, 0.05), (1000, 0.1 / 3.0)])
+def test_the_policy_that_acts_follows_more_slowly_as_it_settles(updates, share):
+    agent = small(policy_tau=0.1, policy_settles=500)
+    agent.updates = updates
+    assert share_followed(agent) == pytest.approx(share, rel=1e-4)
+
+
+def test_a_policy_that_an_agent_begins_with_is_grown_up():
+    given = small(seed=1).policy(observation=SPEC, **FIELDS)
+    agent = small(policy=given, policy_tau=0.1, policy_settles=1000)
+    assert share_followed(agent) == pytest.approx(0.01, rel=1e-4)
+
+
+def drift(batch, updates=60, **config):
+    """How far an agent goes from the policy that it began with, on the rows of a batch."""
+    given = small(seed=1).policy(observation=SPEC, **FIELDS)
+    agent = small(policy=given, critics_first=0, actor_every=1, shift=0, learning_rate=1e-3, **config)
+    for _ in range(updates):
+        agent.update(batch)
+    with torch.no_grad():
+        now = agent.actor(agent.encoder(batch.images), batch.state)
+        first = given.actor(given.encoder(batch.images), batch.state)
+    return float((now - first).square().mean())
+
+
+def test_an_agent_stays_close_to_the_policy_it_began_with_for_a_while():
+    lived = replace(random_batch(SPEC), is_demo=torch.zeros(8, dtype=torch.bool))
+    free = drift(lived, hold_weight=0.0)
+    assert drift(lived, hold_weight=100.0) < 0.1 * free
+    assert drift(lived, hold_weight=100.0, hold_updates=1) > 0.5 * free  # a while that is over at once
+
+
+def test_what_was_demonstrated_is_not_held_back():
+    shown = replace(random_batch(SPEC), is_demo=torch.ones(8, dtype=torch.bool))
+    assert drift(shown, hold_weight=100.0) == drift(shown, hold_weight=0.0)
+
+
 def test_critics_learn_first_where_the_agent_begins_with_a_policy():
     given = small(seed=1).policy(observation=SPEC, **FIELDS)
     config = HilConfig(width=32, num_critics=4, critics_first=3, actor_every=1)

@@ -4,6 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from drqv2_policy_node.named_policy import find_policy
+from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents.base import AgentError
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.errors import NotReadyError
@@ -94,6 +96,15 @@ def test_noise_falls_with_the_steps_and_the_agent_knows_it():
     assert trainer.agent.std == pytest.approx(0.2)
     lived(trainer, steps=5)
     assert trainer.std == trainer.agent.std == pytest.approx(0.15)
+
+
+def test_an_agent_that_begins_with_a_policy_explores_less():
+    config = TrainerConfig(std_schedule='0.3', std_with_policy='0.04')
+    policy = load_policy(find_policy('default', 'compact'))
+    assert config.beginning_with(None) is config
+    assert config.beginning_with(policy) == replace(config, std_schedule='0.04')
+    with pytest.raises(ValueError, match='lots'):
+        TrainerConfig(std_with_policy='lots')
 
 
 @pytest.mark.parametrize('utd', [1, 3])
