@@ -59,13 +59,13 @@ class HilConfig:
         0.5, doc='Weight of staying close to the demonstrated actions; 0 leaves it out.', lo=0.0, hi=100.0
     )
     hold_weight: float = param(
-        0.5,
+        0.3,
         doc='Weight of staying close to the policy that the agent began with, where nobody demonstrated.',
         lo=0.0,
         hi=100.0,
     )
     hold_updates: int = param(
-        10_000, doc='Updates over which that weight falls to zero.', lo=1, hi=1_000_000_000
+        4000, doc='Updates over which that weight falls to zero.', lo=1, hi=1_000_000_000
     )
     policy_tau: float = param(
         0.05,
