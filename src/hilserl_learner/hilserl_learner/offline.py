@@ -63,9 +63,9 @@ class OfflineRun:
         self.agent = make_agent(
             learner.agent, spec, settings.agent_options, policy=policy, seed=learner.seed, device=device
         )
-        buffer = settings.trainer.buffer(spec, action, is_demo=True, device=device)
-        # Every process draws batches of its own.
         trainer = settings.trainer.beginning_with(policy)
+        buffer = trainer.buffer(spec, action, is_demo=True, device=device)
+        # Every process draws batches of its own.
         self.trainer = Trainer(self.agent, spec, action, trainer, demo=buffer, seed=learner.seed + group.rank)
         self._load(settings.buffers)
         self._checkpoints = Checkpoints(out / CHECKPOINTS)

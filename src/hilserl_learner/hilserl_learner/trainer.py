@@ -39,6 +39,12 @@ class TrainerConfig:
     utd: float = param(1.0, doc='Updates wished for each environment step.', lo=0.0, hi=100.0)
     n_step: int = param(3, doc='Steps over which rewards are summed before a value follows.', lo=1, hi=50)
     gamma: float = param(0.97, doc='Discount of a step.', lo=0.0, hi=1.0)
+    gamma_with_policy: float = param(
+        0.99,
+        doc='The same for an agent that begins with a policy, which is to succeed more often rather than faster.',
+        lo=0.0,
+        hi=1.0,
+    )
     start_steps: int = param(
         100, doc='Environment steps before the first update, demonstrations included.', lo=1, hi=10_000_000
     )
@@ -66,7 +72,9 @@ class TrainerConfig:
 
     def beginning_with(self, policy: Policy | None) -> 'TrainerConfig':
         """Return the configuration for an agent that begins with this policy, or with none."""
-        return self if policy is None else replace(self, std_schedule=self.std_with_policy)
+        if policy is None:
+            return self
+        return replace(self, std_schedule=self.std_with_policy, gamma=self.gamma_with_policy)
 
     @property
     def windows(self) -> Windows:

@@ -98,11 +98,11 @@ def test_noise_falls_with_the_steps_and_the_agent_knows_it():
     assert trainer.std == trainer.agent.std == pytest.approx(0.15)
 
 
-def test_an_agent_that_begins_with_a_policy_explores_less():
-    config = TrainerConfig(std_schedule='0.3', std_with_policy='0.04')
+def test_an_agent_that_begins_with_a_policy_explores_less_and_looks_further_ahead():
+    config = TrainerConfig(std_schedule='0.3', std_with_policy='0.04', gamma=0.9, gamma_with_policy=0.95)
     policy = load_policy(find_policy('default', 'compact'))
     assert config.beginning_with(None) is config
-    assert config.beginning_with(policy) == replace(config, std_schedule='0.04')
+    assert config.beginning_with(policy) == replace(config, std_schedule='0.04', gamma=0.95)
     with pytest.raises(ValueError, match='lots'):
         TrainerConfig(std_with_policy='lots')
 

@@ -65,7 +65,7 @@ class HilConfig:
         hi=100.0,
     )
     hold_updates: int = param(
-        4000, doc='Updates over which that weight falls to zero.', lo=1, hi=1_000_000_000
+        50_000, doc='Updates over which that weight falls to zero.', lo=1, hi=1_000_000_000
     )
     policy_tau: float = param(
         0.05,
