@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LIFT, PLACE = 'SO101Lift-v0', 'SO101Place-v0'
+SHIPPED = 'src/drqv2_policy_node/drqv2_policy_node/policies/compact'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,6 @@ EXPERIMENTS = (
         figure='lift',
     ),
     Experiment(
-        name='shipped',
-        says='lift, wide, begins with the policy of wide: the one that is shipped',
-        steps=8000,
-        options={'preset': 'wide'},
-        values={'table': '0.75', 'light': '1', **MANY},
-        begins_with='wide',
-        figure='lift',
-        seeds=1,
-    ),
-    Experiment(
         name='place',
         says='place, easy, 5 demonstrations, operator',
         steps=4000,
@@ -87,6 +78,14 @@ EXPERIMENTS = (
         options={'preset': 'gap'},
         values=MANY,
         begins_with='wide',
+        figure='gap',
+    ),
+    Experiment(
+        name='gap_shipped',
+        says='lift, gap, begins with the policy that is shipped',
+        steps=6500,
+        options={'preset': 'gap', 'policy': SHIPPED},
+        values=MANY,
         figure='gap',
     ),
     Experiment(
