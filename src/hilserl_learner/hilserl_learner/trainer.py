@@ -38,10 +38,12 @@ class TrainerConfig:
     )
     utd: float = param(1.0, doc='Updates wished for each environment step.', lo=0.0, hi=100.0)
     n_step: int = param(3, doc='Steps over which rewards are summed before a value follows.', lo=1, hi=50)
-    gamma: float = param(0.97, doc='Discount of a step.', lo=0.0, hi=1.0)
+    gamma: float = param(
+        0.97, doc='Discount of a step, where the agent begins with fresh networks.', lo=0.0, hi=1.0
+    )
     gamma_with_policy: float = param(
         0.99,
-        doc='The same for an agent that begins with a policy, which is to succeed more often rather than faster.',
+        doc='The same where it begins with a policy, which is to succeed more often rather than faster.',
         lo=0.0,
         hi=1.0,
     )
@@ -50,11 +52,11 @@ class TrainerConfig:
     )
     std_schedule: str = param(
         'linear(0.2,0.1,5000)',
-        doc='Exploration noise over environment steps, in network units: a number, linear(from,to,steps), or '
-        'step_linear(from,to,steps,to,steps).',
+        doc='Exploration noise over environment steps, in network units, where the agent begins with fresh '
+        'networks: a number, linear(from,to,steps), or step_linear(from,to,steps,to,steps).',
     )
     std_with_policy: str = param(
-        '0.05', doc='The same for an agent that begins with a policy: more noise would hide what it can.'
+        '0.05', doc='The same where it begins with a policy: more noise would hide what it can.'
     )
     capacity: int = param(100_000, doc='Frames that the online buffer holds.', lo=100, hi=100_000_000)
     demo_capacity: int = param(

@@ -103,7 +103,6 @@ class HilConfig:
         lo=0.0,
         hi=1.0,
     )
-
     table: float = param(
         0.0,
         doc='Share of the images that augmentation shows on a table of another colour; 0 for none.',
