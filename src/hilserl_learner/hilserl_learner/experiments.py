@@ -57,6 +57,14 @@ EXPERIMENTS = (
         figure='lift',
     ),
     Experiment(
+        name='wide_light',
+        says='lift, wide, 5 demonstrations, operator, any light',
+        steps=9000,
+        options={'preset': 'wide'},
+        values={'light': '1'},
+        figure='lift',
+    ),
+    Experiment(
         name='place',
         says='place, easy, 5 demonstrations, operator',
         steps=4000,

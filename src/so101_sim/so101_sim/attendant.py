@@ -12,6 +12,8 @@ LOOK_S = 1.0
 """How long the person looks before doing something, and between two things [s]."""
 TRIES = 3
 """Motors that do not switch on so often want their power taken away and given back, as an overloaded servo does."""
+WITHOUT_POWER_S = 0.3
+"""How long. Nobody pulls a plug and puts it back faster than the driver notices [s]."""
 MOST = 20
 WINDOW_S = 600.0
 """More faults than `MOST` in this time are no accident: the arm is left alone [s]."""

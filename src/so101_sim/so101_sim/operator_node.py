@@ -27,7 +27,7 @@ from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.attendant import Attendant, Deed
+from so101_sim.attendant import Attendant, Deed, WITHOUT_POWER_S
 from so101_sim.demonstrator import Demonstrator, Stage
 from so101_sim.errors import SimulationError
 from so101_sim.expert import Expert
@@ -106,9 +106,17 @@ class OperatorNode(Node):
         elif deed is Deed.ENABLE and self._enable.service_is_ready():
             self._enable.call_async(SetBool.Request(data=True))
         elif deed is Deed.POWER_CYCLE and self._power.service_is_ready():
-            # One answer after the other: the servos are without power for a moment.
             off = self._power.call_async(SetBool.Request(data=False))
-            off.add_done_callback(lambda _: self._power.call_async(SetBool.Request(data=True)))
+            off.add_done_callback(lambda _: self._give_power_later())
+
+    def _give_power_later(self) -> None:
+        """Give the servos their power back, not before the driver has noticed that they were without it."""
+
+        def give() -> None:
+            self.destroy_timer(timer)
+            self._power.call_async(SetBool.Request(data=True))
+
+        timer = self.create_timer(WITHOUT_POWER_S, give)
 
     def _on_joints(self, message: JointState) -> None:
         try:
