@@ -4,7 +4,7 @@
 from importlib import resources
 from pathlib import Path
 
-NONE, DEFAULT = 'none', 'default'
+NO_POLICY, DEFAULT = ('', 'none'), 'default'
 FOLDER = 'policies'
 
 
@@ -16,7 +16,7 @@ def find_policy(name: str, observation: str) -> Path | None:
             nothing.
         observation: name of the observation.
     """
-    if name in ('', NONE):
+    if name in NO_POLICY:
         return None
     if name != DEFAULT:
         return Path(name).expanduser()

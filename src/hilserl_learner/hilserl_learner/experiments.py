@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LIFT, PLACE = 'SO101Lift-v0', 'SO101Place-v0'
-SHIPPED = 'src/drqv2_policy_node/drqv2_policy_node/policies/compact'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ EXPERIMENTS = (
         name='gap_shipped',
         says='lift, gap, begins with the policy that is shipped',
         steps=6500,
-        options={'preset': 'gap', 'policy': SHIPPED},
+        options={'preset': 'gap', 'policy': 'default'},
         values=MANY,
         figure='gap',
     ),

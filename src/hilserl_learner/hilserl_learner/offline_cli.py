@@ -26,7 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, required=True, help='run directory; what is there goes on')
     parser.add_argument('--updates', type=int, default=10_000, help='in all (default: %(default)s)')
     parser.add_argument('--agent', default='hil', choices=AGENTS, help='(default: %(default)s)')
-    parser.add_argument('--policy', default='none', help='begin with the actor and encoder of this policy')
+    parser.add_argument(
+        '--policy', default='none', help='begin with this policy, and its critics if there are any'
+    )
     parser.add_argument('--observation', default=DEFAULT_OBSERVATION, choices=sorted(OBSERVATIONS))
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of torch; 0: its own choice')
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     group = join(options.device)
     try:
         values = dict(item.partition('=')[::2] for item in options.set)
-        chosen = Settings.with_options(values, agent=options.agent)
+        chosen = Settings.with_options(values, agent=options.agent, policy=options.policy)
         names = ('agent', 'policy', 'observation', 'device', 'threads', 'seed')
         settings = OfflineSettings(
             buffers=tuple(options.buffers),

@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument('--operator', choices=('scripted', 'none'), default=default.operator, help='who helps')
     made.add_argument('--agent', default=default.agent, help='hil, faithful or sac (default: %(default)s)')
-    made.add_argument('--policy', default='', help='begin with the actor and encoder of this stored policy')
+    made.add_argument(
+        '--policy',
+        default='',
+        help='begin with this stored policy, and its critics if there are any; default: the one that is shipped',
+    )
     made.add_argument(
         '--steps', type=int, default=default.run.steps, help='environment steps (default: %(default)s)'
     )

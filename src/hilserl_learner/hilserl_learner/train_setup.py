@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from drqv2_policy_node.named_policy import find_policy, NO_POLICY
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import agent_config, make_agent
@@ -17,7 +18,7 @@ from hilserl_learner.run_dir import DEMO, mark_notes, mark_of, ONLINE, RunDirect
 from hilserl_learner.run_log import read_table, RunLog, TRAIN
 from hilserl_learner.surroundings import manifest_fields
 from hilserl_learner.train_run import Outcome, Progress, RunConfig, TrainRun
-from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig
+from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
@@ -40,7 +41,7 @@ class Settings:
         demos: number of scripted demonstrations, or the path of a buffer.
         operator: 'scripted' or 'none'.
         agent: name of the agent.
-        policy: path of a stored policy to begin with; empty for none.
+        policy: stored policy to begin with: its path, or `default` for the one that is shipped; empty for none.
         seed: of everything.
         device: of the agent.
         agent_options: values of the agent's configuration that differ from the defaults.
@@ -66,10 +67,16 @@ class Settings:
         """Return settings in which single values of agent, trainer and run are given by name, as text.
 
         Raises:
-            LearnerError: nothing has a value of that name.
+            LearnerError: nothing has a value of that name, or it would have no effect.
             ParameterError: the text is no value for it.
         """
         agent = str(given.get('agent', cls.agent))
+        for name in WITH_POLICY.keys() & options.keys():
+            if given.get('policy', cls.policy) not in NO_POLICY:
+                raise LearnerError(
+                    f'expected {WITH_POLICY[name]} for an agent that begins with a policy, got {name}, which has no '
+                    f'effect there; set {WITH_POLICY[name]}={options[name]}'
+                )
         homes = {
             'agent': type(agent_config(agent)),
             'trainer': TrainerConfig,
@@ -151,7 +158,8 @@ class Training:
         self.env, self._evaluation_env = settings.make_env(), settings.make_env()
         spec, action = self.env.observation_spec, self.env.action_spec
         self.directory = RunDirectory(directory, spec, action)
-        policy = load_policy(settings.policy) if settings.policy else None
+        found = find_policy(settings.policy, settings.observation)
+        policy = None if found is None else load_policy(found)
         self.agent = make_agent(
             settings.agent,
             spec,

@@ -25,6 +25,9 @@ from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import check_bounds, param
 
+WITH_POLICY = {'gamma': 'gamma_with_policy', 'std_schedule': 'std_with_policy'}
+"""Values of the configuration in whose place another one counts where the agent begins with a policy."""
+
 _AGENT = 'agent.'
 
 
@@ -76,7 +79,7 @@ class TrainerConfig:
         """Return the configuration for an agent that begins with this policy, or with none."""
         if policy is None:
             return self
-        return replace(self, std_schedule=self.std_with_policy, gamma=self.gamma_with_policy)
+        return replace(self, **{name: getattr(self, other) for name, other in WITH_POLICY.items()})
 
     @property
     def windows(self) -> Windows:

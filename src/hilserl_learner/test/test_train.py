@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_critics, load_policy
 from hilserl_learner import eval_cli, train_cli
 from hilserl_learner.agents import make_agent
@@ -104,6 +105,30 @@ def test_a_run_that_begins_with_the_policy_of_another_one_goes_on_with_its_criti
     after, before = (load_critics(path / 'last')[0].state_dict() for path in (tmp_path / 'next', out))
     for name, value in after.items():
         torch.testing.assert_close(value, before[name], rtol=0.0, atol=0.01)
+
+
+def test_values_that_have_no_effect_beside_a_policy_are_refused_with_those_that_have():
+    for policy in ('default', 'runs/somewhere'):
+        with pytest.raises(LearnerError, match='set gamma_with_policy=0.9$'):
+            Settings.with_options({'gamma': '0.9'}, policy=policy)
+    assert Settings.with_options({'gamma': '0.9'}).trainer.gamma == 0.9
+    assert Settings.with_options({'gamma': '0.9'}, policy='none').trainer.gamma == 0.9
+    assert (
+        Settings.with_options({'gamma_with_policy': '0.9'}, policy='default').trainer.gamma_with_policy == 0.9
+    )
+
+
+def test_a_run_begins_with_the_policy_that_is_shipped(tmp_path):
+    settings = Settings.with_options({'steps': '1'}, policy='default', demos='0', operator='none')
+    training = Training(settings, tmp_path / 'run')
+    shipped = find_policy('default', settings.observation)
+    (critic, _), agent = load_critics(shipped), training.agent
+    assert all(
+        torch.equal(*pair) for pair in zip(critic.parameters(), agent.critic.parameters(), strict=True)
+    )
+    assert training.trainer.std == 0.05
+    assert training.policy().manifest.tensors_sha256 == load_policy(shipped).manifest.tensors_sha256
+    training.close()
 
 
 def test_B22_an_evaluation_keeps_what_the_camera_saw(run, capsys):

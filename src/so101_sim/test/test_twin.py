@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.arm import Arm, ArmState
+from so101_driver.arm import Arm, ArmState, SERVO_SETTINGS
 from so101_driver.bus import ServoBus
 from so101_driver.gate import SafetyGate
 from so101_driver.gate_config import GateConfig
 from so101_driver.gate_types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
+from so101_sim.attendant import LOOK_S, WITHOUT_POWER_S
 from so101_sim.presets import get_preset
 from so101_sim.start import home_pose
 from so101_sim.twin import SceneCopy, Twin
@@ -71,6 +72,18 @@ def test_the_driver_holds_and_moves_the_simulated_arm_and_a_stop_lets_it_fall(tw
     fk = ForwardKinematics()
     driver.run(lambda state: fk.pose(state.reading.position_rad).position[2] < 0.03, deadline_s=5.0)
     assert not any(servo.torque_on for servo in twin.arm.servos)
+    driver.arm.close()
+
+
+def test_servos_whose_power_the_attendant_takes_away_are_set_up_again(twin):
+    driver = Driver(twin)
+    driver.run(lambda state: state.complete)
+    twin.arm.power(False)
+    driver.run_for(WITHOUT_POWER_S)
+    twin.arm.power(True)
+    driver.run_for(LOOK_S - WITHOUT_POWER_S)  # then the attendant switches the motors on
+    for register, value in SERVO_SETTINGS.items():
+        assert set(driver.arm.bus.read_all(register).values()) == {value}
     driver.arm.close()
 
 
