@@ -20,9 +20,9 @@ from so101_contract.assembly import Assembler, StateOf
 from so101_contract.episodes import NO_EPISODE
 from so101_contract.errors import AssemblyError, ContractError
 from so101_contract.limits import Limits
+from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import ImageSample, JointSample, StepRecord
 
 LIMITS = Limits(joints=500, images=150, steps=64, episodes=2)
 """A step is answered within a tenth of a second: five seconds of messages are plenty."""

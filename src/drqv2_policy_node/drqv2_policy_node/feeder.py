@@ -21,7 +21,7 @@ from drqv2_policy_node.message_records import image_sample, joint_sample, step_r
 from drqv2_policy_node.observed import Observed
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import pack
-from drqv2_policy_node.weights_wire import to_messages
+from drqv2_policy_node.weights import to_messages
 from so101_contract.assembly import Assembler
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.limits import Limits

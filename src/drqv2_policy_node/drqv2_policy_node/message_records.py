@@ -6,8 +6,8 @@ from so101_interfaces.msg import Step
 
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import order_by_name
+from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation_spec import CameraSpec
-from so101_contract.records import ImageSample, JointSample, StepRecord
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py.conversions import stamp_to_ns
 

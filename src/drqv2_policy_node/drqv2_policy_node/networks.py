@@ -22,7 +22,7 @@ from drqv2_policy_node.networks_layers import (
     mlp,
     STATE,
 )
-from drqv2_policy_node.networks_spec import CriticKind, EncoderPreset, NetworkError, NetworkSpec
+from drqv2_policy_node.spec import CriticKind, EncoderPreset, NetworkError, NetworkSpec
 from so101_contract.normalization import NormalizationMode
 
 __all__ = [

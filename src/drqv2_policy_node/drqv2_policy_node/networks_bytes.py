@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 import torch
 from torch import nn, Tensor
 
-from drqv2_policy_node.networks_spec import NetworkError, NetworkSpec
+from drqv2_policy_node.spec import NetworkError, NetworkSpec
 
 SPEC_KEY = 'network'
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-from drqv2_policy_node.networks_spec import KERNEL, NetworkSpec
+from drqv2_policy_node.spec import KERNEL, NetworkSpec
 
 FEATURES, STATE = 'fused_view_feats', 'low_dim_obs'
 """The inputs that pass a bottleneck, in the order in which they are put together."""

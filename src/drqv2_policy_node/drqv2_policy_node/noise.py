@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much a policy explores on the arm."""
 
-from drqv2_policy_node.robobase_schedule import Schedule
+from drqv2_policy_node.robobase.schedule import Schedule
 from so101_contract.manifest import StepUnit
 
 

@@ -13,7 +13,7 @@ import torch
 
 from drqv2_policy_node.networks import Actor, Encoder
 from drqv2_policy_node.networks_bytes import to_bytes
-from drqv2_policy_node.networks_spec import NetworkError, NetworkSpec
+from drqv2_policy_node.spec import NetworkError, NetworkSpec
 from so101_contract.action import ACTION_SIZE
 from so101_contract.gripper import GripperConvention
 from so101_contract.manifest import Golden, golden_observation, PolicyManifest

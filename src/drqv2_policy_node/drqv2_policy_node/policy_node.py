@@ -18,12 +18,12 @@ import torch
 
 from drqv2_policy_node.acting import Acting, Decision, Hold, Installed, Mode, sentence
 from drqv2_policy_node.acting_stats import ActingStats
-from drqv2_policy_node.live_config import live_config, session_mismatch, start_remark
+from drqv2_policy_node.config import PolicyNodeConfig
 from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.noise import exploration_std
 from drqv2_policy_node.observed import observation_digest, Observed
-from drqv2_policy_node.policy_config import PolicyNodeConfig
+from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
 from drqv2_policy_node.store import load_policy
 from drqv2_policy_node.weights_loader import examine, Loaded, WeightsLoader
 from so101_contract.errors import ContractError

@@ -11,11 +11,11 @@ import queue
 import threading
 from typing import Any
 
-from drqv2_policy_node.live_config import require_compatible
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.robobase_schedule import parse_schedule, Schedule
+from drqv2_policy_node.policy_requirements import require_compatible
+from drqv2_policy_node.robobase.schedule import parse_schedule, Schedule
 from drqv2_policy_node.store import unpack
-from drqv2_policy_node.weights_wire import Received, WeightsReceiver
+from drqv2_policy_node.weights import Received, WeightsReceiver
 from so101_contract.errors import ContractError
 from so101_contract.manifest import LiveConfig
 

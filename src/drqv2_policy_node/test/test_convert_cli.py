@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.convert_cli import main
 from drqv2_policy_node.networks import Critic, CriticKind, EncoderPreset
-from drqv2_policy_node.robobase import read_agent
-from drqv2_policy_node.robobase_convert import (
-    convert,
-    observation_of,
-    PICK101,
-    read_source,
-    Surroundings,
-)
-from drqv2_policy_node.robobase_infer import RoboBaseError
-from drqv2_policy_node.robobase_snapshot import read_snapshot
+from drqv2_policy_node.robobase.cli import main
+from drqv2_policy_node.robobase.convert import convert, observation_of, PICK101, read_source, Surroundings
+from drqv2_policy_node.robobase.infer import RoboBaseError
+from drqv2_policy_node.robobase.layout import read_agent
+from drqv2_policy_node.robobase.snapshot import read_snapshot
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
 from so101_contract.errors import ObservationError
 from so101_contract.manifest import golden_observation, StepUnit
@@ -301,7 +295,7 @@ def test_F11_a_converted_policy_refuses_another_state(snapshot):
 
 def test_L10_the_command_needs_neither_omegaconf_nor_rclpy(snapshot):
     code = (
-        'import sys; from drqv2_policy_node.convert_cli import main; '
+        'import sys; from drqv2_policy_node.robobase.cli import main; '
         f'code = main([{str(snapshot)!r}]); '
         'sys.exit(code or any(name in sys.modules for name in ("omegaconf", "rclpy", "hydra")))'
     )

@@ -19,7 +19,7 @@ from drqv2_policy_node.networks import (
     normalise_images,
 )
 from drqv2_policy_node.networks_bytes import from_bytes, to_bytes
-from drqv2_policy_node.robobase_names import robobase_names
+from drqv2_policy_node.robobase.names import robobase_names
 from so101_contract.normalization import Normalization
 from so101_contract.observation_spec import robobase_spec
 

@@ -28,7 +28,7 @@ from drqv2_policy_node.message_records import image_sample, joint_sample, step_r
 from drqv2_policy_node.networks import NetworkSpec
 from drqv2_policy_node.observed import observation_digest, Observed
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.robobase_convert import convert, PICK101, read_source
+from drqv2_policy_node.robobase.convert import convert, PICK101, read_source
 from drqv2_policy_node.store import save_policy
 from so101_contract.assembly import Assembler
 from so101_contract.velocity import VelocityEstimator

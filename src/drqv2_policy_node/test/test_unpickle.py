@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.robobase_snapshot import read_snapshot, SnapshotError
-from drqv2_policy_node.unpickle import read_pickle
-from drqv2_policy_node.unpickle_values import UnpickleError
+from drqv2_policy_node.robobase.snapshot import read_snapshot, SnapshotError
+from drqv2_policy_node.robobase.unpickle import read_pickle
+from drqv2_policy_node.robobase.unpickle_values import UnpickleError
 
 from .snapshots import agent_state, CONFIG, COUNTERS, fake_omegaconf, write
 

@@ -23,10 +23,7 @@ import numpy.typing as npt
 from so101_contract.episodes import NO_EPISODE
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.limits import Limits
-from so101_contract.observation import check_state, Observation
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.open_episode import OpenEpisode
-from so101_contract.records import (
+from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
     ExecutedAction,
@@ -34,6 +31,9 @@ from so101_contract.records import (
     JointSample,
     StepRecord,
 )
+from so101_contract.observation import check_state, Observation
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.open_episode import OpenEpisode
 from so101_contract.sample_pool import SamplePool
 from so101_contract.transition import Frame, observation_of, Output, Reason
 

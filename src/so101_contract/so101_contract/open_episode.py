@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from so101_contract.episodes import EventKind, Outcome, Source
-from so101_contract.records import EpisodeEventRecord, ExecutedAction, StepRecord
+from so101_contract.messages import EpisodeEventRecord, ExecutedAction, StepRecord
 from so101_contract.transition import EpisodeReport, Frame, Reason, Transition
 
 _ACTORS = (Source.POLICY, Source.TELEOP)

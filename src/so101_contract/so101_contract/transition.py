@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.episodes import Outcome, Source
+from so101_contract.messages import ExecutedAction
 from so101_contract.observation import Observation
-from so101_contract.records import ExecutedAction
 
 
 class Reason(Enum):

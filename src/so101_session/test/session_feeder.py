@@ -22,8 +22,8 @@ from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.presets import get_observation
-from so101_contract.records import ImageSample, JointSample, StepRecord
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
 from so101_kinematics.arm_state import state_function

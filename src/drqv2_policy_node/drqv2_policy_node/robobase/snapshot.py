@@ -14,8 +14,8 @@ import zipfile
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.unpickle import read_pickle
-from drqv2_policy_node.unpickle_values import Inert, StorageRef, TensorRef
+from drqv2_policy_node.robobase.unpickle import read_pickle
+from drqv2_policy_node.robobase.unpickle_values import Inert, StorageRef, TensorRef
 from so101_contract.errors import ContractError
 from so101_contract.record import Json
 

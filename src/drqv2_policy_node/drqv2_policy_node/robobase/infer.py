@@ -10,8 +10,8 @@ from torch import Tensor
 
 from drqv2_policy_node.networks import CriticKind, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_layers import FEATURES, STATE
-from drqv2_policy_node.networks_spec import LARGEST
-from drqv2_policy_node.robobase_names import ACTOR, ACTOR_ALIAS, CRITIC, CRITIC_TARGET
+from drqv2_policy_node.robobase.names import ACTOR, ACTOR_ALIAS, CRITIC, CRITIC_TARGET
+from drqv2_policy_node.spec import LARGEST
 from so101_contract.errors import ContractError
 
 CONV_LAYERS = MLP_LAYERS = 3

@@ -12,7 +12,7 @@ import pickletools
 import struct
 from typing import Any
 
-from drqv2_policy_node.unpickle_values import (
+from drqv2_policy_node.robobase.unpickle_values import (
     allowed,
     describe,
     Inert,

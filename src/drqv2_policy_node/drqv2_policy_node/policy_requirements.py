@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from drqv2_policy_node.policy_config import PolicyNodeConfig
+from drqv2_policy_node.config import PolicyNodeConfig
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from drqv2_policy_node.networks import EncoderPreset
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.robobase import read_agent, RoboBaseAgent
-from drqv2_policy_node.robobase_config import TrainingConfig
-from drqv2_policy_node.robobase_infer import RoboBaseError
-from drqv2_policy_node.robobase_schedule import parse_schedule
-from drqv2_policy_node.robobase_snapshot import read_snapshot, Snapshot
+from drqv2_policy_node.robobase.infer import RoboBaseError
+from drqv2_policy_node.robobase.layout import read_agent, RoboBaseAgent
+from drqv2_policy_node.robobase.schedule import parse_schedule
+from drqv2_policy_node.robobase.snapshot import read_snapshot, Snapshot
+from drqv2_policy_node.robobase.training_config import TrainingConfig
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ACTION_SIZE, ActionSpec
 from so101_contract.manifest import StepUnit, Workspace

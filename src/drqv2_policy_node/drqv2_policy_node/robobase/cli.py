@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from drqv2_policy_node.networks import EncoderPreset
-from drqv2_policy_node.robobase_convert import (
+from drqv2_policy_node.robobase.convert import (
     convert,
     PRESETS,
     read_source,
@@ -18,7 +18,7 @@ from drqv2_policy_node.robobase_convert import (
     Source,
     Surroundings,
 )
-from drqv2_policy_node.robobase_export import export_state_dict, settings, write_snapshot
+from drqv2_policy_node.robobase.export import export_state_dict, settings, write_snapshot
 from drqv2_policy_node.store import load_policy, SOURCE
 from so101_contract.errors import ContractError
 from so101_contract.manifest import Workspace

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import re
 
 from drqv2_policy_node.networks import CriticKind, EncoderPreset, NetworkSpec
-from drqv2_policy_node.robobase_infer import RoboBaseError
+from drqv2_policy_node.robobase.infer import RoboBaseError
 from so101_contract.record import Json
 
 _REFERENCE = re.compile(r'\$\{([\w.]+)\}')

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_bytes import fill
-from drqv2_policy_node.robobase_infer import infer, RoboBaseError
-from drqv2_policy_node.robobase_names import (
+from drqv2_policy_node.robobase.infer import infer, RoboBaseError
+from drqv2_policy_node.robobase.names import (
     ACTOR,
     ACTOR_ALIAS,
     alias_names,
