@@ -16,19 +16,26 @@ from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicySta
 from std_msgs.msg import String
 import torch
 
-from drqv2_policy_node.acting import Acting, Decision, Hold, Installed, Mode, sentence
-from drqv2_policy_node.acting_stats import ActingStats
+from drqv2_policy_node.acting import (
+    Acting,
+    ActingStats,
+    Decision,
+    exploration_std,
+    Hold,
+    Installed,
+    Mode,
+    observation_digest,
+    Observed,
+    sentence,
+)
 from drqv2_policy_node.config import PolicyNodeConfig
-from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.noise import exploration_std
-from drqv2_policy_node.observed import observation_digest, Observed
 from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
-from drqv2_policy_node.store import load_policy
-from drqv2_policy_node.weights_loader import examine, Loaded, WeightsLoader
+from drqv2_policy_node.store import find_policy, load_policy
+from drqv2_policy_node.weights import examine, Loaded, WeightsLoader
 from so101_contract.errors import ContractError
+from so101_contract.joints import VelocityEstimator
+from so101_contract.messages import image_sample, joint_sample, step_record
 from so101_contract.observation_spec import CameraSpec
-from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
@@ -140,7 +147,7 @@ class PolicyNode(Node):
         if message.calibration_id and message.calibration_id != self._live.calibration_id:
             self._live = replace(self._live, calibration_id=message.calibration_id)
             if self._loaded is not None:
-                self._remark(tuple(self._loaded.policy.manifest.check_surroundings(self._live)))
+                self._remark(tuple(self._loaded.policy.manifest.check_recommended(self._live)))
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self._env_steps = int(message.env_steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a policy may act here: what it was trained for against what runs."""
+"""What a policy requires of where it acts: what it was trained for (its manifest) against what runs here."""
 
 from dataclasses import replace
 
@@ -11,8 +11,7 @@ from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.manifest import LiveConfig, PolicyManifest, Workspace
-from so101_contract.normalization import Normalization
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation, Normalization
 from so101_kinematics.pick101 import WORKSPACE as PICK101_WORKSPACE
 
 START_TOLERANCE_RAD = 0.5
@@ -64,7 +63,7 @@ def require_compatible(manifest: PolicyManifest, live: LiveConfig) -> list[str]:
             f'expected a policy for what runs here, got {manifest.name!r} with the differences below; start the '
             f'stack as the policy needs it, or use another policy:\n  ' + '\n  '.join(lines)
         )
-    return manifest.check_surroundings(live)
+    return manifest.check_recommended(live)
 
 
 def session_mismatch(live: LiveConfig, observation_hash: str, action_hash: str) -> str:

@@ -14,9 +14,8 @@ pytest.importorskip('rclpy')
 
 from random_policies import BOX, random_policy
 
+from drqv2_policy_node.acting import exploration_std
 from drqv2_policy_node.config import PolicyNodeConfig
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.noise import exploration_std
 from drqv2_policy_node.policy_requirements import (
     live_config,
     MismatchError,
@@ -25,14 +24,17 @@ from drqv2_policy_node.policy_requirements import (
     start_remark,
 )
 from drqv2_policy_node.robobase.schedule import parse_schedule
-from drqv2_policy_node.store import load_policy, pack
-from drqv2_policy_node.weights import to_messages
-from drqv2_policy_node.weights_loader import examine, WeightsLoader
+from drqv2_policy_node.store import find_policy, load_policy, pack
+from drqv2_policy_node.weights import examine, to_messages, WeightsLoader
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
-from so101_contract.normalization import Normalization, NormalizationMode
-from so101_contract.observation_spec import CameraSpec
-from so101_contract.presets import get_observation, OBSERVATIONS
+from so101_contract.observation_spec import (
+    CameraSpec,
+    get_observation,
+    Normalization,
+    NormalizationMode,
+    OBSERVATIONS,
+)
 from so101_interfaces_py.params import ParameterError
 
 LIVE = live_config(PolicyNodeConfig())

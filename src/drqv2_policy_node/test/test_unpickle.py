@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from drqv2_policy_node.robobase.snapshot import read_snapshot, SnapshotError
-from drqv2_policy_node.robobase.unpickle import read_pickle
-from drqv2_policy_node.robobase.unpickle_values import UnpickleError
+from drqv2_policy_node.robobase.unpickle import read_pickle, UnpickleError
 
 from .snapshots import agent_state, CONFIG, COUNTERS, fake_omegaconf, write
 

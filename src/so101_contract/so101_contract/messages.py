@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the assembler is fed with: plain copies of the messages that matter to learning.
+"""The messages that learning is made of, as plain records: the one place where either becomes the other.
 
-They hold no ROS types, so a live node and a bag reader make the same ones. Stamps are header stamps in
-nanoseconds; they identify messages, and a step names its joint and image messages by them.
+    record = step_record(message)      # any object with the fields of the message: from rclpy, or from a bag
+    message = step_message(record)     # a message of rclpy; only this half needs ROS
+
+The records hold no ROS types, so policy, learner and bag reader see the same. Stamps are header stamps in nanoseconds;
+they identify messages, and a step names its joint and image messages by them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
-from typing import TypeAlias
+from typing import Any, Protocol, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind, Source
+from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import AssemblyError
-from so101_contract.image import preprocess
-from so101_contract.joints import NUM_JOINTS, order_by_name
+from so101_contract.image import message_to_rgb, preprocess
+from so101_contract.joints import BASE_FRAME, JOINT_NAMES, NUM_JOINTS, order_by_name, VelocityEstimator
 from so101_contract.observation_spec import CameraSpec
+from so101_interfaces_py.conversions import array_to_image, joint_state, ns_to_stamp, stamp_to_ns
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image, JointState
+    from so101_interfaces.msg import EeDelta, EpisodeEvent, Step
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
@@ -140,6 +148,7 @@ class ExecutedAction:
         translation: displacement of the TCP (3,) [m].
         opening: target opening of the gripper, 0 closed .. 1 open.
         source: who decided it.
+        stamp_ns: when it was decided [ns]; 0 where nobody asks.
     """
 
     episode: int
@@ -147,13 +156,19 @@ class ExecutedAction:
     translation: FloatArray
     opening: float
     source: Source
+    stamp_ns: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse NaN; keep a copy that nobody can change."""
+        """Refuse NaN and an unknown source; keep a copy that nobody can change."""
         value = EeDeltaValue(self.translation, self.opening)
         object.__setattr__(self, 'translation', value.translation)
         object.__setattr__(self, 'opening', value.opening)
-        object.__setattr__(self, 'source', Source(self.source))
+        try:
+            object.__setattr__(self, 'source', Source(self.source))
+        except ValueError:
+            raise AssemblyError(
+                f'expected a source 0..3 of an action, got {self.source}; repair its sender'
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +179,207 @@ class EpisodeEventRecord:
         episode: the episode that it is about.
         kind: what happened.
         stamp_ns: when it was said [ns]; the latest label of an episode counts.
+        index: step at which it happened.
+        reason: for people, one sentence; may be empty.
+        observation_hash: of the observation spec in force; of a START only, like the next two.
+        action_hash: of the action spec in force.
+        calibration_id: calibration of the arm in force.
     """
 
     episode: int
     kind: EventKind
     stamp_ns: int
+    index: int = 0
+    reason: str = ''
+    observation_hash: str = ''
+    action_hash: str = ''
+    calibration_id: str = ''
 
     def __post_init__(self) -> None:
-        """Accept the message's plain number as kind."""
-        object.__setattr__(self, 'kind', EventKind(self.kind))
+        """Accept the message's plain number as kind, where there is such a kind."""
+        try:
+            object.__setattr__(self, 'kind', EventKind(self.kind))
+        except ValueError:
+            raise AssemblyError(
+                f'expected a known kind of event, got {self.kind}; use a newer version'
+            ) from None
 
 
 AnyRecord: TypeAlias = StepRecord | JointSample | ImageSample | ExecutedAction | EpisodeEventRecord
+
+
+# --- Step ---
+
+
+def step_record(message: Any) -> StepRecord:
+    """Return what a `Step` says."""
+    return StepRecord(
+        episode=int(message.episode),
+        index=int(message.index),
+        stamp_ns=stamp_to_ns(message.header.stamp),
+        joint_stamp_ns=stamp_to_ns(message.joint_stamp),
+        image_stamps_ns=tuple(stamp_to_ns(stamp) for stamp in message.image_stamps),
+        reward=float(message.reward),
+        terminated=bool(message.terminated),
+        truncated=bool(message.truncated),
+    )
+
+
+def step_message(step: StepRecord) -> 'Step':
+    """Return the `Step` that says this."""
+    from so101_interfaces.msg import Step
+
+    message = Step(
+        episode=step.episode,
+        index=step.index,
+        joint_stamp=ns_to_stamp(step.joint_stamp_ns),
+        image_stamps=[ns_to_stamp(stamp_ns) for stamp_ns in step.image_stamps_ns],
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+    )
+    message.header.stamp = ns_to_stamp(step.stamp_ns)
+    return message
+
+
+# --- EpisodeEvent ---
+
+
+def event_record(message: Any) -> EpisodeEventRecord:
+    """Return what an `EpisodeEvent` says; what the bags of old versions do not have is empty."""
+    said = {
+        name: str(getattr(message, name, ''))
+        for name in ('reason', 'observation_hash', 'action_hash', 'calibration_id')
+    }
+    return EpisodeEventRecord(
+        int(message.episode), message.kind, stamp_to_ns(message.header.stamp), int(message.index), **said
+    )
+
+
+def event_message(event: EpisodeEventRecord) -> 'EpisodeEvent':
+    """Return the `EpisodeEvent` that says this."""
+    from so101_interfaces.msg import EpisodeEvent
+
+    message = EpisodeEvent(
+        episode=event.episode,
+        index=event.index,
+        kind=event.kind.value,
+        reason=event.reason,
+        observation_hash=event.observation_hash,
+        action_hash=event.action_hash,
+        calibration_id=event.calibration_id,
+    )
+    message.header.stamp = ns_to_stamp(event.stamp_ns)
+    return message
+
+
+# --- EeDelta ---
+
+
+class Displacement(Protocol):
+    """What an action says: `EeDeltaValue` and `ExecutedAction` alike."""
+
+    @property
+    def translation(self) -> FloatArray:
+        """Displacement of the TCP (3,) [m]."""
+
+    @property
+    def opening(self) -> float:
+        """Target opening of the gripper."""
+
+
+def action_record(message: Any) -> ExecutedAction:
+    """Return what an `EeDelta` says.
+
+    Raises:
+        ContractError: it is not finite, or nobody knows its source.
+    """
+    move = message.translation
+    return ExecutedAction(
+        int(message.episode),
+        int(message.index),
+        np.array([move.x, move.y, move.z]),
+        float(message.gripper),
+        message.source,
+        stamp_to_ns(message.header.stamp),
+    )
+
+
+def action_message(
+    action: Displacement,
+    source: Source,
+    stamp_ns: int,
+    *,
+    episode: int = NO_EPISODE,
+    index: int = 0,
+    frame_id: str = BASE_FRAME,
+) -> 'EeDelta':
+    """Return the `EeDelta` that says this.
+
+    Args:
+        action: displacement and opening.
+        source: who decided it.
+        stamp_ns: when it was decided [ns].
+        episode: that it belongs to.
+        index: step that it answers.
+        frame_id: frame of the displacement.
+    """
+    from so101_interfaces.msg import EeDelta
+
+    message = EeDelta(episode=episode, index=index, gripper=action.opening, source=source.value)
+    message.header.stamp = ns_to_stamp(stamp_ns)
+    message.header.frame_id = frame_id
+    vector = message.translation
+    vector.x, vector.y, vector.z = action.translation.tolist()
+    return message
+
+
+# --- JointState ---
+
+
+def joint_sample(message: Any, estimator: VelocityEstimator) -> JointSample:
+    """Return what a `JointState` says; where it carries no velocities, those of the estimator.
+
+    Raises:
+        ContractError: a joint is missing, named twice, or not finite.
+    """
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    position = order_by_name(message.name, message.position)
+    given = len(message.velocity) > 0
+    velocity = (
+        order_by_name(message.name, message.velocity) if given else estimator.update(stamp_ns, position)
+    )
+    return JointSample(stamp_ns, position, velocity)
+
+
+def joint_message(sample: JointSample) -> 'JointState':
+    """Return the `JointState` that says this."""
+    message = joint_state(JOINT_NAMES, sample.position.tolist(), ns_to_stamp(sample.stamp_ns))
+    message.velocity = sample.velocity.tolist()
+    return message
+
+
+# --- Image ---
+
+
+def image_sample(message: Any, camera: CameraSpec) -> ImageSample:
+    """Return an `Image` as networks see it.
+
+    Raises:
+        ContractError: its encoding or its size make no sense.
+    """
+    return ImageSample.from_raw(camera, stamp_to_ns(message.header.stamp), image_pixels(message))
+
+
+def image_pixels(message: Any) -> UInt8Array:
+    """Return the pixels of an `Image` (height, width, 3) uint8 RGB, whatever its encoding.
+
+    Raises:
+        ContractError: its encoding or its size make no sense.
+    """
+    return message_to_rgb(message.height, message.width, message.encoding, message.step, message.data)
+
+
+def image_message(pixels: UInt8Array, stamp_ns: int, frame_id: str) -> 'Image':
+    """Return the `Image` of RGB pixels (height, width, 3) uint8."""
+    return array_to_image(pixels, 'rgb8', ns_to_stamp(stamp_ns), frame_id)

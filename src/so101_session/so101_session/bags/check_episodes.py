@@ -7,9 +7,8 @@ from itertools import groupby
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler
+from so101_contract.assembly import Assembler, Limits
 from so101_contract.episodes import NO_EPISODE, Source
-from so101_contract.limits import Limits
 from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
