@@ -252,13 +252,7 @@ class _Inputs(nn.Module):
 
 
 class Actor(_Inputs):
-    """The policy: features and state to the mean of the action.
-
-    Args:
-        spec: shapes.
-        generator: source of the initial values; None for one with seed 0.
-        start: False leaves the values open, for a caller that loads them.
-    """
+    """The policy: features and state to the mean of the action. Made as an `Encoder` is."""
 
     def __init__(
         self, spec: NetworkSpec, generator: torch.Generator | None = None, *, start: bool = True
@@ -308,13 +302,7 @@ class SharedQ(_Inputs):
 
 
 class Critic(nn.Module):
-    """An ensemble of value functions.
-
-    Args:
-        spec: shapes and kind.
-        generator: source of the initial values; None for one with seed 0.
-        start: False leaves the values open, for a caller that loads them.
-    """
+    """An ensemble of value functions. Made as an `Encoder` is."""
 
     def __init__(
         self, spec: NetworkSpec, generator: torch.Generator | None = None, *, start: bool = True

@@ -51,7 +51,7 @@ def require_compatible(manifest: PolicyManifest, live: LiveConfig) -> list[str]:
     Normalisation is left out: a session observes raw numbers, and each policy's networks normalise them themselves.
 
     Returns:
-        one line per difference that the operator should know, but that forbids nothing.
+        one line per difference that the user should know, but that forbids nothing.
 
     Raises:
         MismatchError: the message lists every difference.

@@ -182,7 +182,7 @@ class Loaded:
         version: of its weights; 0 for those from disk.
         step: the learner's update count.
         stamp_ns: when it was published [ns]; None for one from disk.
-        remarks: what the operator should know about it.
+        remarks: what the user should know about it.
     """
 
     policy: Policy

@@ -5,7 +5,7 @@ Bags, buffers, weights and checkpoints carry the hash of an `ObservationSpec`. S
 are told the word that stands for one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import ClassVar
@@ -96,9 +96,6 @@ DEFAULT_STATE = tuple(StateBlock.named(name) for name in ('joint_pos', 'joint_ve
 MIN_RANGE = 1e-3
 """Smallest half range of a state entry that normalisation accepts; a smaller one blows noise up."""
 
-OUTLIER = 1.5
-OUTLIER_SHARE = 0.01
-
 
 class NormalizationMode(Enum):
     """What happens to the state between replay and network."""
@@ -169,18 +166,6 @@ class Normalization(Record):
             )
         offset, scale = (np.array(numbers, dtype=np.float32) for numbers in (self.offset, self.scale))
         return (array - offset) / scale
-
-    def warnings(self, states: npt.ArrayLike, names: Iterable[str]) -> list[str]:
-        """Return one line per entry of recorded states (N, D) of which over 1 % come out beyond +-1.5."""
-        if self.mode is NormalizationMode.NONE:
-            return []
-        shares = (np.abs(self.apply(states)) > OUTLIER).reshape(-1, len(self.scale)).mean(axis=0)
-        return [
-            f'{name}: {share:.1%} of the recorded states are outside +-{OUTLIER} after normalisation, '
-            f'expected at most {OUTLIER_SHARE:.0%}; compute the statistics from this data'
-            for name, share in zip(names, shares, strict=True)
-            if share > OUTLIER_SHARE
-        ]
 
 
 @dataclass(frozen=True)
@@ -317,11 +302,6 @@ class ObservationSpec(Record):
     def image_size(self) -> int:
         """S, the edge of every image [px]; 0 without cameras."""
         return self.cameras[0].size if self.cameras else 0
-
-    @property
-    def entry_names(self) -> tuple[str, ...]:
-        """A name for each state entry, e.g. `joint_vel[2]`."""
-        return tuple(f'{block.name}[{i}]' for block in self.state for i in range(block.size))
 
     @property
     def privileged(self) -> tuple[str, ...]:
