@@ -142,9 +142,9 @@ class _Archive:
             dtype = _DTYPES[ref.kind]
             entry = f'{self._root}data/{ref.key}'
             content = bytearray(self._zip.read(entry)) if entry in self._zip.namelist() else bytearray()
-            if len(content) != ref.count * dtype.itemsize:
+            if len(content) != ref.numbers * dtype.itemsize:
                 raise SnapshotError(
-                    f'expected {ref.count * dtype.itemsize} bytes in {entry} for {name}, got {len(content)}; '
+                    f'expected {ref.numbers * dtype.itemsize} bytes in {entry} for {name}, got {len(content)}; '
                     f'copy the file again'
                 )
             whole = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
@@ -177,5 +177,6 @@ def _plain(value: Any, budget: Iterator[int], depth: int) -> Json:
 
 def _text(value: object) -> str:
     """Return a key, or a value that JSON has no form for."""
-    named = isinstance(value, Inert) or (isinstance(value, type) and issubclass(value, Inert))
-    return value.kind if named else str(value)
+    if isinstance(value, Inert) or (isinstance(value, type) and issubclass(value, Inert)):
+        return value.kind
+    return str(value)

@@ -101,12 +101,12 @@ class StorageRef(NamedTuple):
     Attributes:
         kind: torch's name of its type, e.g. `FloatStorage`.
         key: name of the file.
-        count: how many numbers.
+        numbers: how many of them.
     """
 
     kind: str
     key: str
-    count: int
+    numbers: int
 
 
 class TensorRef(NamedTuple):
@@ -207,7 +207,7 @@ def _check_opcodes(stream: bytes) -> None:
             raise _too_much('opcodes', MAX_OPCODES)
         if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
             raise _too_much('bits of an integer', MAX_BITS)
-        if opcode.name == 'FRAME' and argument > len(stream) - at:
+        if opcode.name == 'FRAME' and argument > len(stream) - (at or 0):
             raise ValueError('a frame beyond the end')
         if opcode.name in _MEMORY and argument is not None and int(argument) > number:
             raise ValueError('a place in the memo that cannot be')  # the unpickler makes room for all below
@@ -288,8 +288,8 @@ def _tensor(storage: Value, offset: Value, shape: Value, stride: Value, *_: Valu
     if len(shape) != len(stride) or len(shape) > MAX_AXES or not all(map(_count, (offset, *shape, *stride))):
         raise ValueError('a tensor without sizes, or with as many strides as it has no axes')
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
-        raise ValueError(f'a tensor of {shape} beyond the {storage.count} numbers of its storage')
+    if 0 not in shape and (last >= storage.numbers or math.prod(shape) > storage.numbers):
+        raise ValueError(f'a tensor of {shape} beyond the {storage.numbers} numbers of its storage')
     return TensorRef(storage, offset, shape, stride)
 
 
