@@ -207,7 +207,7 @@ def _check_opcodes(stream: bytes) -> None:
             raise _too_much('opcodes', MAX_OPCODES)
         if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
             raise _too_much('bits of an integer', MAX_BITS)
-        if opcode.name == 'FRAME' and argument > len(stream) - (at or 0):
+        if opcode.name == 'FRAME' and int(argument or 0) > len(stream) - (at or 0):
             raise ValueError('a frame beyond the end')
         if opcode.name in _MEMORY and argument is not None and int(argument) > number:
             raise ValueError('a place in the memo that cannot be')  # the unpickler makes room for all below
