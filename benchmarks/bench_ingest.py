@@ -114,7 +114,7 @@ def convert(bag: Path, out: Path) -> tuple[float, float, int]:
     """Return how long ingest takes [s], the processor time in it [s], and the transitions that it gave."""
     from hilserl_learner.ingest import Conversion, ingest
     from so101_contract.action import ActionSpec
-    from so101_contract.presets import get_observation
+    from so101_contract.observation_spec import get_observation
 
     shutil.rmtree(out, ignore_errors=True)
     conversion = Conversion(observation=get_observation('compact'), action=ActionSpec())

@@ -18,7 +18,7 @@ from so101_bringup.options import parse_options
 from so101_bringup.programs import executable_path, ros_arguments
 from so101_bringup.stack import policy
 from so101_bringup.supervisor import Supervisor
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_session.bags.parity import check_parity
 from so101_session.bags.storage import find_bags
 

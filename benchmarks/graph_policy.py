@@ -13,7 +13,7 @@ import numpy as np
 from rclpy.node import Node
 from so101_interfaces.msg import EeDelta, PolicyStatus, Step
 
-from so101_contract.frames import BASE_FRAME
+from so101_contract.joints import BASE_FRAME
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.spin import run_node
 

@@ -21,7 +21,7 @@ setup(
     entry_points={
         'console_scripts': [
             'policy_node = drqv2_policy_node.policy_node:main',
-            'convert_checkpoint = drqv2_policy_node.convert_cli:main',
+            'convert_checkpoint = drqv2_policy_node.robobase.cli:main',
         ],
     },
 )

@@ -5,24 +5,29 @@
     acting.begin(step, now_ns)     # a step asks for an action
     acting.decide(now_ns)          # a Decision, a Hold, or None while an input is on its way
 
-The observation is put together by the assembler that the learner uses, so both see the same bits.
+The observation is put together by the assembler that the learner uses, so both see the same bits; `Observed` is the
+proof, a hash of what was seen. `ActingStats` says how quick the answers are and how often they are at their limit.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Protocol
+import hashlib
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from drqv2_policy_node.robobase.schedule import Schedule
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.assembly import Assembler, StateOf
+from so101_contract.assembly import Assembler, Limits, StateOf
 from so101_contract.episodes import NO_EPISODE
-from so101_contract.errors import AssemblyError, ContractError
-from so101_contract.limits import Limits
+from so101_contract.errors import AssemblyError, ContractError, ObservationError
+from so101_contract.manifest import StepUnit
+from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import ImageSample, JointSample, StepRecord
+from so101_contract.record import Record
 
 LIMITS = Limits(joints=500, images=150, steps=64, episodes=2)
 """A step is answered within a tenth of a second: five seconds of messages are plenty."""
@@ -294,3 +299,99 @@ def noise_source(seed: int, stamp_ns: int) -> np.random.Generator:
 def sentence(reason: HoldReason, detail: str = '') -> str:
     """Return why a step stays unanswered."""
     return f'{reason.value}: {detail}' if detail else reason.value
+
+
+WINDOW = 100
+LIMIT = 0.99
+"""From this size on a component of an action counts as being at its limit."""
+
+
+class ActingStats:
+    """Numbers of the last answers.
+
+    Attributes:
+        actions: answers since the start.
+        holds: steps left unanswered since the start.
+        input_age_s: age of the oldest input of the last answer [s].
+    """
+
+    def __init__(self) -> None:
+        self.actions = self.holds = 0
+        self.input_age_s = float('nan')
+        self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._limited: deque[float] = deque(maxlen=WINDOW)
+
+    def acted(self, latency_s: float, action: npt.NDArray[np.floating], input_age_s: float) -> None:
+        """Take note of an answer.
+
+        Args:
+            latency_s: from the step's arrival to the action's departure [s].
+            action: in network units (4,).
+            input_age_s: age of its oldest input [s].
+        """
+        self.actions += 1
+        self.input_age_s = input_age_s
+        self._latencies.append(latency_s)
+        self._limited.append(float(np.mean(np.abs(action) >= LIMIT)))
+
+    def latency_s(self, percent: float) -> float:
+        """Return a percentile of the last latencies [s]; NaN before the first."""
+        return float(np.percentile(list(self._latencies), percent)) if self._latencies else float('nan')
+
+    @property
+    def saturation(self) -> float:
+        """Share of action components at their limit over the last answers, 0..1; 0 before the first."""
+        return float(np.mean(self._limited)) if self._limited else 0.0
+
+
+def exploration_std(
+    schedule: Schedule, unit: StepUnit, *, updates: int, env_steps: int, limit: float
+) -> float:
+    """Return the std of the noise in network units.
+
+    The step comes from the learner's own counters, which it saves, so it goes on after a restart of either node. A
+    schedule over RoboBase's iterations, which nobody counts here, is taken at the environment steps.
+
+    Args:
+        schedule: of the manifest.
+        unit: what its step counts.
+        updates: gradient updates of the learner when it published these weights.
+        env_steps: actions that have reached the learner.
+        limit: largest std.
+    """
+    return min(schedule(updates if unit is StepUnit.UPDATES else env_steps), limit)
+
+
+def observation_digest(observation: Observation) -> str:
+    """Return the SHA-256 of the bytes of state and images, cameras in order, as hex."""
+    digest = hashlib.sha256(observation.state.tobytes())
+    for name, images in observation.images.items():
+        digest.update(name.encode())
+        digest.update(images.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed(Record):
+    """What an action was decided from (`policy/observed`, as JSON).
+
+    Attributes:
+        episode: number of the episode.
+        index: number of the step.
+        sha256: `observation_digest` of what was seen.
+        version: of the weights that decided; 0 for those from disk.
+        std: exploration noise that was added, in network units.
+        seed: of the noise.
+        latency_s: from the step's arrival to the action's departure [s].
+    """
+
+    KIND: ClassVar[str] = 'drqv2_policy_node/observed/1'
+    ERROR = ObservationError
+
+    episode: int
+    index: int
+    sha256: str
+    version: int
+    std: float
+    seed: int
+    latency_s: float

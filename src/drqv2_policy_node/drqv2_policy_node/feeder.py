@@ -17,17 +17,15 @@ from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, PolicyWeights, Step
 from std_msgs.msg import String
 
-from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
-from drqv2_policy_node.observed import Observed
+from drqv2_policy_node.acting import Observed
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import pack
-from drqv2_policy_node.weights_wire import to_messages
-from so101_contract.assembly import Assembler
-from so101_contract.joints import JOINT_NAMES
-from so101_contract.limits import Limits
+from drqv2_policy_node.weights import to_messages
+from so101_contract.assembly import Assembler, Limits
+from so101_contract.joints import JOINT_NAMES, VelocityEstimator
+from so101_contract.messages import image_sample, joint_sample, step_record
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, joint_state
 from so101_kinematics.arm_state import state_function

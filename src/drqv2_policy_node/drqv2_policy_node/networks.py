@@ -4,26 +4,162 @@
 features = encoder(images)             # (B, V, 3T, S, S) uint8 or float 0..255 -> (B, F)
 mu = actor(features, state)            # (B, F), (B, T * D) raw SI units -> (B, A) in -1..1
 q = critic(features, state, action)    # ..., (B, A) -> (B, num_critics)
+
+The parts have RoboBase's names. No layer draws from torch's global random state: it is built without values, and
+`initialise` fills it. As bytes the networks are safetensors that say their own shapes: no pickle, and the same bytes
+for the same values.
 """
 
+from collections.abc import Mapping
 import functools
+import itertools
+import json
+import math
+import struct
+from typing import TypeVar
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-from drqv2_policy_node.networks_layers import (
-    bottlenecks,
-    convolutions,
-    EnsembleMlp,
-    FEATURES,
-    initialise,
-    linear,
-    mlp,
-    STATE,
-)
-from drqv2_policy_node.networks_spec import CriticKind, EncoderPreset, NetworkError, NetworkSpec
-from so101_contract.normalization import NormalizationMode
+from drqv2_policy_node.spec import CriticKind, EncoderPreset, KERNEL, NetworkError, NetworkSpec
+from so101_contract.observation_spec import NormalizationMode
+
+FEATURES, STATE = 'fused_view_feats', 'low_dim_obs'
+"""The inputs that pass a bottleneck, in the order in which they are put together."""
+
+CPU_ROWS = 32
+"""Rows of a batch that go through the convolutions together on a CPU."""
+
+SPEC_KEY = 'network'
+
+Module = TypeVar('Module', bound=nn.Module)
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear layer whose values are still to be set."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    return layer
+
+
+def convolutions(spec: NetworkSpec) -> nn.Sequential:
+    """Return one view's convolutions: Conv2d, Identity (RoboBase's norm), ReLU, and so on."""
+    layers: list[nn.Module] = []
+    channels = spec.image_channels
+    for stride in spec.strides:
+        conv = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Conv2d, channels, spec.channels, KERNEL, stride=stride
+        )
+        layers += [conv, nn.Identity(), nn.ReLU(inplace=True)]
+        channels = spec.channels
+    return nn.Sequential(*layers)
+
+
+def bottleneck(inputs: int, width: int) -> nn.Sequential:
+    """Return Linear, LayerNorm, Tanh."""
+    return nn.Sequential(linear(inputs, width), nn.LayerNorm(width), nn.Tanh())
+
+
+def bottlenecks(spec: NetworkSpec, feature_size: int) -> nn.ModuleDict:
+    """Return the bottleneck of the features and that of the state."""
+    return nn.ModuleDict(
+        {
+            FEATURES: bottleneck(feature_size, spec.bottleneck),
+            STATE: bottleneck(spec.stacked_state, spec.bottleneck),
+        }
+    )
+
+
+def mlp(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """Return Linear, Identity (RoboBase's norm), ReLU, and so on; there is no norm in front of a ReLU."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [linear(inputs, width), nn.Identity(), nn.ReLU(inplace=True)]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+class EnsembleLinear(nn.Module):
+    """N linear layers in one: (B, in) or (N, B, in) to (N, B, out).
+
+    Its `weight` is (N, out, in) and its `bias` (N, out), so that entry n is member n's layer.
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Apply every member, or those listed in `members` (n,)."""
+        weight, bias = select(self.weight, members), select(self.bias, members)
+        if x.dim() == 2:
+            # One input for all members is one matrix product.
+            y = functional.linear(x, weight.flatten(0, 1), bias.flatten())
+            return y.view(len(x), *weight.shape[:2]).transpose(0, 1)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+class EnsembleNorm(nn.Module):
+    """N LayerNorms in one: (N, B, width) to the same; `weight` and `bias` are (N, width)."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, width))
+        self.bias = nn.Parameter(torch.zeros(members, width))
+
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Apply every member, or those listed in `members` (n,)."""
+        weight, bias = select(self.weight, members), select(self.bias, members)
+        normed = functional.layer_norm(x, x.shape[-1:])
+        return torch.addcmul(bias.unsqueeze(1), normed, weight.unsqueeze(1))
+
+
+class EnsembleMlp(nn.Module):
+    """N times Linear, LayerNorm, ReLU, ..., Linear to one number: (B, in) to (B, N)."""
+
+    def __init__(self, members: int, inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = (inputs, *widths)
+        self.hidden = nn.ModuleList(
+            EnsembleLinear(members, one, two) for one, two in itertools.pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(EnsembleNorm(members, width) for width in widths)
+        self.out = EnsembleLinear(members, sizes[-1], 1)
+
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Return the value that each member, or each of those listed, gives (B, N)."""
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = norm(layer(x, members), members).relu_()
+        return self.out(x, members).squeeze(2).transpose(0, 1)  # type: ignore[no-any-return]
+
+
+def select(parameter: Tensor, members: Tensor | None) -> Tensor:
+    """Return the rows of the listed members, or all."""
+    return parameter if members is None else parameter.index_select(0, members)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Give every layer the values that RoboBase starts with.
+
+    Linear and convolution are orthogonal, with gains 1 and sqrt(2); biases are 0; norms do nothing.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            gain = math.sqrt(2.0) if isinstance(part, nn.Conv2d) else 1.0
+            nn.init.orthogonal_(part.weight, gain, generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, EnsembleLinear):
+            for weight in part.weight:
+                nn.init.orthogonal_(weight, generator=generator)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm | EnsembleNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
 
 __all__ = [
     'Actor',
@@ -36,10 +172,6 @@ __all__ = [
     'feature_size',
     'normalise_images',
 ]
-
-
-CPU_ROWS = 32
-"""Rows of a batch that go through the convolutions together on a CPU."""
 
 
 def normalise_images(images: Tensor) -> Tensor:
@@ -120,13 +252,7 @@ class _Inputs(nn.Module):
 
 
 class Actor(_Inputs):
-    """The policy: features and state to the mean of the action.
-
-    Args:
-        spec: shapes.
-        generator: source of the initial values; None for one with seed 0.
-        start: False leaves the values open, for a caller that loads them.
-    """
+    """The policy: features and state to the mean of the action. Made as an `Encoder` is."""
 
     def __init__(
         self, spec: NetworkSpec, generator: torch.Generator | None = None, *, start: bool = True
@@ -176,13 +302,7 @@ class SharedQ(_Inputs):
 
 
 class Critic(nn.Module):
-    """An ensemble of value functions.
-
-    Args:
-        spec: shapes and kind.
-        generator: source of the initial values; None for one with seed 0.
-        start: False leaves the values open, for a caller that loads them.
-    """
+    """An ensemble of value functions. Made as an `Encoder` is."""
 
     def __init__(
         self, spec: NetworkSpec, generator: torch.Generator | None = None, *, start: bool = True
@@ -226,3 +346,59 @@ def feature_size(spec: NetworkSpec) -> int:
 
 def _start(module: nn.Module, generator: torch.Generator | None) -> None:
     initialise(module, torch.Generator().manual_seed(0) if generator is None else generator)
+
+
+def to_bytes(spec: NetworkSpec, parts: Mapping[str, nn.Module]) -> bytes:
+    """Return the tensors of the parts, each under `<part's name>.`, with the spec in the header."""
+    tensors = {
+        f'{part}.{name}': tensor.detach()
+        .to('cpu', torch.float32)
+        .clone(memory_format=torch.contiguous_format)
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return save(tensors, metadata={SPEC_KEY: spec.to_json(indent=None)})
+
+
+def from_bytes(payload: bytes) -> tuple[NetworkSpec, dict[str, Tensor]]:
+    """Return the spec and the tensors of what `to_bytes` gave.
+
+    Raises:
+        NetworkError: the bytes are damaged or come from something else.
+    """
+    try:
+        tensors = load(payload)
+        (length,) = struct.unpack_from('<Q', payload)
+        text = json.loads(payload[8 : 8 + length]).get('__metadata__', {})[SPEC_KEY]
+    except (SafetensorError, struct.error, ValueError, KeyError) as error:
+        raise NetworkError(
+            f'expected tensors of a policy with their network spec in the header, got {error!r}; '
+            f'restore the file, or convert the checkpoint again'
+        ) from error
+    return NetworkSpec.from_json(text), tensors
+
+
+def fill(module: Module, tensors: Mapping[str, Tensor], part: str) -> Module:
+    """Give a module the tensors whose names begin with `<part>.`, all of them and no others.
+
+    Raises:
+        NetworkError: names the tensors that are missing, too many, of another shape, or not finite.
+    """
+    prefix = f'{part}.'
+    given = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    wanted = module.state_dict()
+    lines = [f'{prefix}{name}: missing' for name in wanted if name not in given]
+    lines += [f'{prefix}{name}: not part of this network' for name in given if name not in wanted]
+    for name in wanted.keys() & given.keys():
+        if wanted[name].shape != given[name].shape:
+            shapes = tuple(wanted[name].shape), tuple(given[name].shape)
+            lines.append(f'{prefix}{name}: expected the shape {shapes[0]}, got {shapes[1]}')
+        elif not torch.isfinite(given[name]).all():
+            lines.append(f'{prefix}{name}: not finite')
+    if lines:
+        raise NetworkError(
+            'expected exactly the tensors of this network, got the differences below; use the weights that '
+            'belong to it:\n  ' + '\n  '.join(sorted(lines))
+        )
+    module.load_state_dict(given)
+    return module

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from drqv2_policy_node.networks import Actor, Encoder
-from drqv2_policy_node.networks_bytes import to_bytes
-from drqv2_policy_node.networks_spec import NetworkError, NetworkSpec
-from so101_contract.action import ACTION_SIZE
-from so101_contract.gripper import GripperConvention
+from drqv2_policy_node.networks import Actor, Encoder, to_bytes
+from drqv2_policy_node.spec import NetworkError, NetworkSpec
+from so101_contract.action import ACTION_SIZE, GripperConvention
 from so101_contract.manifest import Golden, golden_observation, PolicyManifest
 from so101_contract.observation import canonical_images, canonical_state, Observation
 from so101_contract.observation_spec import ObservationSpec

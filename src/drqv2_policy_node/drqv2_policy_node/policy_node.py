@@ -16,19 +16,27 @@ from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicySta
 from std_msgs.msg import String
 import torch
 
-from drqv2_policy_node.acting import Acting, Decision, Hold, Installed, Mode, sentence
-from drqv2_policy_node.acting_stats import ActingStats
-from drqv2_policy_node.live_config import live_config, session_mismatch, start_remark
-from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.noise import exploration_std
-from drqv2_policy_node.observed import observation_digest, Observed
-from drqv2_policy_node.policy_config import PolicyNodeConfig
-from drqv2_policy_node.store import load_policy
-from drqv2_policy_node.weights_loader import examine, Loaded, WeightsLoader
+from drqv2_policy_node.acting import (
+    Acting,
+    ActingStats,
+    Decision,
+    exploration_std,
+    Hold,
+    Installed,
+    Mode,
+    observation_digest,
+    Observed,
+    sentence,
+)
+from drqv2_policy_node.config import PolicyNodeConfig
+from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
+from drqv2_policy_node.store import find_policy, load_policy
+from drqv2_policy_node.weights import examine, Loaded, WeightsLoader
+from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import ContractError
+from so101_contract.joints import VelocityEstimator
+from so101_contract.messages import action_message, image_sample, joint_sample, step_record
 from so101_contract.observation_spec import CameraSpec
-from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
@@ -134,13 +142,13 @@ class PolicyNode(Node):
         self._answer()
 
     def _on_event(self, message: EpisodeEvent) -> None:
-        if message.kind != EpisodeEvent.START:
+        if message.kind != EventKind.START:
             return
         self._acting.mismatch = session_mismatch(self._live, message.observation_hash, message.action_hash)
         if message.calibration_id and message.calibration_id != self._live.calibration_id:
             self._live = replace(self._live, calibration_id=message.calibration_id)
             if self._loaded is not None:
-                self._remark(tuple(self._loaded.policy.manifest.check_surroundings(self._live)))
+                self._remark(tuple(self._loaded.policy.manifest.check_recommended(self._live)))
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self._env_steps = int(message.env_steps)
@@ -165,20 +173,22 @@ class PolicyNode(Node):
         now = self.get_clock().now()
         answer = self._acting.decide(time.monotonic_ns(), now.nanoseconds - step_ns)
         if isinstance(answer, Decision):
-            self._publish(answer, now.to_msg())
+            self._publish(answer, now.nanoseconds)
         elif answer is not None:
             self._hold(answer)
 
-    def _publish(self, decision: Decision, stamp: Any) -> None:
-        step, wire = decision.step, decision.wire
-        message = EeDelta(
-            episode=step.episode, index=step.index, gripper=wire.opening, source=EeDelta.SOURCE_POLICY
+    def _publish(self, decision: Decision, stamp_ns: int) -> None:
+        step, frame_id = decision.step, decision.by.action.frame_id
+        self._actions.publish(
+            action_message(
+                decision.wire,
+                Source.POLICY,
+                stamp_ns,
+                episode=step.episode,
+                index=step.index,
+                frame_id=frame_id,
+            )
         )
-        message.header.stamp = stamp
-        message.header.frame_id = decision.by.action.frame_id
-        vector = message.translation
-        vector.x, vector.y, vector.z = wire.translation.tolist()
-        self._actions.publish(message)
         latency_s = (time.monotonic_ns() - self._came_ns) * 1e-9
         self._stats.acted(latency_s, decision.action, decision.input_ns * 1e-9)
         self._trouble = ''
@@ -248,7 +258,7 @@ class PolicyNode(Node):
         self._acting.installed = replace(installed, std=std)
 
     def _remark(self, remarks: tuple[str, ...]) -> None:
-        """Tell the operator what differs from training, once."""
+        """Tell the user what differs from training, once."""
         if remarks and remarks != self._remarks:
             self.get_logger().warning('not as in training: ' + '; '.join(remarks))
         self._remarks = remarks

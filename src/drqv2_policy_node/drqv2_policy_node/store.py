@@ -6,25 +6,29 @@
 * `critics.safetensors`: critics and their targets, where there are any
 * `source.json`: where it comes from, where it was converted
 * `SHA256SUMS`: hashes of the files above, as `sha256sum -c` reads them
+
+`find_policy` says which directory the word behind `checkpoint:=` or `policy:=` stands for.
 """
 
 from collections.abc import Mapping
 import ctypes
 import hashlib
+from importlib import resources
 import json
 import os
 from pathlib import Path
 import shutil
 import sys
 
-from drqv2_policy_node.networks import Actor, Critic, Encoder
-from drqv2_policy_node.networks_bytes import fill, from_bytes, to_bytes
+from drqv2_policy_node.networks import Actor, Critic, Encoder, fill, from_bytes, to_bytes
 from drqv2_policy_node.policy import ACTOR, ENCODER, Policy, PolicyError
 from so101_contract.manifest import PolicyManifest
 from so101_contract.record import Json
 
 MANIFEST, TENSORS, CRITICS = 'manifest.json', 'policy.safetensors', 'critics.safetensors'
 SOURCE, SUMS = 'source.json', 'SHA256SUMS'
+NO_POLICY, DEFAULT = ('', 'none'), 'default'
+FOLDER = 'policies'
 CRITIC_PARTS = ('critic', 'critic_target')
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
@@ -188,3 +192,19 @@ def _exchange(one: Path, two: Path) -> bool:
     except AttributeError:  # not the GNU C library
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0)
+
+
+def find_policy(name: str, observation: str) -> Path | None:
+    """Return the folder of a policy; None where there is to be none.
+
+    Args:
+        name: a folder; `default` for the policy that is shipped for this observation, which need not exist; `none`, or
+            nothing.
+        observation: name of the observation.
+    """
+    if name in NO_POLICY:
+        return None
+    if name != DEFAULT:
+        return Path(name).expanduser()
+    shipped = Path(str(resources.files('drqv2_policy_node').joinpath(FOLDER, observation)))
+    return shipped if shipped.is_dir() else None

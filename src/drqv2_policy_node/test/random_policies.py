@@ -7,7 +7,7 @@ from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpe
 from drqv2_policy_node.policy import Policy
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 
 BOX = Workspace(low=(0.10, -0.25, 0.01), high=(0.40, 0.25, 0.30))
 

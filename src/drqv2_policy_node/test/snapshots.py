@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 
 from drqv2_policy_node.networks import Actor, Critic, Encoder, NetworkSpec
-from drqv2_policy_node.robobase import state_dict
+from drqv2_policy_node.robobase.layout import state_dict
 
 SMALL = NetworkSpec(image_size=32, mlp=(16, 24), bottleneck=8)
 """Reference shape but for the widths: 98 tensors."""

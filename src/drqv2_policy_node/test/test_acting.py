@@ -2,6 +2,7 @@
 """From stamped messages to an action, without ROS: the observation, when to act, and when to hold."""
 
 from dataclasses import replace
+import math
 
 import numpy as np
 import pytest
@@ -9,23 +10,26 @@ from random_policies import random_policy
 
 from drqv2_policy_node.acting import (
     Acting,
+    ActingStats,
     Decision,
     Hold,
     HoldReason,
     Installed,
     Mode,
     noise_source,
+    observation_digest,
+    Observed,
     Timing,
+    WINDOW,
 )
-from drqv2_policy_node.observed import observation_digest
 from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import gripper_opening_to_rad
+from so101_contract.manifest import golden_observation
+from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation import canonical_images
-from so101_contract.observation_spec import CameraSpec
-from so101_contract.presets import get_observation
-from so101_contract.records import ImageSample, JointSample, StepRecord
+from so101_contract.observation_spec import CameraSpec, get_observation
 from so101_kinematics.arm_state import state_function
 
 SPEC = get_observation('compact')
@@ -337,3 +341,32 @@ def test_the_age_of_the_oldest_input_is_told():
     feed(acting, 0)
     acting.begin(step(0), 0)
     assert acting.decide(0, 3_000_000).input_ns == 5_000_000 - 1 + 3_000_000
+
+
+def test_the_digest_changes_with_every_part_of_an_observation():
+    seen = golden_observation(SPEC, 0)
+    state, image = seen.state.copy(), seen.images['gripper_cam'].copy()
+    state[0, 0] = np.nextafter(state[0, 0], 1.0)
+    image[-1, 0, 0, 0] ^= 1
+    others = [replace(seen, state=state), replace(seen, images={'gripper_cam': image})]
+    assert len({observation_digest(one) for one in (seen, golden_observation(SPEC, 1), *others)}) == 4
+    assert observation_digest(seen) == observation_digest(golden_observation(SPEC, 0))
+
+
+def test_what_was_observed_travels_as_json():
+    observed = Observed(episode=1, index=2, sha256='a' * 64, version=3, std=0.1, seed=4, latency_s=0.002)
+    assert Observed.from_json(observed.to_json(indent=None)) == observed
+
+
+def test_saturation_is_the_share_of_components_at_their_limit():
+    stats = ActingStats()
+    assert (stats.saturation, math.isnan(stats.latency_s(50))) == (0.0, True)
+    stats.acted(0.001, np.array([1.0, -0.995, 0.5, 0.0]), 0.01)
+    assert stats.saturation == 0.5
+
+
+def test_only_the_last_answers_count():
+    stats = ActingStats()
+    for latency in [1.0] * WINDOW + [0.002] * WINDOW:
+        stats.acted(latency, np.zeros(4), 0.01)
+    assert (stats.latency_s(95), stats.actions) == (0.002, 2 * WINDOW)

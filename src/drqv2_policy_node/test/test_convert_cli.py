@@ -9,24 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.convert_cli import main
 from drqv2_policy_node.networks import Critic, CriticKind, EncoderPreset
-from drqv2_policy_node.robobase import read_agent
-from drqv2_policy_node.robobase_convert import (
-    convert,
-    observation_of,
-    PICK101,
-    read_source,
-    Surroundings,
-)
-from drqv2_policy_node.robobase_infer import RoboBaseError
-from drqv2_policy_node.robobase_snapshot import read_snapshot
+from drqv2_policy_node.robobase.cli import main
+from drqv2_policy_node.robobase.convert import convert, ManifestFields, observation_of, PICK101, read_source
+from drqv2_policy_node.robobase.layout import read_agent, RoboBaseError
+from drqv2_policy_node.robobase.snapshot import read_snapshot
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
 from so101_contract.errors import ObservationError
 from so101_contract.manifest import golden_observation, StepUnit
-from so101_contract.normalization import Normalization, NormalizationMode
 from so101_contract.observation import Observation
-from so101_contract.observation_spec import robobase_spec
+from so101_contract.observation_spec import Normalization, NormalizationMode, robobase_spec
 
 from .snapshots import agent_state, CONFIG, SMALL, write
 from .test_policy import make_policy
@@ -283,7 +275,7 @@ def test_export_of_a_scaled_state_is_refused(tmp_path, capsys):
 
 
 def test_B24_loading_changes_no_settings_of_the_caller(snapshot):
-    given = Surroundings(tcp='so101', camera='nexus', control_rate_hz=10.0, action_scale_m=0.01)
+    given = ManifestFields(tcp='so101', camera='nexus', control_rate_hz=10.0, action_scale_m=0.01)
     before = (given, json.dumps(CONFIG))
     manifest = convert(read_source(snapshot), given, 'x').manifest
     assert (given, json.dumps(CONFIG)) == before
@@ -301,7 +293,7 @@ def test_F11_a_converted_policy_refuses_another_state(snapshot):
 
 def test_L10_the_command_needs_neither_omegaconf_nor_rclpy(snapshot):
     code = (
-        'import sys; from drqv2_policy_node.convert_cli import main; '
+        'import sys; from drqv2_policy_node.robobase.cli import main; '
         f'code = main([{str(snapshot)!r}]); '
         'sys.exit(code or any(name in sys.modules for name in ("omegaconf", "rclpy", "hydra")))'
     )

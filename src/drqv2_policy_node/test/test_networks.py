@@ -14,14 +14,14 @@ from drqv2_policy_node.networks import (
     Encoder,
     EncoderPreset,
     feature_size,
+    from_bytes,
     NetworkError,
     NetworkSpec,
     normalise_images,
+    to_bytes,
 )
-from drqv2_policy_node.networks_bytes import from_bytes, to_bytes
-from drqv2_policy_node.robobase_names import robobase_names
-from so101_contract.normalization import Normalization
-from so101_contract.observation_spec import robobase_spec
+from drqv2_policy_node.robobase.layout import robobase_names
+from so101_contract.observation_spec import Normalization, robobase_spec
 
 from .robobase_recipe import action, fill, golden, images, network_options, state
 

@@ -24,14 +24,14 @@ import snapshots
 from so101_interfaces.msg import EeDelta, PolicyStatus, Step
 from std_msgs.msg import String
 
-from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
+from drqv2_policy_node.acting import observation_digest, Observed
 from drqv2_policy_node.networks import NetworkSpec
-from drqv2_policy_node.observed import observation_digest, Observed
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.robobase_convert import convert, PICK101, read_source
+from drqv2_policy_node.robobase.convert import convert, PICK101, read_source
 from drqv2_policy_node.store import save_policy
 from so101_contract.assembly import Assembler
-from so101_contract.velocity import VelocityEstimator
+from so101_contract.joints import VelocityEstimator
+from so101_contract.messages import image_sample, joint_sample, step_record
 from so101_interfaces_py import qos, topics
 from so101_kinematics.arm_state import state_function
 from so101_sim import gl
@@ -59,7 +59,7 @@ def fresh(_):
 
 
 def converted(folder):
-    """A snapshot of RoboBase with random weights, through the converter, in pick-101's surroundings."""
+    """A snapshot of RoboBase with random weights, through the converter, with pick-101's manifest fields."""
     spec = NetworkSpec(image_size=84, mlp=(16, 24), bottleneck=8)
     config = {**snapshots.CONFIG, 'visual_observation_shape': [84, 84]}
     snapshots.write(folder / 'snapshot.pt', snapshots.agent_state(spec), config=config)

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, NetworkSpec
-from drqv2_policy_node.robobase import read_agent, state_dict
-from drqv2_policy_node.robobase_config import TrainingConfig
-from drqv2_policy_node.robobase_infer import RoboBaseError
-from drqv2_policy_node.robobase_schedule import parse_schedule, ScheduleError
+from drqv2_policy_node.robobase.convert import TrainingConfig
+from drqv2_policy_node.robobase.layout import read_agent, RoboBaseError, state_dict
+from drqv2_policy_node.robobase.schedule import parse_schedule, ScheduleError
 
 from .robobase_recipe import golden, network_options
 from .snapshots import agent_state, CONFIG, SMALL

@@ -12,8 +12,7 @@ from safetensors.torch import load, save
 import torch
 
 from drqv2_policy_node import store
-from drqv2_policy_node.networks import Critic
-from drqv2_policy_node.networks_bytes import SPEC_KEY
+from drqv2_policy_node.networks import Critic, SPEC_KEY
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import (
     CRITICS,

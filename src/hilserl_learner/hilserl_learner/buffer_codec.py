@@ -11,8 +11,8 @@ import numpy as np
 
 from hilserl_learner.errors import SegmentError
 from so101_contract.episodes import Outcome, Source
+from so101_contract.messages import ExecutedAction
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import ExecutedAction
 from so101_contract.transition import EpisodeReport, Frame, Output, Reason, Transition
 
 Frames: TypeAlias = Mapping[tuple[str, int, int, int], Frame]

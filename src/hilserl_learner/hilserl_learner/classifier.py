@@ -19,8 +19,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-from drqv2_policy_node.networks import Encoder, EncoderPreset, NetworkSpec
-from drqv2_policy_node.networks_bytes import fill, from_bytes, to_bytes
+from drqv2_policy_node.networks import Encoder, EncoderPreset, fill, from_bytes, NetworkSpec, to_bytes
 from hilserl_learner.augment import random_shift
 from hilserl_learner.buffer_store import write_whole
 from hilserl_learner.errors import LearnerError

@@ -13,7 +13,7 @@ from hilserl_learner.errors import LearnerError
 from hilserl_learner.ingest import Conversion, ingest, Ingested, ZERO_ACTIONS
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
-from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
+from so101_contract.observation_spec import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
 from so101_session.bags import BagError
 
 

@@ -8,8 +8,13 @@ from typing import Any
 from hilserl_learner.agents import AGENTS
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.presets import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
+from so101_contract.observation_spec import (
+    CONTROL_RATE_HZ,
+    DEFAULT_OBSERVATION,
+    get_observation,
+    OBSERVATIONS,
+    ObservationSpec,
+)
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param

@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyWeights, Step
 from std_srvs.srv import SetBool, Trigger
 
-from drqv2_policy_node.weights_wire import to_messages
+from drqv2_policy_node.weights import to_messages
 from hilserl_learner.agents.hil import HilConfig
 from hilserl_learner.buffer_store import BufferHeader, BufferWriter, HEADER, Part, read_header, write_header
 from hilserl_learner.errors import LearnerError, SegmentError

@@ -10,9 +10,8 @@ import logging
 
 from hilserl_learner.buffer_store import Entry
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler, StateOf
+from so101_contract.assembly import Assembler, Limits, StateOf
 from so101_contract.errors import AssemblyError
-from so101_contract.limits import Limits
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 from so101_kinematics.arm_state import state_function

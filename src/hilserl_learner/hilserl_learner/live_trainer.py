@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_policy
+from drqv2_policy_node.store import find_policy, load_policy
 from hilserl_learner.agents import make_agent
 from hilserl_learner.buffer_store import Entry, PartReader, read_buffer, read_header
 from hilserl_learner.checkpoint import BufferPosition, Checkpoints, compare_configs, Facts, Saved, to_json

@@ -16,7 +16,7 @@ from hilserl_learner.distributed import join, leave, meet
 from hilserl_learner.learner_config import LearnerConfig
 from hilserl_learner.offline import OfflineRun, OfflineSettings, with_capacity_for
 from hilserl_learner.train_setup import Settings
-from so101_contract.presets import DEFAULT_OBSERVATION, OBSERVATIONS
+from so101_contract.observation_spec import DEFAULT_OBSERVATION, OBSERVATIONS
 
 
 def make_parser() -> argparse.ArgumentParser:

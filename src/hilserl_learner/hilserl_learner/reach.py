@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import ActionSpec
-from so101_contract.normalization import Normalization
 from so101_contract.observation import Observation, stack_window
-from so101_contract.observation_spec import CameraSpec, ObservationSpec
-from so101_contract.state_block import StateBlock
+from so101_contract.observation_spec import CameraSpec, Normalization, ObservationSpec, StateBlock
 
 CENTRE = np.array([0.25, 0.0, 0.10])
 HALF_SIZE = 0.05

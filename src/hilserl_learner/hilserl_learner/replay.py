@@ -17,8 +17,7 @@ import torch
 
 from hilserl_learner.batch import Batch
 from hilserl_learner.errors import NotReadyError, ReplayError
-from so101_contract.action import ACTION_SIZE, ActionSpec
-from so101_contract.gripper import GripperConvention
+from so101_contract.action import ACTION_SIZE, ActionSpec, GripperConvention
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Frame, Transition
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 
-from drqv2_policy_node.robobase_schedule import Leg, parse_schedule, Schedule, ScheduleError
+from drqv2_policy_node.robobase.schedule import Leg, parse_schedule, Schedule, ScheduleError
 from so101_contract.manifest import StepUnit
 
 __all__ = ['FINE_TUNE', 'FROM_SCRATCH', 'Leg', 'NoiseSchedule', 'Schedule', 'ScheduleError', 'parse_schedule']

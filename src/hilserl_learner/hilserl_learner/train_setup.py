@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from drqv2_policy_node.named_policy import find_policy, NO_POLICY
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_policy
+from drqv2_policy_node.store import find_policy, load_policy, NO_POLICY
 from hilserl_learner.agents import agent_config, make_agent
 from hilserl_learner.buffer_store import read_buffer, read_header
 from hilserl_learner.checkpoint import Facts, to_json
@@ -19,7 +18,7 @@ from hilserl_learner.run_log import read_table, RunLog, TRAIN
 from hilserl_learner.surroundings import manifest_fields
 from hilserl_learner.train_run import Outcome, Progress, RunConfig, TrainRun
 from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
-from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
+from so101_contract.observation_spec import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
 from so101_sim.env import ArmEnv

@@ -12,7 +12,7 @@ from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind, Source
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_kinematics.fk import ForwardKinematics
 
 MESSAGES = Path(__file__).resolve().parents[2] / 'so101_interfaces' / 'msg'

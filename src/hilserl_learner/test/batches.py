@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 import torch
 
 from hilserl_learner.batch import Batch
-from so101_contract.observation_spec import CameraSpec, ObservationSpec
-from so101_contract.state_block import StateBlock
+from so101_contract.observation_spec import CameraSpec, ObservationSpec, StateBlock
 
 
 def tiny_spec(size=31, frame_stack=1, normalization=None):

@@ -16,7 +16,7 @@ from so101_interfaces.msg import EeDelta, EpisodeEvent, Step
 
 from so101_contract.action import ActionSpec
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
 

@@ -12,7 +12,7 @@ from hilserl_learner.agents.sac import SacAgent, SacConfig
 from so101_contract.action import ActionSpec
 from so101_contract.errors import SpecMismatchError
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
-from so101_contract.normalization import Normalization
+from so101_contract.observation_spec import Normalization
 from so101_interfaces_py.params import ParameterError
 
 from .batches import joined, random_batch, tiny_spec

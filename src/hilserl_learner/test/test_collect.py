@@ -9,7 +9,7 @@ from hilserl_learner.collect import Collector, demonstrate, Watcher
 from hilserl_learner.reach import ReachEnv
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_sim.env import ArmEnv
 
 FORWARD = np.array([1.0, 0.0, 0.0, 0.5], np.float32)

@@ -13,7 +13,7 @@ from hilserl_learner.ingest_cli import main
 from hilserl_learner.replay import ReplayBuffer
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_contract.transition import Transition
 from so101_session.bags import BagError
 

@@ -15,7 +15,7 @@ from so101_interfaces.msg import LearnerStatus, PolicyWeights
 from std_srvs.srv import Trigger
 
 from drqv2_policy_node.store import unpack
-from drqv2_policy_node.weights_wire import WeightsReceiver
+from drqv2_policy_node.weights import WeightsReceiver
 from hilserl_learner.buffer_store import read_buffer
 from hilserl_learner.checkpoint import Checkpoints
 from so101_contract.transition import Transition

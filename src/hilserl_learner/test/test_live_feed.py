@@ -7,7 +7,7 @@ from hilserl_learner.ingest import Conversion, ingest
 from hilserl_learner.live_feed import LiveFeed
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_contract.transition import EpisodeReport, Transition
 from so101_session.bags.raw import open_bags
 

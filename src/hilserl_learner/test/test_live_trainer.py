@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.store import load_policy, unpack
+from drqv2_policy_node.store import find_policy, load_policy, unpack
 from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
 from hilserl_learner.checkpoint import POLICY
 from hilserl_learner.cpu import prepare_cpu
@@ -20,7 +19,7 @@ from hilserl_learner.train_process import DirectoryLock
 from hilserl_learner.trainer import TrainerConfig
 from so101_contract.episodes import Outcome
 from so101_contract.manifest import golden_observation
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_contract.transition import EpisodeReport
 
 from .experience import ACTION, make_episode

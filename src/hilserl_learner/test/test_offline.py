@@ -13,7 +13,7 @@ from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part
 from hilserl_learner.checkpoint import Checkpoints
 from hilserl_learner.offline_cli import main
 from so101_contract.manifest import golden_observation
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 
 from .experience import ACTION, make_episode
 

@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.store import load_policy, save_policy
+from drqv2_policy_node.store import find_policy, load_policy, save_policy
 from hilserl_learner import relight as module
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.metrics import ImageStatistics
@@ -13,7 +12,7 @@ from hilserl_learner.relight import light_of, relight
 from hilserl_learner.relight_cli import main
 from so101_contract.errors import SpecMismatchError
 from so101_contract.observation import Observation
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 
 from .experience import make_episode, small_spec
 

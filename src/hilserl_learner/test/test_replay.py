@@ -17,8 +17,7 @@ from hilserl_learner.replay import (
     SymmetricSampler,
     Windows,
 )
-from so101_contract.action import ActionSpec
-from so101_contract.gripper import GripperConvention
+from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.observation_spec import ObservationSpec
 
 from .experience import ACTION, make_episode, make_frame, small_spec, views

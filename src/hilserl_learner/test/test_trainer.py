@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.store import load_policy
+from drqv2_policy_node.store import find_policy, load_policy
 from hilserl_learner.agents.base import AgentError
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.errors import NotReadyError

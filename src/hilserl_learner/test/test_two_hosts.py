@@ -20,7 +20,7 @@ import json, sys, time
 import rclpy
 from so101_interfaces.msg import LearnerStatus, PolicyWeights
 from drqv2_policy_node.store import unpack
-from drqv2_policy_node.weights_wire import WeightsReceiver
+from drqv2_policy_node.weights import WeightsReceiver
 from so101_interfaces_py import qos, topics
 
 rclpy.init()

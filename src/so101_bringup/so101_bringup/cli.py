@@ -94,7 +94,7 @@ COMMANDS = {
     'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_session.bag_check_cli')),
     'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_session.bag_fix_cli')),
     'convert-checkpoint': Command(
-        'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
+        'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.robobase.cli')
     ),
     'relight': Command(
         'make up for another light before a policy acts or learns on', _other('hilserl_learner.relight_cli')

@@ -48,7 +48,7 @@ def surroundings(checkpoint: str, observation: str, tcp: str) -> Surroundings:
     # Here and not above: the options must be readable where nothing is installed yet.
     from so101_contract.errors import ContractError
     from so101_contract.manifest import PolicyManifest
-    from so101_contract.presets import get_observation, OBSERVATIONS
+    from so101_contract.observation_spec import get_observation, OBSERVATIONS
 
     try:
         manifest = PolicyManifest.from_json((folder / MANIFEST).read_text())
@@ -69,7 +69,7 @@ def surroundings(checkpoint: str, observation: str, tcp: str) -> Surroundings:
         raise OptionError(
             f'checkpoint:={checkpoint} was trained with an observation that has no name here: '
             f'{wanted.state_size} numbers, {wanted.image_size} px, {wanted.frame_stack} frames of '
-            f'{list(wanted.camera_names)}; add it to so101_contract/presets.py.'
+            f'{list(wanted.camera_names)}; add it to so101_contract/observation_spec.py.'
         )
     return Surroundings(
         names[0],

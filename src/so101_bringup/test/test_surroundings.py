@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from drqv2_policy_node.named_policy import find_policy
+from drqv2_policy_node.store import find_policy
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options
 from so101_bringup.surroundings import surroundings
 from so101_contract.manifest import PolicyManifest
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from so101_contract.presets import CONTROL_RATE_HZ
+from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_interfaces_py.params import check_bounds, param
 
 

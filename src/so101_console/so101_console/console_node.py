@@ -27,7 +27,7 @@ from so101_console.frames import Frames
 from so101_console.picture import Picture
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.frames import BASE_FRAME
+from so101_contract.joints import BASE_FRAME
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning

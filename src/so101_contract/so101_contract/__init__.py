@@ -1,2 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every SO-101 package agrees on: joints, actions, observations, episodes, policy manifests."""
+"""What every SO-101 package agrees on: joints, actions, observations, messages, episodes, policy manifests."""
+
+__all__ = [
+    'action',
+    'assembly',
+    'episodes',
+    'errors',
+    'image',
+    'joints',
+    'manifest',
+    'messages',
+    'observation',
+    'observation_spec',
+    'orientation',
+    'record',
+    'thresholds',
+    'transition',
+]

@@ -7,14 +7,14 @@ opening. The scale is applied here and nowhere else.
 """
 
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from so101_contract.errors import ActionError
-from so101_contract.frames import BASE_FRAME
-from so101_contract.gripper import DiscreteGripper, GripperConvention
+from so101_contract.joints import BASE_FRAME, gripper_opening_to_rad
 from so101_contract.record import Record
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -23,6 +23,64 @@ ACTION_SIZE = 4
 AXES = ('x', 'y', 'z', 'gripper')
 
 _ROUNDING = 1e-6  # an excess this small comes from float32 and is cut without being counted
+
+
+class GripperConvention(Enum):
+    """How a network says the gripper's target; absolute, never a difference.
+
+    | convention | closed (-0.1745 rad) | half open (0.7854 rad) | open (1.7453 rad) | used by |
+    |---|---|---|---|---|
+    | SIGNED | -1 | 0 | 1 | pick-101, RoboBase |
+    | OPENING | 0 | 0.5 | 1 | the wire |
+    | PERCENT | 0 | 50 | 100 | LeRobot's motors |
+    | DISCRETE | 0 (close) | - | 2 (open) | grasp critics (HIL-SERL, LeRobot); 1 stays |
+    """
+
+    SIGNED = 'signed'
+    OPENING = 'opening'
+    PERCENT = 'percent'
+    DISCRETE = 'discrete'
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The numbers for closed and for open."""
+        return {
+            'signed': (-1.0, 1.0),
+            'opening': (0.0, 1.0),
+            'percent': (0.0, 100.0),
+            'discrete': (0.0, 2.0),
+        }[self.value]
+
+    def to_opening(self, value: float) -> float:
+        """Turn a number of this convention into an opening (0 closed .. 1 open), without clipping."""
+        self._refuse_discrete()
+        low, high = self.range
+        return (value - low) / (high - low)
+
+    def from_opening(self, opening: float) -> float:
+        """Turn an opening (0 closed .. 1 open) into a number of this convention, without clipping."""
+        self._refuse_discrete()
+        low, high = self.range
+        return low + opening * (high - low)
+
+    def to_rad(self, value: float) -> float:
+        """Turn a number of this convention into a gripper joint position [rad], without clipping."""
+        return gripper_opening_to_rad(self.to_opening(value))
+
+    def _refuse_discrete(self) -> None:
+        if self is GripperConvention.DISCRETE:
+            raise ActionError(
+                'expected a continuous gripper convention, got DISCRETE, whose middle means "stay"; '
+                'convert with ActionSpec.to_wire and from_wire, which know the present opening'
+            )
+
+
+class DiscreteGripper(IntEnum):
+    """The three choices of the DISCRETE convention."""
+
+    CLOSE = 0
+    STAY = 1
+    OPEN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +232,7 @@ class ActionSpec(Record):
         return NetworkAction(inside, clipped)
 
     def limit(self, value: EeDeltaValue) -> EeDeltaValue:
-        """Return the value cut to what a network of this spec can say, for commands of a person.
+        """Return the value cut to what a network of this spec can say, for commands of a human.
 
         What comes out is executed and recorded, so that the stored action is the one that the arm was told.
         """

@@ -69,11 +69,6 @@ def preprocess(
     return rgb.transpose(2, 0, 1).copy()
 
 
-def to_rgb(image: npt.NDArray[np.uint8], encoding: str) -> UInt8Array:
-    """Return an image of any known encoding as (height, width, 3) RGB; rgb8 as it is, without a copy."""
-    return _to_rgb(_check(image, encoding), encoding)
-
-
 def message_to_rgb(
     height: int, width: int, encoding: str, step: int, data: 'bytes | bytearray | memoryview | UInt8Array'
 ) -> UInt8Array:

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The joints of the SO-101: names, order, limits, and the gripper's two ways to say how open it is.
+"""The joints of the SO-101: names, order, limits, velocities, and the frames at both ends of the chain.
 
-Positions are in rad with the zeros and signs of the vendor's "new calibration" model. Servo ticks, degrees
+Positions are in rad (REP-103) with the zeros and signs of the vendor's "new calibration" model. Servo ticks, degrees
 and percent belong to the driver and never reach this module.
 """
 
 from collections.abc import Iterable, Mapping
 import functools
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.errors import JointError
+from so101_contract.errors import JointError, VelocityError
 
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 FloatOrArray = TypeVar('FloatOrArray', float, npt.NDArray[np.float64])
+
+BASE_FRAME = 'base_link'
+"""Fixed to the foot of the arm: x forward, y left, z up (REP-103). Actions and workspaces are said in it."""
+
+TCP_FRAME = 'gripper_frame_link'
+"""The tool centre point of the chosen TCP preset."""
 
 JOINT_NAMES: tuple[str, ...] = (
     'shoulder_pan',
@@ -113,3 +120,80 @@ class MissingJointError(JointError, KeyError):
     """A joint of this arm is not among the names that came."""
 
     __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class VelocityEstimator:
+    """Difference quotient over the stamps of two successive samples, never over a nominal period.
+
+    The first sample has velocity zero. A sample with the stamp of the one before, or an earlier one, is not
+    used (the network delivered it twice or late). After a pause longer than `max_gap_s`, or where the clock
+    was set back by more than that, the estimate starts again from zero. Angles are taken as they are: no
+    joint of this arm turns past half a revolution, so nothing is unwrapped.
+    """
+
+    def __init__(self, size: int = NUM_JOINTS, *, max_gap_s: float = 1.0, smoothing_s: float = 0.0) -> None:
+        """Make an estimator.
+
+        Args:
+            size: number of joints.
+            max_gap_s: a difference over a longer time says nothing about the present [s].
+            smoothing_s: time constant of a first-order low-pass [s]; 0 switches it off.
+        """
+        if size < 1 or not max_gap_s > 0 or not smoothing_s >= 0:
+            raise VelocityError(
+                f'expected size >= 1, max_gap_s > 0 and smoothing_s >= 0, got {size}, {max_gap_s} and '
+                f'{smoothing_s}; correct them'
+            )
+        self._size = size
+        self._max_gap_ns = round(max_gap_s * 1e9)
+        self._smoothing_s = smoothing_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every sample: the next one is the first."""
+        self._stamp_ns: int | None = None
+        self._position = np.zeros(self._size)
+        self._velocity: FloatArray | None = None
+        self.ignored = 0
+        """Samples that were not used because their stamp was not newer."""
+        self.restarts = 0
+        """Times that the estimate started again after a gap or a clock set back."""
+
+    def update(self, stamp_ns: int, position: npt.ArrayLike) -> FloatArray:
+        """Take a sample and return the velocity at it.
+
+        Args:
+            stamp_ns: when the position was read [ns].
+            position: joint positions `(size,)` [rad].
+
+        Returns:
+            Joint velocities `(size,)` [rad/s], a new array.
+
+        Raises:
+            VelocityError: the shape is wrong or an entry is not finite; the sample is not used.
+        """
+        now = np.array(position, dtype=np.float64)
+        if now.shape != (self._size,) or not np.isfinite(now).all():
+            raise VelocityError(
+                f'expected {self._size} finite positions, got {now.tolist()}; drop it or repair its source'
+            )
+        if self._stamp_ns is None:
+            return self._start(stamp_ns, now)
+        elapsed_ns = stamp_ns - self._stamp_ns
+        if abs(elapsed_ns) > self._max_gap_ns:
+            self.restarts += 1
+            return self._start(stamp_ns, now)
+        if elapsed_ns <= 0:
+            self.ignored += 1
+            return self._velocity.copy() if self._velocity is not None else np.zeros(self._size)
+        elapsed = elapsed_ns / 1e9
+        velocity = (now - self._position) / elapsed
+        if self._velocity is not None and self._smoothing_s > 0:
+            share = -np.expm1(-elapsed / self._smoothing_s)
+            velocity = self._velocity + share * (velocity - self._velocity)
+        self._stamp_ns, self._position, self._velocity = stamp_ns, now, velocity
+        return velocity.copy()
+
+    def _start(self, stamp_ns: int, position: FloatArray) -> FloatArray:
+        self._stamp_ns, self._position, self._velocity = stamp_ns, position, None
+        return np.zeros(self._size)

@@ -25,7 +25,7 @@ MUST_AGREE = ('observation', 'action', 'control_rate_hz', 'ik_profile')
 SHOULD_AGREE = ('reset_pose', 'workspace', 'calibration_id')
 """A policy starts, or ends up, where it was not trained where one of these differs."""
 
-_TOLERANCE = {'reset_pose': 0.05, 'workspace': 0.005}  # [rad], [m]: below what an operator would notice
+_TOLERANCE = {'reset_pose': 0.05, 'workspace': 0.005}  # [rad], [m]: below what anybody would notice
 
 
 class StepUnit(Enum):
@@ -106,7 +106,7 @@ class Golden(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveConfig(Record):
-    """The surroundings that a policy is about to run in; None means unknown and is not compared.
+    """What a policy is about to run in; None means unknown and is not compared.
 
     Attributes:
         observation: what the session observes.
@@ -191,8 +191,8 @@ class PolicyManifest(Record):
         """Return one line per difference that forbids to run, or to go on training, this policy there."""
         return self._compare(other, MUST_AGREE, there)
 
-    def check_surroundings(self, other: 'PolicyManifest | LiveConfig', there: str = 'running') -> list[str]:
-        """Return one line per difference that the operator should know: pose, workspace, calibration."""
+    def check_recommended(self, other: 'PolicyManifest | LiveConfig', there: str = 'running') -> list[str]:
+        """Return one line per difference that the user should know: pose, workspace, calibration."""
         return self._compare(other, SHOULD_AGREE, there)
 
     def _compare(

@@ -38,10 +38,6 @@ class Observation:
     state: Float32Array
     images: Mapping[str, UInt8Array]
 
-    def views(self) -> UInt8Array:
-        """Return all cameras on one axis (V, T, 3, S, S)."""
-        return np.stack(list(self.images.values()))
-
 
 def build_state(
     spec: ObservationSpec,
@@ -203,13 +199,6 @@ def canonical_state(state: npt.NDArray[np.floating], spec: ObservationSpec, *, b
             f'expected {2 + int(batched)} axes of states, got shape {state.shape}; unstack them'
         )
     return state.astype(np.float32, copy=False)
-
-
-def fold_images(images: npt.NDArray[np.uint8]) -> UInt8Array:
-    """Fold time into channels: (..., T, 3, S, S) to (..., 3T, S, S), oldest frame first."""
-    if images.ndim < 4 or images.shape[-3] != 3:
-        raise ObservationError(f'expected images (..., T, 3, S, S), got {images.shape}; fold them only once')
-    return images.reshape(*images.shape[:-4], -1, *images.shape[-2:])
 
 
 def _vector(name: str, value: npt.ArrayLike, size: int) -> FloatArray:

@@ -1,16 +1,171 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an observation consists of. Bags, buffers, weights and checkpoints carry the hash of this."""
+"""What an observation consists of: state blocks, cameras, normalisation, and the observations that have a name.
 
-from dataclasses import dataclass, field
+Bags, buffers, weights and checkpoints carry the hash of an `ObservationSpec`. Session, policy, learner and environment
+are told the word that stands for one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from so101_contract.errors import ObservationError, SpecMismatchError
-from so101_contract.frames import BASE_FRAME
 from so101_contract.image import IMAGE_PIPELINE
-from so101_contract.normalization import Normalization, NormalizationMode
-from so101_contract.orientation import OrientationKind
+from so101_contract.joints import BASE_FRAME
 from so101_contract.record import Record
-from so101_contract.state_block import DEFAULT_STATE, StateBlock
+
+CONTROL_RATE_HZ = 10.0
+"""Steps per second where nothing else is said [Hz]."""
+
+DEFAULT_OBSERVATION = 'compact'
+
+BLOCK_SIZES = {
+    'joint_pos': 6,
+    'joint_vel': 6,
+    'tcp_pos': 3,
+    'tcp_euler': 3,
+    'tcp_rot6d': 6,
+    'tcp_quat': 4,
+    'gripper_opening': 1,
+    'cube_pos': 3,
+    'cube_quat': 4,
+}
+"""Entries of the state blocks whose meaning is fixed. Other names are free and need values of their own."""
+
+PRIVILEGED_BLOCKS = frozenset({'cube_pos', 'cube_quat'})
+"""Blocks that a simulator knows and an arm does not."""
+
+
+@dataclass(frozen=True)
+class StateBlock(Record):
+    """A named run of entries of the state vector.
+
+    Attributes:
+        name: what the entries are; see `BLOCK_SIZES`.
+        size: how many there are.
+        privileged: whether only a simulator can know them.
+    """
+
+    KIND: ClassVar[str] = 'so101_contract/state_block/1'
+    ERROR = ObservationError
+
+    name: str
+    size: int
+    privileged: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the name, and the size where the name fixes it."""
+        super().__post_init__()
+        if not self.name.isidentifier() or self.size < 1:
+            raise ObservationError(
+                f'expected a state block with a snake_case name and at least one entry, '
+                f'got {self.name!r} with {self.size}; correct the observation spec'
+            )
+        fixed = BLOCK_SIZES.get(self.name, self.size)
+        if self.size != fixed:
+            raise ObservationError(f'expected {fixed} entries in {self.name}, got {self.size}; rename it')
+        if self.name in BLOCK_SIZES and self.privileged != (self.name in PRIVILEGED_BLOCKS):
+            raise ObservationError(
+                f'expected privileged={not self.privileged} for {self.name}, got {self.privileged}; '
+                f'say what it is, or rename it'
+            )
+
+    @classmethod
+    def named(cls, name: str) -> 'StateBlock':
+        """Return the block with that fixed name."""
+        if name not in BLOCK_SIZES:
+            raise ObservationError(
+                f'expected one of the state blocks {sorted(BLOCK_SIZES)}, got {name!r}; '
+                f'give other blocks a size: StateBlock(name, size)'
+            )
+        return cls(name, BLOCK_SIZES[name], name in PRIVILEGED_BLOCKS)
+
+    @property
+    def from_joints(self) -> bool:
+        """Whether joint positions and velocities are all that is needed to compute it."""
+        return self.name in BLOCK_SIZES and not self.privileged
+
+
+DEFAULT_STATE = tuple(StateBlock.named(name) for name in ('joint_pos', 'joint_vel', 'tcp_pos', 'tcp_euler'))
+"""18 entries in the order of RoboBase policies for this arm."""
+
+MIN_RANGE = 1e-3
+"""Smallest half range of a state entry that normalisation accepts; a smaller one blows noise up."""
+
+
+class NormalizationMode(Enum):
+    """What happens to the state between replay and network."""
+
+    NONE = 'none'
+    AFFINE = 'affine'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization(Record):
+    """How the state is scaled before a network sees it: not at all (RoboBase), or (x - offset) / scale.
+
+    Attributes:
+        mode: none or affine.
+        offset: per entry of the state, in its unit; empty with mode none.
+        scale: per entry, in its unit; empty with mode none.
+    """
+
+    KIND: ClassVar[str] = 'so101_contract/normalization/1'
+    ERROR = ObservationError
+
+    mode: NormalizationMode = NormalizationMode.NONE
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that would blow up an entry."""
+        super().__post_init__()
+        if self.mode is NormalizationMode.NONE and (self.offset or self.scale):
+            raise ObservationError(
+                'expected no statistics with mode none, got some; remove them or use affine'
+            )
+        if len(self.offset) != len(self.scale):
+            raise ObservationError(
+                f'expected as many offsets as scales, got {len(self.offset)} and {len(self.scale)}; '
+                f'correct them'
+            )
+        narrow = [i for i, scale in enumerate(self.scale) if scale < MIN_RANGE]
+        if narrow:
+            raise ObservationError(
+                f'expected statistics with a half range of at least {MIN_RANGE}, got '
+                f'{[self.scale[i] for i in narrow]} in the state entries {narrow}; record data in which they '
+                f'move, or set their range by hand'
+            )
+
+    @classmethod
+    def from_range(cls, low: npt.ArrayLike, high: npt.ArrayLike) -> 'Normalization':
+        """Map low..high of each entry onto -1..1."""
+        lower, upper = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+        if lower.shape != upper.shape or lower.ndim != 1:
+            raise ObservationError(
+                f'expected one low and one high per entry, got {lower.shape} and {upper.shape}; correct them'
+            )
+        return cls(
+            mode=NormalizationMode.AFFINE,
+            offset=tuple(((lower + upper) / 2).tolist()),
+            scale=tuple(((upper - lower) / 2).tolist()),
+        )
+
+    def apply(self, state: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Return states (..., D) as a network sees them."""
+        array = np.asarray(state, dtype=np.float32)
+        if self.mode is NormalizationMode.NONE:
+            return array
+        if array.shape[-1:] != (len(self.scale),):
+            raise ObservationError(
+                f'expected states (..., {len(self.scale)}), got {array.shape}; use statistics of this spec'
+            )
+        offset, scale = (np.array(numbers, dtype=np.float32) for numbers in (self.offset, self.scale))
+        return (array - offset) / scale
 
 
 @dataclass(frozen=True)
@@ -149,16 +304,6 @@ class ObservationSpec(Record):
         return self.cameras[0].size if self.cameras else 0
 
     @property
-    def entry_names(self) -> tuple[str, ...]:
-        """A name for each state entry, e.g. `joint_vel[2]`."""
-        return tuple(f'{block.name}[{i}]' for block in self.state for i in range(block.size))
-
-    @property
-    def continuous(self) -> bool:
-        """Whether a small movement of the joints is a small change of the state, in every pose."""
-        return OrientationKind.EULER.value not in self.block_names
-
-    @property
     def privileged(self) -> tuple[str, ...]:
         """Names of the blocks that only a simulator can know."""
         return tuple(block.name for block in self.state if block.privileged)
@@ -204,3 +349,37 @@ def robobase_spec(*, privileged: bool = False, size: int = 84, frame_stack: int 
         tcp='pick101',
         camera_preset='pick101',
     )
+
+
+def compact_spec() -> ObservationSpec:
+    """Return what a laptop learns from in real time: 64 px, three frames, and 15 numbers without an orientation.
+
+    Five joints determine the orientation, so the joint positions say it already, without the jumps of Euler angles.
+    """
+    blocks = ('joint_pos', 'joint_vel', 'tcp_pos')
+    return ObservationSpec(
+        state=tuple(StateBlock.named(name) for name in blocks), cameras=(CameraSpec('gripper_cam', 64),)
+    )
+
+
+OBSERVATIONS: Mapping[str, Callable[[], ObservationSpec]] = {
+    'compact': compact_spec,
+    'full': ObservationSpec,
+    'robobase': robobase_spec,
+}
+
+
+def get_observation(
+    name: str, *, tcp: str | None = None, camera_preset: str | None = None
+) -> ObservationSpec:
+    """Return the observation of that name, with another TCP or camera preset where one is given.
+
+    Raises:
+        ObservationError: there is none of that name.
+    """
+    if name not in OBSERVATIONS:
+        raise ObservationError(
+            f'expected one of the observations {sorted(OBSERVATIONS)}, got {name!r}; correct the parameter'
+        )
+    spec = OBSERVATIONS[name]()
+    return replace(spec, tcp=tcp or spec.tcp, camera_preset=camera_preset or spec.camera_preset)

@@ -33,11 +33,6 @@ class OrientationKind(Enum):
         """Number of entries."""
         return {'tcp_euler': 3, 'tcp_rot6d': 6, 'tcp_quat': 4}[self.value]
 
-    @property
-    def continuous(self) -> bool:
-        """Whether a small movement of the joints is a small change of the entries, in every pose."""
-        return self is not OrientationKind.EULER
-
 
 def as_matrix(rotation: npt.ArrayLike) -> FloatArray:
     """Return a rotation that comes as (3, 3) matrix or as (4,) quaternion wxyz as a (3, 3) matrix.
@@ -124,27 +119,10 @@ def matrix_to_euler(matrix: npt.ArrayLike) -> FloatArray:
     return np.array([np.arctan2(R[2, 1], R[2, 2]), pitch, np.arctan2(R[1, 0], R[0, 0])])
 
 
-def euler_to_matrix(euler: npt.ArrayLike) -> FloatArray:
-    """Turn roll, pitch, yaw (3,) [rad] into the (3, 3) matrix Rz(yaw) Ry(pitch) Rx(roll)."""
-    roll, pitch, yaw = np.asarray(euler, dtype=np.float64)
-    half = [(np.cos(angle / 2), np.sin(angle / 2)) for angle in (roll, pitch, yaw)]
-    x, y, z = (half[0][0], half[0][1], 0, 0), (half[1][0], 0, half[1][1], 0), (half[2][0], 0, 0, half[2][1])
-    return quat_to_matrix(multiply(z, multiply(y, x)))
-
-
 def matrix_to_rot6d(matrix: npt.ArrayLike) -> FloatArray:
     """Return the first column of a (3, 3) matrix followed by the second one, (6,)."""
     R = np.asarray(matrix, dtype=np.float64)
     return np.concatenate([R[:, 0], R[:, 1]])
-
-
-def rot6d_to_matrix(rot6d: npt.ArrayLike) -> FloatArray:
-    """Turn six numbers (6,) into the (3, 3) rotation that they name, after Gram and Schmidt."""
-    numbers = np.asarray(rot6d, dtype=np.float64)
-    x = numbers[:3] / np.linalg.norm(numbers[:3])
-    rest = numbers[3:] - x * (x @ numbers[3:])
-    y = rest / np.linalg.norm(rest)
-    return np.stack([x, y, np.cross(x, y)], axis=1)
 
 
 def continuous_quat(matrix: npt.ArrayLike, joint_pos: npt.ArrayLike) -> FloatArray:

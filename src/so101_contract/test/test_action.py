@@ -4,9 +4,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from so101_contract.action import ActionSpec, ClipCounter, EeDeltaValue
+from so101_contract.action import ActionSpec, ClipCounter, DiscreteGripper, EeDeltaValue, GripperConvention
 from so101_contract.errors import ActionError
-from so101_contract.gripper import DiscreteGripper, GripperConvention
 from so101_contract.joints import GRIPPER_CLOSED_RAD, GRIPPER_OPEN_RAD, gripper_opening_to_rad
 
 CONTINUOUS = [c for c in GripperConvention if c is not GripperConvention.DISCRETE]
@@ -132,12 +131,6 @@ def test_A6_discrete_choices_close_stay_and_open_and_come_back(present, choice):
     assert back.values[3] == (choice if moved else DiscreteGripper.STAY)
 
 
-@pytest.mark.parametrize(('command', 'choice'), [(-1, 0), (0, 1), (1, 2)])
-def test_A6_minus_one_zero_one_are_the_three_discrete_choices(command, choice):
-    assert DiscreteGripper.from_command(command) == choice
-    assert DiscreteGripper(choice).command == command
-
-
 @pytest.mark.parametrize('value', [0.5, -1.0, 3.0, 1.0001])
 def test_A6_a_value_between_the_discrete_choices_is_refused(value):
     with pytest.raises(ActionError, match=r'0 \(close\)'):
@@ -150,8 +143,6 @@ def test_A6_stay_without_the_present_opening_is_refused():
         spec.to_wire([0, 0, 0, 1])
     with pytest.raises(ActionError, match='present opening'):
         spec.from_wire([0, 0, 0], 0.5)
-    with pytest.raises(ActionError):
-        DiscreteGripper.from_command(2)
     with pytest.raises(ActionError, match='DISCRETE'):
         GripperConvention.DISCRETE.to_rad(0.0)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from so101_contract.errors import JointError
-from so101_contract.frames import BASE_FRAME, TCP_FRAME
 from so101_contract.joints import (
     ARM_JOINTS,
+    BASE_FRAME,
     GRIPPER,
     gripper_opening_to_rad,
     gripper_rad_to_opening,
@@ -18,6 +18,7 @@ from so101_contract.joints import (
     JOINT_NAMES,
     limits_arrays,
     order_by_name,
+    TCP_FRAME,
 )
 
 

@@ -2,8 +2,13 @@
 import pytest
 
 from so101_contract.errors import ObservationError
-from so101_contract.observation_spec import ObservationSpec, robobase_spec
-from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
+from so101_contract.observation_spec import (
+    DEFAULT_OBSERVATION,
+    get_observation,
+    OBSERVATIONS,
+    ObservationSpec,
+    robobase_spec,
+)
 
 
 def test_every_named_observation_can_be_measured_by_an_arm():
@@ -14,7 +19,7 @@ def test_every_named_observation_can_be_measured_by_an_arm():
 def test_names_mean_what_they_say():
     assert get_observation('robobase') == robobase_spec()
     assert get_observation('full') == ObservationSpec()
-    assert get_observation(DEFAULT_OBSERVATION).continuous
+    assert 'tcp_euler' not in get_observation(DEFAULT_OBSERVATION).block_names
     assert get_observation(DEFAULT_OBSERVATION).state_size == 15
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from so101_contract.errors import VelocityError
-from so101_contract.velocity import VelocityEstimator
+from so101_contract.joints import VelocityEstimator
 
 SPEED = np.array([0.3, -0.7, 1.5, 0.0, 2.0, -0.01])
 

@@ -20,7 +20,7 @@ import xml.etree.ElementTree as ET
 import mujoco
 import numpy as np
 
-from so101_contract.frames import BASE_FRAME, TCP_FRAME
+from so101_contract.joints import BASE_FRAME, TCP_FRAME
 from so101_description.cameras import (
     CAMERA_PRESETS,
     CameraPreset,

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import yourdfpy
 
-from so101_contract.frames import BASE_FRAME, TCP_FRAME
-from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES, limits_arrays
+from so101_contract.joints import BASE_FRAME, JOINT_LIMITS_RAD, JOINT_NAMES, limits_arrays, TCP_FRAME
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.errors import PresetError
 from so101_description.lookup import arm_index

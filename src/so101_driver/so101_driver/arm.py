@@ -8,8 +8,7 @@ import logging
 import numpy as np
 
 from so101_contract.errors import VelocityError
-from so101_contract.joints import JOINT_NAMES
-from so101_contract.velocity import VelocityEstimator
+from so101_contract.joints import JOINT_NAMES, VelocityEstimator
 from so101_driver.bus import ServoBus
 from so101_driver.calibration import ArmCalibration
 from so101_driver.calibration_check import differences

@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to arrays and back, at the edge of every node. A bad message raises, with a sentence."""
+"""Messages of ROS's own packages to arrays and back. A bad message raises, with a sentence.
+
+Only what makes a message needs ROS: whoever reads a bag imports this without it. The messages of so101_interfaces
+become records in `so101_contract.messages`.
+"""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, TYPE_CHECKING
 
-from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, Quaternion
 import numpy as np
-from sensor_msgs.msg import Image, JointState
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
+    from geometry_msgs.msg import Pose
+    from sensor_msgs.msg import Image, JointState
 
 NANOSECONDS = 1_000_000_000
 
 
-def stamp_to_ns(stamp: Time) -> int:
-    """Return a stamp as nanoseconds."""
+def stamp_to_ns(stamp: Any) -> int:
+    """Return a stamp, of a live message or of one from a bag, as nanoseconds."""
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
-def ns_to_stamp(nanoseconds: int) -> Time:
+def ns_to_stamp(nanoseconds: int) -> 'Time':
     """Return nanoseconds as a stamp."""
+    from builtin_interfaces.msg import Time
+
     return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 
-def joint_positions(message: JointState, names: Sequence[str]) -> np.ndarray:
+def joint_positions(message: Any, names: Sequence[str]) -> np.ndarray:
     """Return positions [rad] in the order of `names`, whatever the order of the message.
 
     Raises:
@@ -41,16 +50,22 @@ def joint_positions(message: JointState, names: Sequence[str]) -> np.ndarray:
     return np.array([values[name] for name in names], dtype=np.float64)
 
 
-def joint_state(names: Sequence[str], positions: Sequence[float], stamp: Time | None = None) -> JointState:
+def joint_state(
+    names: Sequence[str], positions: Sequence[float], stamp: 'Time | None' = None
+) -> 'JointState':
     """Build a joint message from positions [rad]."""
+    from sensor_msgs.msg import JointState
+
     message = JointState(name=list(names), position=[float(value) for value in positions])
     if stamp is not None:
         message.header.stamp = stamp
     return message
 
 
-def array_to_image(array: np.ndarray, encoding: str, stamp: Time, frame_id: str) -> Image:
+def array_to_image(array: np.ndarray, encoding: str, stamp: 'Time', frame_id: str) -> 'Image':
     """Build an image message from a (height, width, channels) or (height, width) uint8 array."""
+    from sensor_msgs.msg import Image
+
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise ValueError(
             f'expected an image of uint8 with 2 or 3 dimensions, got {array.dtype} {array.shape}.'
@@ -63,8 +78,10 @@ def array_to_image(array: np.ndarray, encoding: str, stamp: Time, frame_id: str)
     return message
 
 
-def pose_message(position: Iterable[float], quaternion_xyzw: Iterable[float]) -> Pose:
+def pose_message(position: Iterable[float], quaternion_xyzw: Iterable[float]) -> 'Pose':
     """Build a pose from a position [m] and a unit quaternion (x, y, z, w)."""
+    from geometry_msgs.msg import Point, Pose, Quaternion
+
     x, y, z = map(float, position)
     qx, qy, qz, qw = map(float, quaternion_xyzw)
     return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))

@@ -8,19 +8,12 @@ import logging
 import os
 import signal
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-
-
-class Closable(Protocol):
-    """A node that holds something to be released without the help of ROS."""
-
-    def close(self) -> None:
-        """Release it; safe to call twice."""
 
 
 class _Ending:

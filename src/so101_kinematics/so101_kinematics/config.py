@@ -4,8 +4,7 @@
 from dataclasses import dataclass
 import math
 
-from so101_contract.frames import BASE_FRAME
-from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD
+from so101_contract.joints import ARM_JOINTS, BASE_FRAME, JOINT_LIMITS_RAD
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param, ParameterError
 from so101_kinematics.pick101 import RATE_HZ as PICK101_RATE_HZ

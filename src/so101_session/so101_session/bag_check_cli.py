@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from so101_contract.errors import ContractError
-from so101_contract.presets import get_observation, OBSERVATIONS
+from so101_contract.observation_spec import get_observation, OBSERVATIONS
 from so101_session.bags.arms import arms_of
 from so101_session.bags.check import check_bag
 from so101_session.bags.check_types import CheckLimits, CheckReport, Level

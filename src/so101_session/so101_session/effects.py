@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.episodes import EventKind
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
 from so101_session.arbiter import Execute, Stop
 
 

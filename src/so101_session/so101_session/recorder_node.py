@@ -17,7 +17,7 @@ from rclpy.node import Node
 
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node

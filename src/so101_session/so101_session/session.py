@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.episodes import EventKind, NO_EPISODE, Outcome
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
 from so101_session.arbiter import Answer, Arbiter, Execute, HandOver, Proposal
 from so101_session.clock import Senses
 from so101_session.effects import Effect, Event, Finish, Say

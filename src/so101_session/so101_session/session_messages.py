@@ -4,7 +4,7 @@
 from builtin_interfaces.msg import Time
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
 
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
 from so101_interfaces_py.conversions import ns_to_stamp
 from so101_session.arbiter import Execute, Proposal
 from so101_session.effects import Event

@@ -19,8 +19,8 @@ from std_srvs.srv import Trigger
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.presets import get_observation
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
+from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_configs, ParameterError

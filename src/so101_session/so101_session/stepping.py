@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from so101_contract.episodes import Outcome
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
 from so101_session.arbiter import Answer, Arbiter
 from so101_session.clock import Senses
 from so101_session.episode import Episode

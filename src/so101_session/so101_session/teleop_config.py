@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from so101_contract.action import ActionSpec
-from so101_contract.presets import CONTROL_RATE_HZ
+from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig

@@ -16,8 +16,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.frames import BASE_FRAME
-from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
+from so101_contract.joints import BASE_FRAME, gripper_rad_to_opening, JOINT_NAMES
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions
 from so101_interfaces_py.params import load_config, ParameterError

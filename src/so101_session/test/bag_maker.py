@@ -12,7 +12,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_session.bags.definitions import definition_of
 from so101_session.bags.layout import typestore_of
 from so101_session.bags.raw import RawMessage, TopicInfo

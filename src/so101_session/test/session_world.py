@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.presets import get_observation
-from so101_contract.records import StepRecord
+from so101_contract.messages import StepRecord
+from so101_contract.observation_spec import get_observation
 from so101_session.arbiter import Execute, Proposal
 from so101_session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
 from so101_session.session_config import ResetConfig, SessionConfig

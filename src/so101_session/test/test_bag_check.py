@@ -12,7 +12,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 from test_bag_reader import write_foreign
 
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation
 from so101_session import bag_check_cli
 from so101_session.bags.check import check_bag
 from so101_session.bags.check_types import CheckLimits

@@ -14,8 +14,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from so101_contract.assembly import Assembler
 from so101_contract.image import preprocess
-from so101_contract.presets import get_observation
-from so101_contract.records import ExecutedAction, ImageSample, JointSample, StepRecord
+from so101_contract.messages import ExecutedAction, ImageSample, JointSample, StepRecord
+from so101_contract.observation_spec import get_observation
 from so101_contract.transition import settle
 from so101_kinematics.arm_state import state_function
 from so101_session.bags import BagError, read_records, read_stamped, ReadReport

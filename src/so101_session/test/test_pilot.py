@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from so101_contract.action import ActionSpec
-from so101_contract.gripper import GripperConvention
+from so101_contract.action import ActionSpec, GripperConvention
 from so101_session.devices.base import DeviceState, Event, Feedback
 from so101_session.pilot import Hand, Pilot
 

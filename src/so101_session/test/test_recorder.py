@@ -258,7 +258,7 @@ def test_the_parameter_file_fits():
 
 def check_spec():
     """The observation of the feeder."""
-    from so101_contract.presets import get_observation
+    from so101_contract.observation_spec import get_observation
 
     return get_observation('compact')
 

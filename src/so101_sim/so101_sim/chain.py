@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.frames import BASE_FRAME
-from so101_contract.joints import NUM_JOINTS
-from so101_contract.velocity import VelocityEstimator
+from so101_contract.joints import BASE_FRAME, NUM_JOINTS, VelocityEstimator
 from so101_driver.arm import SERVO_SETTINGS, VELOCITY_SMOOTHING_S
 from so101_driver.driver_config import DriverConfig
 from so101_driver.gate_config import GateConfig, GRIPPER_INDEX

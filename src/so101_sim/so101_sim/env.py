@@ -240,7 +240,7 @@ def _observation_spec(
     """Return the spec of an environment, checked against what the scene can give."""
     spec = preset.observation if wish is None else wish
     if privileged and not spec.privileged:
-        from so101_contract.state_block import StateBlock
+        from so101_contract.observation_spec import StateBlock
 
         spec = replace(spec, state=(*spec.state, StateBlock.named('cube_pos')))
     if not images:

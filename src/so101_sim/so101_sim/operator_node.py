@@ -20,8 +20,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
 from so101_contract.episodes import EventKind
-from so101_contract.frames import BASE_FRAME
-from so101_contract.joints import JOINT_NAMES
+from so101_contract.joints import BASE_FRAME, JOINT_NAMES
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_config, ParameterError

@@ -13,9 +13,8 @@ from gymnasium.utils.env_checker import check_env
 import numpy as np
 import pytest
 
-from so101_contract.action import ActionSpec
+from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.errors import ActionError, ObservationError
-from so101_contract.gripper import GripperConvention
 from so101_contract.observation import build_state
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_sim.env import ArmEnv

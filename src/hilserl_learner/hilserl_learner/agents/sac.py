@@ -15,8 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn, Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
-from drqv2_policy_node.networks_layers import linear
+from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, linear, NetworkSpec
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics

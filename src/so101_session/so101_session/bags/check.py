@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from so101_contract.action import ActionSpec
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation, ObservationSpec
 from so101_session.bags.arms import ArmTopics, choose_arm
 from so101_session.bags.check_episodes import EpisodeBook
 from so101_session.bags.check_rules import judge_episodes, judge_messages, judge_order

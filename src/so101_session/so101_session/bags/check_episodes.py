@@ -7,11 +7,9 @@ from itertools import groupby
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler
+from so101_contract.assembly import Assembler, Limits
 from so101_contract.episodes import NO_EPISODE, Source
-from so101_contract.limits import Limits
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import (
+from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
     ExecutedAction,
@@ -19,6 +17,7 @@ from so101_contract.records import (
     JointSample,
     StepRecord,
 )
+from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.arm_state import state_function
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS

@@ -10,8 +10,7 @@ import struct
 from typing import BinaryIO
 
 from so101_contract.errors import ContractError
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.presets import OBSERVATIONS
+from so101_contract.observation_spec import OBSERVATIONS, ObservationSpec
 from so101_session.bags import mcap_format as mcap
 from so101_session.bags.errors import BagError
 from so101_session.bags.storage import read_metadata, storage_files

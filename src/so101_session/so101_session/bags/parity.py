@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 import json
 from pathlib import Path
 
-from drqv2_policy_node.observed import observation_digest
-from so101_contract.assembly import Assembler
+from drqv2_policy_node.acting import observation_digest
+from so101_contract.assembly import Assembler, Limits
 from so101_contract.errors import AssemblyError
-from so101_contract.limits import Limits
+from so101_contract.messages import StepRecord
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import StepRecord
 from so101_interfaces_py import topics
 from so101_kinematics.arm_state import state_function
 from so101_session.bags.arms import choose_arm

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from so101_contract.messages import AnyRecord
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.records import AnyRecord
 from so101_session.bags.arms import ArmTopics, choose_arm
 from so101_session.bags.decode import Decoders
 from so101_session.bags.errors import BagError

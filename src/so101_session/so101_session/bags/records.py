@@ -12,8 +12,8 @@ import numpy as np
 from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import AssemblyError, ContractError
 from so101_contract.image import message_to_rgb
-from so101_contract.observation_spec import CameraSpec, ObservationSpec
-from so101_contract.records import (
+from so101_contract.joints import VelocityEstimator
+from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
     ExecutedAction,
@@ -21,7 +21,7 @@ from so101_contract.records import (
     JointSample,
     StepRecord,
 )
-from so101_contract.velocity import VelocityEstimator
+from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_session.bags.arms import ArmTopics
 from so101_session.bags.cdr import EventMessage, ImageMessage
 from so101_session.bags.decode import Decoders

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Self
 
 from so101_contract.action import ACTION_SIZE
 from so101_contract.errors import ContractError
-from so101_contract.normalization import Normalization, NormalizationMode
-from so101_contract.observation_spec import ObservationSpec
+from so101_contract.observation_spec import Normalization, NormalizationMode, ObservationSpec
 from so101_contract.record import Record
 
 CHANNELS_PER_FRAME = 3

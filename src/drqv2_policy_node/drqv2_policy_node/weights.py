@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy on its way from the learner: cut into messages, and put together again.
+"""A policy on its way from the learner: cut into messages, put together again, and tried before it acts.
 
-The topic is latched with room for 64 messages, so the newest version must not need more than those.
+The topic is latched with room for 64 messages, so the newest version must not need more than those. The loader works
+in a thread of its own: what comes out is ready to act, and the node only has to assign it.
 """
 
 from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
 import hashlib
-from typing import NamedTuple
+import logging
+import queue
+import threading
+from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
 from so101_interfaces.msg import PolicyWeights
 
+from drqv2_policy_node.policy import Policy
+from drqv2_policy_node.policy_requirements import require_compatible
+from drqv2_policy_node.robobase.schedule import parse_schedule, Schedule
+from drqv2_policy_node.store import unpack
 from so101_contract.errors import ContractError
+from so101_contract.manifest import LiveConfig
 from so101_interfaces_py.conversions import stamp_to_ns
+
+_log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 512 * 1024
 """Usual size of a piece [B]: larger ones keep the receiver's other callbacks waiting."""
@@ -23,12 +36,17 @@ MAX_CHUNKS = 60
 MAX_BYTES = 1 << 30
 """Largest payload that a receiver makes room for [B]."""
 
+JOIN_TIMEOUT_S = 5.0
+
+UNUSABLE = (ContractError, RuntimeError, TypeError, MemoryError)
+"""What bytes that are no policy raise: torch has its own words for networks of senseless size."""
+
 
 class WeightsError(ContractError):
     """Weights that came over the wire cannot be used."""
 
 
-class Received(NamedTuple):
+class PolicyVersion(NamedTuple):
     """A version that has come completely.
 
     Attributes:
@@ -98,7 +116,7 @@ class WeightsReceiver:
         self._first: PolicyWeights | None = None
         self._pieces: dict[int, bytes] = {}
 
-    def push(self, message: PolicyWeights) -> Received | None:
+    def push(self, message: PolicyWeights) -> PolicyVersion | None:
         """Take a message and return the version that it completes, once.
 
         Raises:
@@ -121,7 +139,7 @@ class WeightsReceiver:
             self._first, self._pieces = None, {}
             raise
         self._first, self._pieces = None, {}
-        return Received(message.manifest, payload, int(message.version), int(message.step), stamp_ns)
+        return PolicyVersion(message.manifest, payload, int(message.version), int(message.step), stamp_ns)
 
     @property
     def _bytes(self) -> int:
@@ -152,3 +170,80 @@ def _verify(message: PolicyWeights, payload: bytes) -> None:
             f'expected {message.total_bytes} B with the hash {message.sha256[:12]} as weights {message.version}, '
             f'got {len(payload)} B with {digest[:12]}; the present policy stays, the next version may be whole'
         )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A policy that may act here.
+
+    Attributes:
+        policy: verified, and tried once.
+        schedule: of its exploration noise.
+        version: of its weights; 0 for those from disk.
+        step: the learner's update count.
+        stamp_ns: when it was published [ns]; None for one from disk.
+        remarks: what the user should know about it.
+    """
+
+    policy: Policy
+    schedule: Schedule
+    version: int = 0
+    step: int = 0
+    stamp_ns: int | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def examine(policy: Policy, live: LiveConfig, received: PolicyVersion | None = None) -> Loaded:
+    """Return a policy that may act here.
+
+    Raises:
+        ContractError: it was trained for something else, or its noise schedule is none.
+    """
+    remarks = tuple(require_compatible(policy.manifest, live))
+    schedule = parse_schedule(policy.manifest.std_schedule)
+    if received is None:
+        return Loaded(policy, schedule, remarks=remarks)
+    return Loaded(policy, schedule, received.version, received.step, received.stamp_ns, remarks)
+
+
+class WeightsLoader:
+    """Turns messages into policies, in the background. `put` never waits.
+
+    Attributes:
+        refused: how many versions were refused.
+    """
+
+    def __init__(self, live: Callable[[], LiveConfig], on_loaded: Callable[[Loaded], None]) -> None:
+        """Start the thread.
+
+        Args:
+            live: tells what the policies are compared with.
+            on_loaded: called in the thread for each policy that may act; it must be quick.
+        """
+        self.refused = 0
+        self._live = live
+        self._on_loaded = on_loaded
+        self._receiver = WeightsReceiver()
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name='weights', daemon=True)
+        self._thread.start()
+
+    def put(self, message: Any) -> None:
+        """Take a `PolicyWeights` message."""
+        self._messages.put(message)
+
+    def close(self) -> None:
+        """End the thread; safe to call twice."""
+        self._messages.put(None)
+        self._thread.join(JOIN_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while (message := self._messages.get()) is not None:
+            try:
+                received = self._receiver.push(message)
+                if received is not None:
+                    policy = unpack(received.manifest, received.payload)
+                    self._on_loaded(examine(policy, self._live(), received))
+            except UNUSABLE as error:
+                self.refused += 1
+                _log.error('weights %d refused, the present policy stays: %s', message.version, error)

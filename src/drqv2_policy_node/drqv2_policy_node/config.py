@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from drqv2_policy_node.acting import Mode, Timing
-from so101_contract.presets import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, OBSERVATIONS
+from so101_contract.observation_spec import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, OBSERVATIONS
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param

@@ -13,13 +13,7 @@ pytest.importorskip('rclpy')
 from rclpy.serialization import deserialize_message, serialize_message
 from so101_interfaces.msg import PolicyWeights
 
-from drqv2_policy_node.weights_wire import (
-    CHUNK_BYTES,
-    MAX_CHUNKS,
-    to_messages,
-    WeightsError,
-    WeightsReceiver,
-)
+from drqv2_policy_node.weights import CHUNK_BYTES, MAX_CHUNKS, to_messages, WeightsError, WeightsReceiver
 from so101_interfaces_py import qos
 from so101_interfaces_py.conversions import ns_to_stamp
 
@@ -138,6 +132,6 @@ def test_B10_nothing_is_sent_as_version_zero_or_empty(version, payload):
 
 
 def test_B21_no_pickle_is_on_this_wire():
-    import drqv2_policy_node.weights_wire as wire
+    import drqv2_policy_node.weights as wire
 
     assert not {'pickle', 'marshal', 'dill'} & set(vars(wire))

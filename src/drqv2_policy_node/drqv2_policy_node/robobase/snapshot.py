@@ -14,8 +14,7 @@ import zipfile
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.unpickle import read_pickle
-from drqv2_policy_node.unpickle_values import Inert, StorageRef, TensorRef
+from drqv2_policy_node.robobase.unpickle import Inert, MAX_BYTES, read_pickle, StorageRef, TensorRef
 from so101_contract.errors import ContractError
 from so101_contract.record import Json
 
@@ -34,7 +33,6 @@ _DTYPES = {
     'ByteStorage': torch.uint8,
     'BoolStorage': torch.bool,
 }
-_MAX_PICKLE = 64 * 1024 * 1024
 _MAX_SETTINGS = 100_000
 _MAX_DEPTH = 64
 
@@ -118,8 +116,8 @@ class _Archive:
 
     def load(self) -> object:
         """Return the content, with tensors in place of their descriptions."""
-        if self._zip.getinfo(f'{self._root}data.pkl').file_size > _MAX_PICKLE:
-            raise SnapshotError(f'expected a data.pkl of at most {_MAX_PICKLE} bytes; do not trust this file')
+        if self._zip.getinfo(f'{self._root}data.pkl').file_size > MAX_BYTES:
+            raise SnapshotError(f'expected a data.pkl of at most {MAX_BYTES} bytes; do not trust this file')
         order = f'{self._root}byteorder'
         if order in self._zip.namelist() and self._zip.read(order) != b'little':
             raise SnapshotError(
@@ -144,9 +142,9 @@ class _Archive:
             dtype = _DTYPES[ref.kind]
             entry = f'{self._root}data/{ref.key}'
             content = bytearray(self._zip.read(entry)) if entry in self._zip.namelist() else bytearray()
-            if len(content) != ref.count * dtype.itemsize:
+            if len(content) != ref.numbers * dtype.itemsize:
                 raise SnapshotError(
-                    f'expected {ref.count * dtype.itemsize} bytes in {entry} for {name}, got {len(content)}; '
+                    f'expected {ref.numbers * dtype.itemsize} bytes in {entry} for {name}, got {len(content)}; '
                     f'copy the file again'
                 )
             whole = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
@@ -168,17 +166,17 @@ def _plain(value: Any, budget: Iterator[int], depth: int) -> Json:
         )
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
-        if '_content' in state:
-            return _plain(state['_content'], budget, depth + 1)
-        if '_val' in state:
-            return _plain(state['_val'], budget, depth + 1)
-        return str(value.kind)
+        held = [state[name] for name in ('_content', '_val') if name in state]
+        return _plain(held[0], budget, depth + 1) if held else value.kind
     if isinstance(value, dict):
-        return {_key(key): _plain(item, budget, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+        return {_text(key): _plain(item, budget, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item, budget, depth + 1) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else _text(value)
 
 
-def _key(key: object) -> str:
-    return str(key.kind) if isinstance(key, Inert) else str(key)
+def _text(value: object) -> str:
+    """Return a key, or a value that JSON has no form for."""
+    if isinstance(value, Inert) or (isinstance(value, type) and issubclass(value, Inert)):
+        return value.kind
+    return str(value)

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a policy may act here: what it was trained for against what runs."""
+"""What a policy requires of where it acts: what it was trained for (its manifest) against what runs here."""
 
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from drqv2_policy_node.policy_config import PolicyNodeConfig
+from drqv2_policy_node.config import PolicyNodeConfig
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.manifest import LiveConfig, PolicyManifest, Workspace
-from so101_contract.normalization import Normalization
-from so101_contract.presets import get_observation
+from so101_contract.observation_spec import get_observation, Normalization
 from so101_kinematics.pick101 import WORKSPACE as PICK101_WORKSPACE
 
 START_TOLERANCE_RAD = 0.5
@@ -52,7 +51,7 @@ def require_compatible(manifest: PolicyManifest, live: LiveConfig) -> list[str]:
     Normalisation is left out: a session observes raw numbers, and each policy's networks normalise them themselves.
 
     Returns:
-        one line per difference that the operator should know, but that forbids nothing.
+        one line per difference that the user should know, but that forbids nothing.
 
     Raises:
         MismatchError: the message lists every difference.
@@ -64,7 +63,7 @@ def require_compatible(manifest: PolicyManifest, live: LiveConfig) -> list[str]:
             f'expected a policy for what runs here, got {manifest.name!r} with the differences below; start the '
             f'stack as the policy needs it, or use another policy:\n  ' + '\n  '.join(lines)
         )
-    return manifest.check_surroundings(live)
+    return manifest.check_recommended(live)
 
 
 def session_mismatch(live: LiveConfig, observation_hash: str, action_hash: str) -> str:

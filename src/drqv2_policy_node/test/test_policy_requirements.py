@@ -14,25 +14,27 @@ pytest.importorskip('rclpy')
 
 from random_policies import BOX, random_policy
 
-from drqv2_policy_node.live_config import (
+from drqv2_policy_node.acting import exploration_std
+from drqv2_policy_node.config import PolicyNodeConfig
+from drqv2_policy_node.policy_requirements import (
     live_config,
     MismatchError,
     require_compatible,
     session_mismatch,
     start_remark,
 )
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.noise import exploration_std
-from drqv2_policy_node.policy_config import PolicyNodeConfig
-from drqv2_policy_node.robobase_schedule import parse_schedule
-from drqv2_policy_node.store import load_policy, pack
-from drqv2_policy_node.weights_loader import examine, WeightsLoader
-from drqv2_policy_node.weights_wire import to_messages
+from drqv2_policy_node.robobase.schedule import parse_schedule
+from drqv2_policy_node.store import find_policy, load_policy, pack
+from drqv2_policy_node.weights import examine, to_messages, WeightsLoader
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
-from so101_contract.normalization import Normalization, NormalizationMode
-from so101_contract.observation_spec import CameraSpec
-from so101_contract.presets import get_observation, OBSERVATIONS
+from so101_contract.observation_spec import (
+    CameraSpec,
+    get_observation,
+    Normalization,
+    NormalizationMode,
+    OBSERVATIONS,
+)
 from so101_interfaces_py.params import ParameterError
 
 LIVE = live_config(PolicyNodeConfig())

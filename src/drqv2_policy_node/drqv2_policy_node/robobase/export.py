@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from drqv2_policy_node.networks import Critic, CriticKind, NetworkSpec
-from drqv2_policy_node.robobase import state_dict
-from drqv2_policy_node.robobase_infer import RoboBaseError
-from drqv2_policy_node.robobase_snapshot import COUNTERS
+from drqv2_policy_node.robobase.layout import RoboBaseError, state_dict
+from drqv2_policy_node.robobase.snapshot import COUNTERS
 from drqv2_policy_node.store import load_critics, load_policy
 
 

@@ -16,14 +16,18 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from so101_contract.action import ActionSpec
+from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.errors import ContractError
-from so101_contract.gripper import GripperConvention
 from so101_contract.manifest import Golden, LiveConfig, PolicyManifest, StepUnit, Workspace
-from so101_contract.normalization import Normalization
-from so101_contract.observation_spec import CameraSpec, Crop, ObservationSpec, robobase_spec
+from so101_contract.observation_spec import (
+    CameraSpec,
+    Crop,
+    Normalization,
+    ObservationSpec,
+    robobase_spec,
+    StateBlock,
+)
 from so101_contract.record import Record
-from so101_contract.state_block import StateBlock
 
 OBSERVATION = ObservationSpec(
     state=(StateBlock.named('joint_pos'), StateBlock('force', 1), StateBlock('block_angle', 1, True)),

@@ -10,20 +10,19 @@ import sys
 from typing import Any
 
 from drqv2_policy_node.networks import EncoderPreset
-from drqv2_policy_node.robobase_convert import (
+from drqv2_policy_node.robobase.convert import (
     convert,
+    ManifestFields,
     PRESETS,
     read_source,
     save_converted,
     Source,
-    Surroundings,
 )
-from drqv2_policy_node.robobase_export import export_state_dict, settings, write_snapshot
+from drqv2_policy_node.robobase.export import export_state_dict, settings, write_snapshot
 from drqv2_policy_node.store import load_policy, SOURCE
 from so101_contract.errors import ContractError
 from so101_contract.manifest import Workspace
-from so101_contract.observation_spec import ObservationSpec
-from so101_contract.state_block import StateBlock
+from so101_contract.observation_spec import ObservationSpec, StateBlock
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 
@@ -84,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def surroundings(arguments: argparse.Namespace) -> Surroundings:
-    """Return what the person supplied, on top of the preset."""
+def manifest_fields(arguments: argparse.Namespace) -> ManifestFields:
+    """Return what the user supplied, on top of the preset."""
     words: dict[str, Any] = {
         'tcp': arguments.tcp,
         'camera': arguments.camera,
@@ -100,7 +99,7 @@ def surroundings(arguments: argparse.Namespace) -> Surroundings:
     if arguments.workspace:
         low, high = arguments.workspace[:3], arguments.workspace[3:]
         words['workspace'] = Workspace(low=tuple(low), high=tuple(high))
-    start = PRESETS.get(arguments.preset, Surroundings())
+    start = PRESETS.get(arguments.preset, ManifestFields())
     return replace(start, **{name: value for name, value in words.items() if value is not None})
 
 
@@ -111,7 +110,7 @@ def _block(text: str) -> StateBlock:
 
 def run_convert(arguments: argparse.Namespace) -> int:
     """Read, say what was found, and write where there is an OUT."""
-    given = surroundings(arguments)
+    given = manifest_fields(arguments)
     encoder = arguments.encoder and EncoderPreset(arguments.encoder)
     source = read_source(arguments.source, image_size=arguments.image_size, encoder=encoder)
     print(f'{arguments.source}: RoboBase DrQ-v2, complete')
@@ -129,8 +128,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def assumptions(given: Surroundings, arguments: argparse.Namespace) -> list[str]:
-    """Return a line for each thing that only the person can know: its value, and where that comes from."""
+def assumptions(given: ManifestFields, arguments: argparse.Namespace) -> list[str]:
+    """Return a line for each thing that only the user can know: its value, and where that comes from."""
     values = {
         '--tcp': (given.tcp, arguments.tcp),
         '--camera': (given.camera, arguments.camera),
