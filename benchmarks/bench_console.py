@@ -20,11 +20,11 @@ from report import Parser, Report, Row
 from rich.progress import track
 from so101_interfaces.msg import ArmStatus
 
-from so101_console.stage import browser, PATIENT, Stage
 from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py import topics
 from so101_interfaces_py.conversions import joint_positions
 from so101_kinematics.fk import ForwardKinematics
+from so101_testing.console_rig import browser, PATIENT, Stage
 
 BOUND_CORE = 0.15
 BOUND_STOP_S = 0.2

@@ -47,7 +47,7 @@ def make_ours(observation: str, rate_hz: float) -> Any:
     from dataclasses import replace
 
     from so101_sim.env import ArmEnv
-    from so101_sim.presets import get_preset
+    from so101_sim.scene.presets import get_preset
 
     preset = get_preset('easy')
     chain = replace(

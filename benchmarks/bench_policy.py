@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.progress import Progress
 import torch
 
-from drqv2_policy_node.feeder import Feeder, Key
 from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.observed import observation_digest
 from drqv2_policy_node.policy import Policy
@@ -36,6 +35,7 @@ from so101_contract.action import ActionSpec
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.presets import get_observation, OBSERVATIONS
+from so101_testing.policy_feeder import Feeder, Key
 
 WARM_UP = 20
 MOST_TICKS = 1.5

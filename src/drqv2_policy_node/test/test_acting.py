@@ -95,7 +95,7 @@ def test_the_wire_carries_metres_and_an_opening():
 @pytest.mark.parametrize('preset', ['compact', 'full'])
 def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
     from so101_sim.env import ArmEnv
-    from so101_sim.presets import get_preset
+    from so101_sim.scene.presets import get_preset
 
     spec = get_observation(preset)
     env = ArmEnv(

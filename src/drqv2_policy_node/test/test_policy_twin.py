@@ -35,10 +35,10 @@ from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_kinematics.arm_state import state_function
 from so101_sim import gl
-from so101_sim.chain import ArmChain, Reading
 from so101_sim.env import ArmEnv
 from so101_sim.errors import RenderError
-from so101_sim.graph import Graph
+from so101_sim.in_process_arm import ArmChain, Reading
+from so101_testing.graph import Graph
 
 STEPS = 40
 

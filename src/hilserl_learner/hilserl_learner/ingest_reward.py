@@ -30,10 +30,10 @@ from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
 from so101_session.bags.arms import normal_namespace
 from so101_session.bags.raw import open_bags
-from so101_sim.presets import get_preset
 from so101_sim.rewards import get_reward, Moment
-from so101_sim.task import Status
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.presets import get_preset
+from so101_sim.tasks import Status
 
 TRUTH_TOPIC = 'sim/task'
 TRUTH_AGE_NS = 500_000_000

@@ -23,8 +23,8 @@ from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
 from so101_sim.env import ArmEnv
-from so101_sim.envs import ENVIRONMENTS
-from so101_sim.presets import get_preset, with_nominal
+from so101_sim.registration import ENVIRONMENTS
+from so101_sim.scene.presets import get_preset, with_nominal
 
 FREE_ON_RESUME = ('run', 'steps', 'device')
 """Settings that may differ when a run goes on."""

@@ -102,7 +102,7 @@ def wait_until():
 @pytest.fixture(scope='session')
 def chromium():
     pytest.importorskip('playwright', reason='the browser tests need playwright')
-    from so101_console.stage import browser, StageError
+    from so101_testing.console_rig import browser, StageError
 
     opened = browser()
     try:

@@ -17,11 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from so101_console.flights import Flights
-from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
-from so101_sim.task_messages import POWER_SERVICE
+from so101_sim.twin.messages import POWER_SERVICE
+from so101_testing.console_rig import PATIENT, Stage
 
 TOKEN = 'correct-horse-battery'
 

@@ -7,8 +7,8 @@ import threading
 import time
 
 from so101_sim.errors import RenderError
-from so101_sim.renderer import Renderer, UInt8Array
-from so101_sim.twin import SceneCopy, Twin
+from so101_sim.render import Renderer, UInt8Array
+from so101_sim.twin.twin import SceneCopy, Twin
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from enum import StrEnum
 import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_sim.expert import Expert, Skill
-from so101_sim.presets import Preset
-from so101_sim.servo import FloatArray
-from so101_sim.start import AtPoint, HOME_TCP
-from so101_sim.truth import Truth
-from so101_sim.twin import TaskState
+from so101_sim.human.expert import Expert, Skill
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.presets import Preset
+from so101_sim.scene.servo import FloatArray
+from so101_sim.scene.start import AtPoint, HOME_TCP
+from so101_sim.twin.twin import TaskState
 
 ARRIVED_RAD = 0.03
 ARRIVED_M = 0.01

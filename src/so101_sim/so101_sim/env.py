@@ -21,16 +21,16 @@ from so101_contract.joints import gripper_rad_to_opening, limits_arrays
 from so101_contract.observation import build_state, JOINT_MARGIN_RAD, MAX_REACH_M, Observation, stack_window
 from so101_contract.observation_spec import ObservationSpec
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.chain import ArmChain
 from so101_sim.errors import PresetError
-from so101_sim.presets import get_preset, Preset
-from so101_sim.renderer import Renderer
+from so101_sim.in_process_arm import ArmChain
+from so101_sim.render import Renderer
 from so101_sim.rewards import get_reward, Moment, RewardFunction
-from so101_sim.scene import OVERVIEW
-from so101_sim.simulation import Simulation
-from so101_sim.start import home_pose
-from so101_sim.task import Judge, Status
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.presets import get_preset, Preset
+from so101_sim.scene.scene import OVERVIEW
+from so101_sim.scene.simulation import Simulation
+from so101_sim.scene.start import home_pose
+from so101_sim.tasks import Judge, Status
 from so101_sim.variation import Varier
 
 OVERSAMPLING = 2

@@ -20,11 +20,11 @@ from rich.progress import Progress
 
 from so101_contract.action import EeDeltaValue
 from so101_sim.env import ArmEnv
-from so101_sim.expert import Expert, Skill
-from so101_sim.operator import Habits, Operator
-from so101_sim.presets import PRESETS
-from so101_sim.task import TASKS
-from so101_sim.truth import Truth
+from so101_sim.human.expert import Expert, Skill
+from so101_sim.human.operator import Habits, Operator
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.presets import PRESETS
+from so101_sim.tasks import TASKS
 
 ACTORS = ('expert', 'rescued', 'blind')
 

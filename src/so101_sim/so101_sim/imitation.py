@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from so101_contract.observation import Observation
 from so101_sim.env import ArmEnv, WRIST_CAMERA
-from so101_sim.expert import Expert
+from so101_sim.human.expert import Expert
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_sim.expert import Skill
-from so101_sim.operator import Habits
+from so101_sim.human.expert import Skill
+from so101_sim.human.operator import Habits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_sim.errors import PresetError
-from so101_sim.task import Lift, Status, Task
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.tasks import Lift, Status, Task
 
 FloatArray = npt.NDArray[np.float64]
 Terms = dict[str, float]

@@ -4,9 +4,9 @@
 from dataclasses import dataclass
 
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_sim.presets import get_preset, PRESETS
-from so101_sim.servo import SERVOS
-from so101_sim.task import TASKS
+from so101_sim.scene.presets import get_preset, PRESETS
+from so101_sim.scene.servo import SERVOS
+from so101_sim.tasks import TASKS
 
 FROM_PRESET = 'preset'
 

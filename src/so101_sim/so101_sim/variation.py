@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from so101_sim.scene import SceneConfig, SceneIndex
+from so101_sim.scene.scene import SceneConfig, SceneIndex
 
 
 @dataclass(frozen=True, kw_only=True)

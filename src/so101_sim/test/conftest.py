@@ -10,8 +10,8 @@ import pytest
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'LP_NUM_THREADS'):
     os.environ.setdefault(name, '1')
 
-from so101_sim.simulation import Simulation
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.simulation import Simulation
 
 
 @pytest.fixture

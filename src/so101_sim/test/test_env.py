@@ -19,9 +19,9 @@ from so101_contract.gripper import GripperConvention
 from so101_contract.observation import build_state
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_sim.env import ArmEnv
-from so101_sim.envs import ENVIRONMENTS, register_envs
 from so101_sim.errors import PresetError
-from so101_sim.presets import get_preset
+from so101_sim.registration import ENVIRONMENTS, register_envs
+from so101_sim.scene.presets import get_preset
 
 register_envs()
 IMAGES = pytest.mark.usefixtures('renders')
@@ -79,15 +79,12 @@ def test_equal_seeds_give_equal_pictures(preset):
 
 @IMAGES
 def test_another_process_draws_the_same_pictures():
-    from so101_sim import check_bits
+    import check_bits
 
     env = ArmEnv(preset='pick101')
     expected = check_bits.fingerprint(env, 3, steps=10)
     env.close()
-    code = (
-        'from so101_sim.check_bits import *\n'
-        "print(json.dumps(fingerprint(ArmEnv(preset='pick101'), 3, steps=10)))"
-    )
+    code = "from check_bits import *\nprint(json.dumps(fingerprint(ArmEnv(preset='pick101'), 3, steps=10)))"
     done = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,

@@ -9,11 +9,11 @@ from so101_kinematics.ik import InverseKinematics
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
 from so101_sim.evaluate import evaluate, wilson
-from so101_sim.expert import Expert, Phase, Skill
-from so101_sim.presets import get_preset
-from so101_sim.scene import SceneConfig
-from so101_sim.start import AtPoint
-from so101_sim.task import Lift
+from so101_sim.human.expert import Expert, Phase, Skill
+from so101_sim.scene.presets import get_preset
+from so101_sim.scene.scene import SceneConfig
+from so101_sim.scene.start import AtPoint
+from so101_sim.tasks import Lift
 
 SOMEWHERE = AtPoint(
     centre=(0.24, 0.0, 0.11),

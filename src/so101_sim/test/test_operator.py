@@ -6,9 +6,9 @@ from so101_contract.action import EeDeltaValue
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
 from so101_sim.evaluate import evaluate
-from so101_sim.expert import Expert
-from so101_sim.operator import Habits, HandBack, Operator, Reason, remaining
-from so101_sim.task import Lift, Place
+from so101_sim.human.expert import Expert
+from so101_sim.human.operator import Habits, HandBack, Operator, Reason, remaining
+from so101_sim.tasks import Lift, Place
 
 PROMPT = {'reaction_steps': (0, 0)}
 HELD = {

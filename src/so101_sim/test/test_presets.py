@@ -8,8 +8,8 @@ from so101_contract.joints import limits_arrays
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
-from so101_sim.presets import Chain, get_preset, PRESETS, SCENE_PARTS, with_nominal
-from so101_sim.start import AtPoint, AtPose, home_pose, NearCube, Start
+from so101_sim.scene.presets import Chain, get_preset, PRESETS, SCENE_PARTS, with_nominal
+from so101_sim.scene.start import AtPoint, AtPose, home_pose, NearCube, Start
 
 ALL = [(name, 'lift') for name in PRESETS] + [(name, 'place') for name in ('easy', 'wide', 'gap')]
 

@@ -4,7 +4,7 @@ import pytest
 
 from so101_sim.errors import PresetError
 from so101_sim.rewards import get_reward, Moment, REWARDS
-from so101_sim.task import Lift, Place, Status
+from so101_sim.tasks import Lift, Place, Status
 
 STILL = np.zeros(4)
 

@@ -15,10 +15,10 @@ from so101_driver.gate_config import GateConfig
 from so101_driver.gate_types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.attendant import LOOK_S, WITHOUT_POWER_S
-from so101_sim.presets import get_preset
-from so101_sim.start import home_pose
-from so101_sim.twin import SceneCopy, Twin
+from so101_sim.human.recovery import LOOK_S, WITHOUT_POWER_S
+from so101_sim.scene.presets import get_preset
+from so101_sim.scene.start import home_pose
+from so101_sim.twin.twin import SceneCopy, Twin
 
 RATE_HZ = 100.0
 

@@ -16,7 +16,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from so101_interfaces_py import qos, topics
-from so101_sim.graph import Graph
+from so101_testing.graph import Graph
 
 
 class Watcher:

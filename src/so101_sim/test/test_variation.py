@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from so101_sim.scene import load_scene, scene_index, SceneConfig
+from so101_sim.scene.scene import load_scene, scene_index, SceneConfig
 from so101_sim.variation import Variation, Varier
 
 EVERYTHING = Variation(
