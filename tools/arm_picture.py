@@ -15,12 +15,11 @@ import numpy as np
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_description.cameras import CAMERA_PRESETS, CameraPreset
 from so101_description.errors import DescriptionError
-from so101_description.lookup import arm_index
-from so101_description.model import build_spec
+from so101_description.model import arm_index, build_spec
 from so101_description.pose import matrix_to_quat, Pose
 from so101_description.raycast import drawn_corners, Image, render
-from so101_description.stl import write_atomically
 from so101_description.tcp import get_tcp, GRIPPER_BODY, TCP_PRESETS, TcpPreset
+from so101_description.urdf import write_atomically
 
 __all__ = ['POSES', 'VIEWS', 'build_scene', 'camera_of_view', 'parse_pose', 'render']
 

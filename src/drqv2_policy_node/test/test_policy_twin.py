@@ -34,7 +34,7 @@ from so101_contract.assembly import Assembler
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_kinematics.arm_state import state_function
-from so101_sim import gl
+from so101_sim import render
 from so101_sim.env import ArmEnv
 from so101_sim.errors import RenderError
 from so101_sim.in_process_arm import ArmChain, Reading
@@ -143,7 +143,7 @@ class PlayedSession:
 def episode(tmp_path_factory, request):
     """An episode of a policy with random weights on the twin."""
     try:
-        gl.backend()
+        render.backend()
     except RenderError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp('twin')

@@ -8,13 +8,11 @@ import os
 import subprocess
 import sys
 
-from decimate import MANIFEST_NAME, TARGET_FACES
+from decimate import MANIFEST_NAME, read_stl, stl_bytes, TARGET_FACES, weld
 import numpy as np
 import pytest
 
-from so101_description.model import decimated_directory
-from so101_description.official import official_directory
-from so101_description.stl import read_stl, stl_bytes, weld
+from so101_description.model import decimated_directory, official_directory
 
 HAS_MESHOPTIMIZER = importlib.util.find_spec('meshoptimizer') is not None
 needs_meshoptimizer = pytest.mark.skipif(not HAS_MESHOPTIMIZER, reason='meshoptimizer is not installed')

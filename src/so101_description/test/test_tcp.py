@@ -9,8 +9,7 @@ import pytest
 
 from so101_contract.joints import JOINT_NAMES
 from so101_description.errors import PresetError
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
+from so101_description.model import arm_index, load_model
 from so101_description.pose import Pose, quat_to_matrix
 from so101_description.tcp import get_tcp, TCP_PRESETS, TcpPreset
 

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
+from so101_description.model import arm_index, load_model
 from so101_description.pose import matrix_to_quat
 from so101_description.tcp import TcpPreset
 from so101_kinematics.errors import KinematicsError

@@ -24,14 +24,12 @@ from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
 from so101_sim.in_process_arm import ArmChain
 from so101_sim.render import Renderer
-from so101_sim.rewards import get_reward, Moment, RewardFunction
 from so101_sim.scene.ground_truth import Truth
 from so101_sim.scene.presets import get_preset, Preset
 from so101_sim.scene.scene import OVERVIEW
 from so101_sim.scene.simulation import Simulation
-from so101_sim.scene.start import home_pose
-from so101_sim.tasks import Judge, Status
-from so101_sim.variation import Varier
+from so101_sim.scene.start import home_pose, Varier
+from so101_sim.tasks import get_reward, Judge, Moment, RewardFunction, Status
 
 OVERSAMPLING = 2
 """Pictures are drawn this many times larger than networks see them and averaged down, as a camera's are: without it

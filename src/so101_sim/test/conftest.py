@@ -48,11 +48,11 @@ def make_truth() -> Callable[..., Truth]:
 @pytest.fixture(scope='session')
 def renders() -> Iterator[None]:
     """Skips where pictures cannot be drawn at all."""
-    from so101_sim import gl
+    from so101_sim import render
     from so101_sim.errors import RenderError
 
     try:
-        gl.backend()
+        render.backend()
     except RenderError as error:
         pytest.skip(str(error))
     return

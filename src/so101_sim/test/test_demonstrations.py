@@ -4,7 +4,7 @@ import pytest
 
 from so101_contract.action import EeDeltaValue
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.demonstrator import Demonstrator, Stage
+from so101_sim.human.session_human import Demonstrator, Stage
 from so101_sim.in_process_arm import ArmChain
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation

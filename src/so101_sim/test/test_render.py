@@ -10,7 +10,7 @@ import pytest
 from so101_contract.image import preprocess
 from so101_contract.joints import limits_arrays
 from so101_kinematics.ik import InverseKinematics
-from so101_sim import gl
+from so101_sim import render
 from so101_sim.errors import RenderError
 from so101_sim.render import Renderer
 from so101_sim.scene.presets import get_preset
@@ -123,9 +123,9 @@ def test_an_impossible_size_is_refused(size):
 
 
 def choose(code: str = '', **environment: str) -> 'subprocess.CompletedProcess[str]':
-    kept = {k: v for k, v in os.environ.items() if k not in (gl.REMEMBERED, gl.CHOSEN_BY_USER)}
+    kept = {k: v for k, v in os.environ.items() if k not in (render.REMEMBERED, render.CHOSEN_BY_USER)}
     return subprocess.run(
-        [sys.executable, '-c', f'from so101_sim import gl\n{code}\nprint(gl.backend())'],
+        [sys.executable, '-c', f'from so101_sim import render\n{code}\nprint(render.backend())'],
         capture_output=True,
         text=True,
         check=False,
@@ -134,31 +134,31 @@ def choose(code: str = '', **environment: str) -> 'subprocess.CompletedProcess[s
 
 
 def test_a_backend_that_is_known_to_work_is_not_tried_again():
-    done = choose('gl.why_not = None', **{gl.REMEMBERED: 'osmesa'})
+    done = choose('render.why_not = None', **{render.REMEMBERED: 'osmesa'})
     assert done.stdout.strip() == 'osmesa'
 
 
 def test_a_backend_that_kills_its_process_is_passed_over():
-    trial = "gl._TRIAL = \"import os, sys\\nos.kill(os.getpid(), 11) if sys.argv[1] == 'egl' else sys.stdout.write('works')\""
+    trial = "render._TRIAL = \"import os, sys\\nos.kill(os.getpid(), 11) if sys.argv[1] == 'egl' else sys.stdout.write('works')\""
     assert choose(trial).stdout.strip() == 'osmesa'
 
 
 def test_without_any_backend_one_sentence_says_what_is_missing_and_what_to_install():
-    trial = 'gl._TRIAL = "import sys\\nsys.exit(\'no library \' + sys.argv[1])"'
+    trial = 'render._TRIAL = "import sys\\nsys.exit(\'no library \' + sys.argv[1])"'
     message = choose(trial).stderr.strip().splitlines()[-1]
     assert 'egl: no library egl; osmesa: no library osmesa' in message
     assert 'apt install' in message
 
 
 def test_a_wish_is_the_only_one_tried():
-    trial = 'gl._TRIAL = "import sys\\nsys.exit(\'broken\')"'
-    message = choose(trial, **{gl.CHOSEN_BY_USER: 'osmesa'}).stderr.strip().splitlines()[-1]
+    trial = 'render._TRIAL = "import sys\\nsys.exit(\'broken\')"'
+    message = choose(trial, **{render.CHOSEN_BY_USER: 'osmesa'}).stderr.strip().splitlines()[-1]
     assert 'osmesa: broken' in message
     assert 'egl:' not in message
 
 
 def test_a_wish_for_a_backend_with_a_screen_is_refused():
-    assert "got 'glfw'" in choose(**{gl.CHOSEN_BY_USER: 'glfw'}).stderr
+    assert "got 'glfw'" in choose(**{render.CHOSEN_BY_USER: 'glfw'}).stderr
 
 
 def test_a_scene_without_visual_meshes_can_be_drawn():

@@ -12,8 +12,7 @@ import pytest
 from so101_contract.joints import JOINT_LIMITS_RAD
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.errors import DescriptionError
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
+from so101_description.model import arm_index, load_model
 from so101_description.pose import matrix_to_quat, Pose
 from so101_description.raycast import BACKGROUND, drawn_corners
 

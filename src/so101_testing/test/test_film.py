@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GIFs, films, and a policy learned from pictures."""
 
+from check_gap import Imitator
 import film
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import pytest
 from so101_sim.env import ArmEnv
 from so101_sim.errors import SimulationError
 from so101_sim.gif import make_palette, write_gif
-from so101_sim.imitation import Imitator
 
 
 def read_gif(data: bytes) -> list[np.ndarray]:

@@ -20,9 +20,8 @@ from so101_kinematics.config import KinematicsConfig
 from so101_sim.errors import PresetError
 from so101_sim.scene.scene import SceneConfig
 from so101_sim.scene.servo import SERVOS
-from so101_sim.scene.start import AtPoint, AtPose, NearCube, Start
+from so101_sim.scene.start import AtPoint, AtPose, NearCube, Start, Variation
 from so101_sim.tasks import Lift, Place, Task, TASKS
-from so101_sim.variation import Variation
 
 
 @dataclass(frozen=True, kw_only=True)

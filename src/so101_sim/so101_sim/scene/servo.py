@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import JOINT_NAMES, NUM_JOINTS
-from so101_description.lookup import ArmIndex
+from so101_description.model import ArmIndex
 from so101_sim.errors import PresetError
 
 FloatArray = npt.NDArray[np.float64]

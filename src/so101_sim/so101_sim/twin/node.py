@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin as a ROS node: a simulated arm behind a serial port, its wrist camera, and what is really the case."""
+"""The twin as a ROS node, with its parameters.
 
-from dataclasses import replace
+It serves a simulated arm behind a serial port, and publishes its wrist camera and what is really the case.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 import sys
 import threading
@@ -23,23 +26,79 @@ from so101_driver.lens import Lens
 from so101_driver.virtual_arm import PATIENCE_S, port_in_use, virtual_calibration
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
-from so101_interfaces_py.params import load_config, ParameterError
+from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
 from so101_interfaces_py.spin import run_node
-from so101_sim.camera_thread import CameraThread
 from so101_sim.errors import SimulationError
 from so101_sim.render import UInt8Array
-from so101_sim.scene.presets import get_preset, Preset
-from so101_sim.scene.servo import get_servo
+from so101_sim.scene.presets import get_preset, Preset, PRESETS
+from so101_sim.scene.servo import get_servo, SERVOS
+from so101_sim.tasks import TASKS
 from so101_sim.twin.messages import POWER_SERVICE, RESET_SERVICE, task_message, TaskReport, TOPIC
-from so101_sim.twin.twin import Twin
-from so101_sim.twin_config import FROM_PRESET, TwinConfig
+from so101_sim.twin.twin import CameraThread, Twin
 
-CONFIG = (TwinConfig,)
+FROM_PRESET = 'preset'
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
 POLL_S = 0.05
+
 SLOW = 0.97
 """A real-time factor below this is worth a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinConfig:
+    """Which scene, where its arm appears, and what is published."""
+
+    link: str = param('/tmp/so101-virtual-arm', doc='Path under which the arm appears as a serial port.')
+    calibration: str = param(
+        '',
+        doc='File to write the calibration of the arm to, for arm_node; empty: the link with .json behind it.',
+    )
+    control: str = param(
+        '', doc='Path of a socket for every fault of the servo bus, one JSON object a line; empty: none.'
+    )
+    task: str = param('lift', doc='What is to be done.', choices=tuple(TASKS))
+    preset: str = param(
+        'easy', doc='How hard it is, and how far from the nominal scene.', choices=tuple(PRESETS)
+    )
+    servo: str = param(
+        FROM_PRESET, doc="The arm's servos; preset: those of the preset.", choices=(FROM_PRESET, *SERVOS)
+    )
+    seed: int = param(0, doc='Of where the cube is put.', lo=0, hi=2**31 - 1)
+    camera_width: int = param(320, doc='Width of the wrist picture.', unit='px', lo=16, hi=1920)
+    camera_height: int = param(240, doc='Height of the wrist picture.', unit='px', lo=16, hi=1080)
+    camera_rate_hz: float = param(
+        20.0, doc='Frames per second; 0 switches the camera off.', unit='Hz', lo=0.0, hi=60.0
+    )
+    camera_drop_share: float = param(
+        0.0,
+        doc='Share of the pictures that get lost on the way, although their camera_info arrives.',
+        lo=0.0,
+        hi=1.0,
+    )
+    camera_frame_id: str = param(
+        'gripper_cam_optical_frame', doc='frame_id of the images: z forward, y down.'
+    )
+    truth_rate_hz: float = param(30.0, doc='Rate of sim/task.', unit='Hz', lo=1.0, hi=100.0)
+    bad_packet_share: float = param(
+        0.05, doc='Share of bad answers while sim/bad_packets is on.', lo=0.0, hi=1.0
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value, and that the task exists at that difficulty."""
+        check_bounds(self)
+        try:
+            get_preset(self.preset, self.task)
+        except ValueError as error:
+            raise ParameterError(str(error)) from error
+
+    @property
+    def calibration_path(self) -> str:
+        """Where the calibration is written."""
+        return self.calibration or f'{self.link}.json'
+
+
+CONFIG = (TwinConfig,)
 
 
 class TwinNode(Node):
