@@ -7,7 +7,7 @@
 * how a joint follows a step of its goal, here and there;
 * how far the tool centre point strays when both carry out the same actions;
 * how the arm falls after an emergency stop, here and there;
-* how often the demonstrator succeeds through the graph (`--episodes`);
+* how often the expert succeeds through the graph (`--episodes`);
 * whether the twin kept up with real time, and how regular the driver's loop was.
 """
 
@@ -26,7 +26,7 @@ from so101_interfaces_py import topics
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
-from so101_sim.in_process_arm import ArmChain
+from so101_sim.in_process_arm import InProcessArm
 from so101_sim.scene.presets import get_preset, PRESETS
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.simulation import Simulation
@@ -51,10 +51,10 @@ class Checks:
         """Measure with a probe in a graph of that preset."""
         self._probe = probe
         self._preset = get_preset(preset)
-        self._fk = ForwardKinematics(self._preset.chain.kinematics.tcp)
+        self._fk = ForwardKinematics(self._preset.control.kinematics.tcp)
         self._home = home_pose(InverseKinematics(self._fk))
         self._simulation = Simulation(self._preset.scene)
-        self._chain = ArmChain(self._simulation, self._preset.chain)
+        self._arm = InProcessArm(self._simulation, self._preset.control)
 
     def rest(self) -> Report:
         """Return how far the joints rest from their goals [deg], in two poses."""
@@ -79,7 +79,7 @@ class Checks:
             self._begin(start)
             there = [(0.0, float(start[index]))]
             for tick in range(50):
-                there.append((0.02 * (tick + 1), float(self._chain.drive(goal).position[index])))
+                there.append((0.02 * (tick + 1), float(self._arm.drive(goal).position[index])))
             graph, alone = (passing_times(one, start[index], goal[index]) for one in (here, there))
             found[joint] = [round(graph[1] - graph[0], 3), round(alone[1] - alone[0], 3)]
             ratios.append((graph[1] - graph[0]) / (alone[1] - alone[0]))
@@ -102,7 +102,7 @@ class Checks:
         times = began + 0.1 * np.arange(1, PARITY_STEPS + 1, dtype=np.float64)
         graph = self._fk.positions(resampled(samples, times))
         self._begin(start)
-        alone = np.array([self._fk.pose(self._chain.run(action).position).position for action in actions])
+        alone = np.array([self._fk.pose(self._arm.run(action).position).position for action in actions])
         off = np.linalg.norm(graph - alone, axis=1) * 1e3
         length = float(np.linalg.norm(np.diff(alone, axis=0), axis=1).sum())
         return {
@@ -137,7 +137,7 @@ class Checks:
         return {'name': 'fall', 'unit': 's', 'value': round(here, 3), 'alone': round(there, 3)}
 
     def demonstrate(self, graph: Graph, episodes: int) -> Report:
-        """Return how often the demonstrator succeeds."""
+        """Return how often the expert succeeds."""
         # Kinematics that have had an action repeat their goal, against the joint goals of the way home.
         graph.stop('kinematics')
         graph.start('kinematics')
@@ -149,7 +149,7 @@ class Checks:
         for report in self._probe.node.reports[first:]:
             if report.state.status.success and report.state.resets not in ended:
                 ended[report.state.resets] = report.state.truth.time_s
-        steps = float(np.mean(list(ended.values()))) * self._preset.chain.rate_hz if ended else float('nan')
+        steps = float(np.mean(list(ended.values()))) * self._preset.control.rate_hz if ended else float('nan')
         rate = len(ended) / episodes
         return {
             'name': 'demonstrations',
@@ -176,7 +176,7 @@ class Checks:
     def _begin(self, start: FloatArray) -> None:
         """Put the simulation in one process where the graph's arm stands."""
         self._simulation.reset(start, (0.25, -0.2, 0.015))
-        self._chain.reset(0.5)
+        self._arm.reset(0.5)
 
 
 def passing_times(samples: Sequence[tuple[float, float]], start: float, goal: float) -> list[float]:

@@ -35,7 +35,7 @@ WRIST_SIZE = 320
 
 
 class Studio:
-    """Draws a simulation with shadows and smooth edges, for people; too slow for training."""
+    """Draws a simulation with shadows and smooth edges; too slow for training."""
 
     def __init__(self, config: SceneConfig, width: int, height: int) -> None:
         """Build the same scene once more, with everything that makes it pretty."""

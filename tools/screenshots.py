@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from so101_testing.console_rig import browser, PATIENT, Stage, StageError
+from so101_testing.console_rig import browser, ConsoleRig, PATIENT, RigError
 
 DESKTOP, PHONE = {'width': 1280, 'height': 720}, {'width': 390, 'height': 844}
 SHOTS = (('light', DESKTOP, 'light'), ('dark', DESKTOP, 'dark'), ('phone', PHONE, 'light'))
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(prefix='so101-shots-') as run, out.status('starting') as status:
             for path in _take(arguments.folder, Path(run), arguments.episodes, status.update):
                 out.print(f'{path}: {path.stat().st_size // 1000} kB')
-    except (StageError, TimeoutError) as error:
+    except (RigError, TimeoutError) as error:
         out.print(str(error))
         return 1
     return 0
@@ -50,12 +50,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _take(folder: Path, run: Path, episodes: int, say: Any) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with Stage('arm', 'kinematics', parameters=PATIENT) as stage, browser() as view:
-        stage.add('session', reward_source='sim', joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0)
-        stage.add('policy', policy='default', mode='explore')
-        stage.add('learner', directory=run, policy='default')
-        stage.add('operator', mode='intervene')
-        address = stage.console()
+    with ConsoleRig('arm', 'kinematics', parameters=PATIENT) as rig, browser() as view:
+        rig.add('session', reward_source='sim', joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0)
+        rig.add('policy', policy='default', mode='explore')
+        rig.add('learner', directory=run, policy='default')
+        rig.add('operator', mode='intervene')
+        address = rig.console()
         pages = {name: _open(view, address, size, scheme) for name, size, scheme in SHOTS[:1]}
         first = pages['light']
         deadline = time.monotonic() + PATIENCE_S

@@ -30,7 +30,7 @@ from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
 from so101_session.bags.arms import normal_namespace
 from so101_session.bags.raw import open_bags
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import get_preset
 from so101_sim.tasks import get_reward, Moment, Status
 
@@ -156,7 +156,7 @@ class _FromTruth:
                 reason=str(values['reason']),
             )
             moment = Moment(
-                Truth.from_mapping(values),
+                GroundTruth.from_mapping(values),
                 status,
                 action,
                 action if last_action is None else last_action,

@@ -24,7 +24,7 @@ from so101_driver.limits import JointRamp
 from so101_driver.registers import ACCELERATION_UNIT, Reg
 from so101_kinematics.ee_controller import DeltaCommand, EeController
 from so101_kinematics.fk import ForwardKinematics
-from so101_sim.scene.presets import Chain
+from so101_sim.scene.presets import ArmControl
 from so101_sim.scene.servo import FloatArray, ServoLimits
 from so101_sim.scene.simulation import Simulation
 
@@ -49,26 +49,28 @@ class Reading:
     velocity: FloatArray
 
 
-class ArmChain:
-    """The chain for one simulation."""
+class InProcessArm:
+    """The arm of one simulation, as the ROS graph would move it."""
 
-    def __init__(self, simulation: Simulation, chain: Chain, fk: ForwardKinematics | None = None) -> None:
+    def __init__(
+        self, simulation: Simulation, control: ArmControl, fk: ForwardKinematics | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             simulation: whose arm is moved.
-            chain: how.
-            fk: forward kinematics of the chain's TCP preset, which need not know the scene.
+            control: how actions reach its servos.
+            fk: forward kinematics of the control's TCP preset, which need not know the scene.
         """
-        self._simulation, self._chain = simulation, chain
-        config = chain.kinematics
+        self._simulation, self._control = simulation, control
+        config = control.kinematics
         self.fk = ForwardKinematics(config.tcp) if fk is None else fk
         self.controller = EeController(config, self.fk)
-        self._driver = None if chain.gate is None else _Driver(simulation, chain.gate)
+        self._driver = None if control.gate is None else _Driver(simulation, control.gate)
         tick_s = 1.0 / config.rate_hz
         self._steps_per_tick = round(tick_s / simulation.timestep_s)
         self._velocity = VelocityEstimator(
-            smoothing_s=0.0 if chain.gate is None else VELOCITY_SMOOTHING_S, max_gap_s=1.0
+            smoothing_s=0.0 if control.gate is None else VELOCITY_SMOOTHING_S, max_gap_s=1.0
         )
         self._opening = 0.0
         self._reading = Reading(0, _CALM, _CALM)
@@ -96,14 +98,14 @@ class ArmChain:
         self._velocity.reset()
         self._read()
         # A new one, since the clock starts over too: nothing of the episode before may show in this one.
-        self.controller = EeController(self._chain.kinematics, self.fk)
+        self.controller = EeController(self._control.kinematics, self.fk)
         self.controller.reseed(self._reading.position, position)
         return self._reading
 
     def run(self, action: EeDeltaValue) -> Reading:
         """Let one step pass in which an action is executed; return the reading at its end."""
-        for tick in range(self._chain.ticks):
-            delta = self._delta(action) if tick == self._chain.latency_ticks else None
+        for tick in range(self._control.ticks):
+            delta = self._delta(action) if tick == self._control.latency_ticks else None
             now = self._simulation.data.time
             stamp = self._reading.stamp_ns * 1e-9
             command = self.controller.update(now, self._reading.position, stamp, delta)

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from so101_contract.joints import gripper_opening_to_rad
 from so101_sim.errors import PresetError
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.scene import TRAY_HALF_SIZE
 
 REACH_LOW, REACH_HIGH = (0.06, -0.30, -0.05), (0.46, 0.30, 0.45)
@@ -68,10 +68,10 @@ class Task(Protocol):
     def hold_steps(self) -> int:
         """For how many steps the goal must stay reached."""
 
-    def reached(self, truth: Truth) -> bool:
+    def reached(self, truth: GroundTruth) -> bool:
         """Whether the goal is reached at this moment."""
 
-    def holds(self, truth: Truth) -> bool:
+    def holds(self, truth: GroundTruth) -> bool:
         """Whether the cube counts as held."""
 
 
@@ -91,11 +91,11 @@ class Lift:
     hold_steps: int = 3
     max_gripper_rad: float = 10.0
 
-    def reached(self, truth: Truth) -> bool:
+    def reached(self, truth: GroundTruth) -> bool:
         """Whether the cube is held above the height."""
         return self.holds(truth) and truth.cube_position[2] > self.height_m
 
-    def holds(self, truth: Truth) -> bool:
+    def holds(self, truth: GroundTruth) -> bool:
         """Whether both fingers touch the cube."""
         return truth.held and gripper_opening_to_rad(truth.opening) < self.max_gripper_rad
 
@@ -113,7 +113,7 @@ class Place:
     hold_steps: int = 3
     max_speed: float = 0.02
 
-    def reached(self, truth: Truth) -> bool:
+    def reached(self, truth: GroundTruth) -> bool:
         """Whether the cube lies in the tray, let go of."""
         if truth.tray_position is None:
             raise PresetError(
@@ -123,7 +123,7 @@ class Place:
         inside = over_tray(truth, TRAY_HALF_SIZE)
         return inside and truth.in_tray and not touched and truth.cube_speed < self.max_speed
 
-    def holds(self, truth: Truth) -> bool:
+    def holds(self, truth: GroundTruth) -> bool:
         """Whether both fingers touch the cube."""
         return truth.held
 
@@ -145,7 +145,7 @@ class Judge:
         self._good_steps = 0
         self._held_high = False
 
-    def judge(self, truth: Truth) -> Status:
+    def judge(self, truth: GroundTruth) -> Status:
         """Return where the episode stands after one more step."""
         held_high = self.task.holds(truth) and not truth.on_table
         dropped = self._held_high and not self.task.holds(truth)
@@ -160,7 +160,7 @@ class Judge:
         return Status(good_steps=self._good_steps, dropped=dropped)
 
 
-def within_reach(truth: Truth) -> bool:
+def within_reach(truth: GroundTruth) -> bool:
     """Whether the arm can still get at the cube."""
     return all(
         low <= value <= high
@@ -168,7 +168,7 @@ def within_reach(truth: Truth) -> bool:
     )
 
 
-def over_tray(truth: Truth, margin: float) -> bool:
+def over_tray(truth: GroundTruth, margin: float) -> bool:
     """Whether the cube's centre is above the tray, within a distance of its centre along x and y [m]."""
     if truth.tray_position is None:
         return False
@@ -188,7 +188,7 @@ class Moment:
         gripper_command: opening that the step asked for, 0 closed .. 1 open.
     """
 
-    truth: Truth
+    truth: GroundTruth
     status: Status
     action: FloatArray
     last_action: FloatArray
@@ -262,13 +262,13 @@ def get_reward(reward: str | RewardFunction) -> RewardFunction:
     return REWARDS[reward]
 
 
-def near(truth: Truth) -> float:
+def near(truth: GroundTruth) -> float:
     """Return how close the grip is to the cube, 0 far .. 1 there."""
     distance = math.dist(truth.grip_position, truth.cube_position)
     return 1.0 - math.tanh(REACH_SCALE * max(0.0, distance - 0.02))
 
 
-def progress(truth: Truth, task: Task) -> float:
+def progress(truth: GroundTruth, task: Task) -> float:
     """Return how far the cube is on its way, 0..1."""
     if isinstance(task, Lift):
         return (
@@ -283,7 +283,7 @@ def progress(truth: Truth, task: Task) -> float:
     return carried if truth.held or truth.in_tray else 0.0
 
 
-def _pick101_reach(truth: Truth, gripper_command: float) -> float:
+def _pick101_reach(truth: GroundTruth, gripper_command: float) -> float:
     reach = 1.0 - math.tanh(REACH_SCALE * math.dist(truth.tcp_position, truth.cube_position))
     if reach < 0.7:
         return reach

@@ -10,7 +10,7 @@ import pytest
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'LP_NUM_THREADS'):
     os.environ.setdefault(name, '1')
 
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.simulation import Simulation
 
 
@@ -20,10 +20,10 @@ def simulation() -> Simulation:
 
 
 @pytest.fixture
-def make_truth() -> Callable[..., Truth]:
+def make_truth() -> Callable[..., GroundTruth]:
     """Truth of a cube on the table with an open gripper above it; keywords change it."""
 
-    def make(**changes: object) -> Truth:
+    def make(**changes: object) -> GroundTruth:
         values = {
             'time_s': 0.0,
             'cube_position': (0.25, 0.0, 0.015),
@@ -40,7 +40,7 @@ def make_truth() -> Callable[..., Truth]:
             'in_tray': False,
             'tray_position': None,
         }
-        return Truth(**{**values, **changes})  # type: ignore[arg-type]
+        return GroundTruth(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
 

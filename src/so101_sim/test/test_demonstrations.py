@@ -4,8 +4,8 @@ import pytest
 
 from so101_contract.action import EeDeltaValue
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.human.session_human import Demonstrator, Stage
-from so101_sim.in_process_arm import ArmChain
+from so101_sim.human.session_human import Demonstrations, DemonstrationStage
+from so101_sim.in_process_arm import InProcessArm
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose
@@ -16,24 +16,24 @@ REST = np.array([0.0, -1.7, 1.55, 1.0, 0.0, 0.0])
 
 
 class World:
-    """What twin, driver and kinematics do for the demonstrator, in simulated time."""
+    """What twin, driver and kinematics do for the demonstrations, in simulated time."""
 
     def __init__(self, task: str = 'lift') -> None:
         self.preset = get_preset('easy', task)
         self.simulation = Simulation(self.preset.scene)
-        self.chain = ArmChain(self.simulation, self.preset.chain)
-        self.ik = InverseKinematics(self.chain.fk)
+        self.arm = InProcessArm(self.simulation, self.preset.control)
+        self.ik = InverseKinematics(self.arm.fk)
         self.simulation.reset(REST, (0.25, 0.0, 0.015))
-        self.chain.reset(0.1)
+        self.arm.reset(0.1)
         self.judge = Judge(self.preset.task)
         self.rng = np.random.default_rng(0)
         self.resets = 0
         self.by_actions = False
 
-    def step(self, demonstrator: Demonstrator) -> None:
+    def step(self, demonstrations: Demonstrations) -> None:
         truth = self.simulation.truth()
         state = TaskState(truth, self.judge.judge(truth), 0.0, self.resets)
-        order = demonstrator.update(state, self.chain.reading.position, 0.1)
+        order = demonstrations.update(state, self.arm.reading.position, 0.1)
         if order.reset:
             _, cube, yaw = self.preset.start.sample(self.rng, self.ik, 0.015)
             self.simulation.place_cube(cube.tolist(), yaw)
@@ -42,56 +42,56 @@ class World:
         if order.joint_goal is not None:
             assert not self.by_actions, 'joint goals come before the first action only'
             for _ in range(5):
-                self.chain.drive(order.joint_goal)
-            self.chain.controller.reseed(self.chain.reading.position)
+                self.arm.drive(order.joint_goal)
+            self.arm.controller.reseed(self.arm.reading.position)
         else:
             self.by_actions = True
-            self.chain.run(order.action or EeDeltaValue(np.zeros(3), 0.5))
+            self.arm.run(order.action or EeDeltaValue(np.zeros(3), 0.5))
 
 
 @pytest.mark.parametrize(('task', 'episodes'), [('lift', 4), ('place', 2)])
 def test_it_demonstrates_one_episode_after_the_other_from_the_rest_pose(task, episodes):
     world = World(task)
-    demonstrator = Demonstrator(world.preset, home_pose(world.ik), episodes=episodes)
+    demonstrations = Demonstrations(world.preset, home_pose(world.ik), episodes=episodes)
     stages = set()
     for _ in range(120 * episodes):
-        world.step(demonstrator)
-        stages.add(demonstrator.stage)
-        if demonstrator.stage is Stage.DONE:
+        world.step(demonstrations)
+        stages.add(demonstrations.stage)
+        if demonstrations.stage is DemonstrationStage.DONE:
             break
-    assert demonstrator.score.successes == episodes
+    assert demonstrations.score.successes == episodes
     assert world.resets == episodes
-    assert stages == set(Stage)
-    assert f'{episodes} of {episodes} episodes succeeded' in str(demonstrator.score)
+    assert stages == set(DemonstrationStage)
+    assert f'{episodes} of {episodes} episodes succeeded' in str(demonstrations.score)
 
 
 def test_it_gives_up_a_way_home_that_is_blocked(make_truth):
-    demonstrator = Demonstrator(get_preset('easy'), np.zeros(6))
+    demonstrations = Demonstrations(get_preset('easy'), np.zeros(6))
     state = TaskState(make_truth(), Status(), 0.0, 0)
     stages = []
     for _ in range(100):
-        demonstrator.update(state, REST, 0.1)
-        stages.append(demonstrator.stage)
-    assert stages[0] is Stage.TO_HOME_POSE
-    assert stages[-1] is not Stage.TO_HOME_POSE
+        demonstrations.update(state, REST, 0.1)
+        stages.append(demonstrations.stage)
+    assert stages[0] is DemonstrationStage.TO_HOME_POSE
+    assert stages[-1] is not DemonstrationStage.TO_HOME_POSE
 
 
 def test_it_asks_again_for_a_reset_that_nobody_answers(make_truth):
-    demonstrator = Demonstrator(get_preset('easy'), REST)
+    demonstrations = Demonstrations(get_preset('easy'), REST)
     state = TaskState(make_truth(), Status(), 0.0, 7)
-    asked = sum(demonstrator.update(state, REST, 0.1).reset for _ in range(60))
-    assert demonstrator.stage is Stage.RESET
+    asked = sum(demonstrations.update(state, REST, 0.1).reset for _ in range(60))
+    assert demonstrations.stage is DemonstrationStage.RESET
     assert asked >= 3
 
 
 def test_a_failed_episode_is_counted_and_followed_by_the_next(make_truth):
-    demonstrator = Demonstrator(get_preset('easy'), REST, episodes=2)
+    demonstrations = Demonstrations(get_preset('easy'), REST, episodes=2)
     lost = Status(failure=True)
     resets = 0
     for _ in range(400):
-        status = lost if demonstrator.stage is Stage.ACT else Status()
-        order = demonstrator.update(TaskState(make_truth(), status, 0.0, resets), REST, 0.1)
+        status = lost if demonstrations.stage is DemonstrationStage.ACT else Status()
+        order = demonstrations.update(TaskState(make_truth(), status, 0.0, resets), REST, 0.1)
         resets += order.reset
-        if demonstrator.stage is Stage.DONE:
+        if demonstrations.stage is DemonstrationStage.DONE:
             break
-    assert demonstrator.score.failures == 2
+    assert demonstrations.score.failures == 2

@@ -99,10 +99,10 @@ def test_another_process_draws_the_same_pictures():
 def test_A4_an_action_moves_the_tcp_by_the_scale_of_the_contract():
     env = ArmEnv(images=False)
     env.reset(seed=0)
-    before = env.chain.fk.pose(env.simulation.joint_positions).position
+    before = env.arm.fk.pose(env.simulation.joint_positions).position
     for action in ([0.0, 0.0, 1.0, 0.0], *[[0.0, 0.0, 0.0, 0.0]] * 12):
         env.step(np.array(action, dtype=np.float32))
-    moved = env.chain.fk.pose(env.simulation.joint_positions).position - before
+    moved = env.arm.fk.pose(env.simulation.joint_positions).position - before
     assert np.linalg.norm(moved - [0.0, 0.0, ActionSpec().translation_scale_m[2]]) < 0.003
 
 
@@ -142,8 +142,8 @@ def test_an_observation_is_what_the_contract_says():
     assert observation['state'].shape == (3, 18)
     assert observation['gripper_cam'].shape == (3, 3, 84, 84)
     assert (observation['gripper_cam'][0] == observation['gripper_cam'][2]).all()  # the first frame, repeated
-    reading = env.chain.reading
-    tcp = env.chain.fk.pose(reading.position)
+    reading = env.arm.reading
+    tcp = env.arm.fk.pose(reading.position)
     state = build_state(
         spec,
         joint_pos=reading.position,

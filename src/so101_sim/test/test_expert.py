@@ -42,7 +42,7 @@ def test_the_expert_solves_pick101_at_fifty_hertz():
 
 def test_the_expert_goes_on_from_wherever_the_arm_was_left():
     env = ArmEnv(preset=replace(get_preset('wide'), max_steps=150), images=False)
-    ik, expert = InverseKinematics(env.chain.fk), Expert(env.preset.task)
+    ik, expert = InverseKinematics(env.arm.fk), Expert(env.preset.task)
     rng = np.random.default_rng(0)
     successes = 0
     for number in range(12):

@@ -6,7 +6,7 @@ import pytest
 
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose
@@ -14,19 +14,19 @@ from so101_sim.scene.start import home_pose
 
 def test_truth_survives_json(make_truth):
     for truth in (make_truth(), make_truth(tray_position=(0.2, 0.1, 0.0), touches_static=True)):
-        assert Truth.from_mapping(json.loads(truth.to_json())) == truth
+        assert GroundTruth.from_mapping(json.loads(truth.to_json())) == truth
 
 
 def test_truth_with_something_missing_is_refused_by_name(make_truth):
     values = json.loads(make_truth().to_json())
     del values['cube_speed']
     with pytest.raises(SimulationError, match='cube_speed'):
-        Truth.from_mapping(values)
+        GroundTruth.from_mapping(values)
 
 
 def test_keys_that_a_newer_version_may_add_are_ignored(make_truth):
     values = {**json.loads(make_truth().to_json()), 'wind': 3.0}
-    assert Truth.from_mapping(values) == make_truth()
+    assert GroundTruth.from_mapping(values) == make_truth()
 
 
 def test_the_true_tcp_is_where_kinematics_put_it_in_the_nominal_scene(simulation):

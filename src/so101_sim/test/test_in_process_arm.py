@@ -7,7 +7,7 @@ from so101_driver.gate_config import GateConfig
 from so101_driver.joint_calibration import RAD_PER_TICK
 from so101_driver.limits import JointRamp
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.in_process_arm import _Driver, ArmChain, Reading
+from so101_sim.in_process_arm import _Driver, InProcessArm, Reading
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose
@@ -16,24 +16,24 @@ AWAY = (0.3, 0.25, 0.015)
 
 
 @pytest.fixture
-def chain():
+def simulated_arm():
     preset = get_preset('easy')
     simulation = Simulation(preset.scene)
-    chain = ArmChain(simulation, preset.chain)
-    simulation.reset(home_pose(InverseKinematics(chain.fk)), AWAY)
-    chain.reset(0.5)
-    return simulation, chain
+    arm = InProcessArm(simulation, preset.control)
+    simulation.reset(home_pose(InverseKinematics(arm.fk)), AWAY)
+    arm.reset(0.5)
+    return simulation, arm
 
 
-def run(chain, *actions):
+def run(arm, *actions):
     for xyz in actions:
-        chain.run(EeDeltaValue(np.array(xyz), 0.5))
+        arm.run(EeDeltaValue(np.array(xyz), 0.5))
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2])
 @pytest.mark.parametrize('sign', [1.0, -1.0])
-def test_two_centimetres_ordered_are_two_centimetres_moved(chain, axis, sign):
-    simulation, arm = chain
+def test_two_centimetres_ordered_are_two_centimetres_moved(simulated_arm, axis, sign):
+    simulation, arm = simulated_arm
     start = np.array(simulation.truth().tcp_position)
     delta = np.zeros(3)
     delta[axis] = 0.02 * sign
@@ -43,31 +43,31 @@ def test_two_centimetres_ordered_are_two_centimetres_moved(chain, axis, sign):
     assert np.abs(np.delete(moved, axis)).max() < 0.0015
 
 
-def test_doing_nothing_for_five_seconds_moves_less_than_a_millimetre(chain):
-    simulation, arm = chain
+def test_doing_nothing_for_five_seconds_moves_less_than_a_millimetre(simulated_arm):
+    simulation, arm = simulated_arm
     run(arm, np.zeros(3))
     start = np.array(simulation.truth().tcp_position)
     run(arm, *([np.zeros(3)] * 50))
     assert np.linalg.norm(np.array(simulation.truth().tcp_position) - start) < 0.001
 
 
-def test_a_step_lasts_as_long_as_it_says(chain):
-    simulation, arm = chain
+def test_a_step_lasts_as_long_as_it_says(simulated_arm):
+    simulation, arm = simulated_arm
     before = simulation.data.time
     run(arm, np.zeros(3))
     assert simulation.data.time - before == pytest.approx(0.1)
     assert arm.reading.stamp_ns == round(simulation.data.time * 1e9)
 
 
-def test_readings_are_whole_encoder_ticks(chain):
-    _, arm = chain
+def test_readings_are_whole_encoder_ticks(simulated_arm):
+    _, arm = simulated_arm
     run(arm, (0.01, 0.01, -0.01))
     ticks = arm.reading.position / RAD_PER_TICK
     assert np.allclose(ticks, np.rint(ticks), atol=1e-6)
 
 
-def test_velocity_is_that_of_the_positions(chain):
-    _, arm = chain
+def test_velocity_is_that_of_the_positions(simulated_arm):
+    _, arm = simulated_arm
     run(arm, (0.0, 0.02, 0.0), (0.0, 0.02, 0.0))
     before = arm.reading
     run(arm, (0.0, 0.02, 0.0))
@@ -76,8 +76,8 @@ def test_velocity_is_that_of_the_positions(chain):
     assert abs(mean[0]) > 0.3
 
 
-def test_no_joint_is_led_faster_than_the_driver_allows(chain):
-    simulation, arm = chain
+def test_no_joint_is_led_faster_than_the_driver_allows(simulated_arm):
+    simulation, arm = simulated_arm
     fastest = 0.0
     previous = simulation.joint_positions.copy()
     for _ in range(10):
@@ -87,8 +87,8 @@ def test_no_joint_is_led_faster_than_the_driver_allows(chain):
     assert fastest < 2.05
 
 
-def test_the_gripper_goes_where_it_is_told_with_half_the_torque(chain):
-    simulation, arm = chain
+def test_the_gripper_goes_where_it_is_told_with_half_the_torque(simulated_arm):
+    simulation, arm = simulated_arm
     for opening in (0.9, 0.1):
         for _ in range(8):
             arm.run(EeDeltaValue(np.zeros(3), opening))
@@ -97,14 +97,14 @@ def test_the_gripper_goes_where_it_is_told_with_half_the_torque(chain):
         assert limit == pytest.approx(0.5 * 1.91)
 
 
-def test_the_latency_delays_the_action(chain):
+def test_the_latency_delays_the_action(simulated_arm):
     preset = get_preset('easy')
     moved = []
     for latency in (0.0, 0.06):
         from dataclasses import replace
 
         simulation = Simulation(preset.scene)
-        arm = ArmChain(simulation, replace(preset.chain, latency_s=latency))
+        arm = InProcessArm(simulation, replace(preset.control, latency_s=latency))
         simulation.reset(home_pose(InverseKinematics(arm.fk)), AWAY)
         arm.reset(0.5)
         start = simulation.truth().tcp_position[1]
@@ -130,8 +130,8 @@ def test_the_short_cut_of_the_ramp_is_the_ramp():
         assert np.allclose(driver._ramp.goal, ramp.goal, atol=1e-12)
 
 
-def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(chain):
-    simulation, arm = chain
+def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(simulated_arm):
+    simulation, arm = simulated_arm
     ik = InverseKinematics()
     simulation.reset(home_pose(ik, 0.45), AWAY)
     arm.reset(0.45)
@@ -153,7 +153,7 @@ def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(chain):
 def test_without_a_gate_goals_go_straight_to_the_servos():
     preset = get_preset('pick101')
     simulation = Simulation(preset.scene)
-    arm = ArmChain(simulation, preset.chain)
+    arm = InProcessArm(simulation, preset.control)
     simulation.reset(np.array([0.0, 0.1, 0.1, np.pi / 2, np.pi / 2, 0.5]), AWAY)
     first = arm.reset(0.5)
     assert isinstance(first, Reading)

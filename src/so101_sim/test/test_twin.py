@@ -81,7 +81,7 @@ def test_servos_whose_power_the_attendant_takes_away_are_set_up_again(twin):
     twin.arm.power(False)
     driver.run_for(WITHOUT_POWER_S)
     twin.arm.power(True)
-    driver.run_for(LOOK_S - WITHOUT_POWER_S)  # then the attendant switches the motors on
+    driver.run_for(LOOK_S - WITHOUT_POWER_S)  # then the human switches the motors on
     for register, value in SERVO_SETTINGS.items():
         assert set(driver.arm.bus.read_all(register).values()) == {value}
     driver.arm.close()

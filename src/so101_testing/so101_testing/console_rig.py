@@ -37,11 +37,11 @@ PATIENT: Mapping[str, Mapping[str, Any]] = {'arm': {'connect_timeout_s': 60.0, '
 SERVE_TIMEOUT_S = 60.0
 
 
-class StageError(RuntimeError):
-    """Something that the stage needs is missing."""
+class RigError(RuntimeError):
+    """Something that the rig needs is missing."""
 
 
-class Stage(Graph):
+class ConsoleRig(Graph):
     """A graph on the twin; further nodes are added while it runs."""
 
     port = 0
@@ -65,7 +65,7 @@ class Stage(Graph):
         deadline = time.monotonic() + SERVE_TIMEOUT_S
         while not _serves(self.port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise StageError(f'expected the console to serve on port {self.port}, it does not; see above')
+                raise RigError(f'expected the console to serve on port {self.port}, it does not; see above')
             time.sleep(0.05)
         return f'http://127.0.0.1:{self.port}'
 
@@ -91,17 +91,15 @@ def browser() -> Iterator[Any]:
     """Start chromium without a window and yield playwright's browser.
 
     Raises:
-        StageError: it is not installed.
+        RigError: it is not installed.
     """
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        raise StageError(
-            f'expected one of {", ".join(BROWSERS)} to be installed, found none; install chromium'
-        )
+        raise RigError(f'expected one of {", ".join(BROWSERS)} to be installed, found none; install chromium')
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError as error:
-        raise StageError(
+        raise RigError(
             'expected playwright, which is not installed; the first ./so101 test installs it'
         ) from error
     with sync_playwright() as playwright:

@@ -60,7 +60,7 @@ class ProbeNode(Node):
         self._joint_command.publish(joint_state(JOINT_NAMES, goal.tolist(), self.get_clock().now().to_msg()))
 
     def send_action(self, action: EeDeltaValue, index: int) -> None:
-        """Send an action of a person."""
+        """Send an action of a human."""
         message = EeDelta(gripper=action.opening, source=EeDelta.SOURCE_TELEOP, index=index)
         message.header.stamp = self.get_clock().now().to_msg()
         message.header.frame_id = BASE_FRAME

@@ -2,7 +2,7 @@
 """A scripted expert that knows the ground truth and acts through the same actions as a policy.
 
 What it does follows from where things are and how they moved since the last step, so it goes on from any state in
-which a policy or a person leaves the arm. Distances are between the grip (the tip of the static finger) and the cube,
+which a policy or a human leaves the arm. Distances are between the grip (the tip of the static finger) and the cube,
 so that it does not matter which TCP the actions move.
 
 Skill makes it human: an aim error per attempt, noise on each action, a speed limit, and pauses.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_description.pose import quat_to_matrix
 from so101_sim.errors import PresetError
-from so101_sim.scene.ground_truth import Quaternion, Truth
+from so101_sim.scene.ground_truth import GroundTruth, Quaternion
 from so101_sim.scene.scene import Vector3
 from so101_sim.tasks import over_tray, Place, Task
 
@@ -146,19 +146,19 @@ class Expert:
         """Begin an episode; all that is left to chance comes from `rng`."""
         self._rng = rng
         self._clearance = CLEARANCE
-        self._last: Truth | None = None
+        self._last: GroundTruth | None = None
         self._last_step, self._to_come = np.zeros(3), np.zeros(3)
         self._firm_steps = self._attempts = self._releasing = 0
         self._try_again()
 
-    def observe(self, truth: Truth) -> None:
-        """Watch a step in which somebody else acts."""
+    def observe(self, truth: GroundTruth) -> None:
+        """Watch a step in which another one acts."""
         self._follow(truth)
         self._last_step, self._to_come = np.zeros(3), np.zeros(3)
         self.phase = Phase.APPROACH
         self._closing = self._releasing = 0
 
-    def act(self, truth: Truth) -> EeDeltaValue:
+    def act(self, truth: GroundTruth) -> EeDeltaValue:
         """Return the next action, as it goes onto the wire."""
         ahead = self._follow(truth)
         target, opening = self._decide(truth, ahead)
@@ -172,12 +172,12 @@ class Expert:
         self._last_step = action.translation
         return action
 
-    def network_action(self, truth: Truth) -> FloatArray:
+    def network_action(self, truth: GroundTruth) -> FloatArray:
         """Return the next action in network units (4,)."""
         action = self.act(truth)
         return self.spec.from_wire(action.translation, action.opening).values
 
-    def _follow(self, truth: Truth) -> FloatArray:
+    def _follow(self, truth: GroundTruth) -> FloatArray:
         """Remember the step and return where the grip will be without another action [m]."""
         last, self._last = self._last, truth
         firm = truth.held and last is not None and abs(truth.opening - last.opening) < STILL
@@ -188,7 +188,7 @@ class Expert:
             self._to_come = np.clip(REMEMBERED * left, -FARTHEST_AHEAD, FARTHEST_AHEAD)
         return grip + 0.5 * (self._to_come + STILL_TO_COME * self._last_step)
 
-    def _decide(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float]:
+    def _decide(self, truth: GroundTruth, ahead: FloatArray) -> tuple[FloatArray, float]:
         """Return where the grip should be [m], and the opening."""
         if isinstance(self.task, Place) and (truth.in_tray or over_tray(truth, OVER_TRAY)):
             placing = self._put_down(truth, ahead)
@@ -201,7 +201,7 @@ class Expert:
             return ahead, 0.0
         return self._grasp(truth, ahead)
 
-    def _grasp(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float]:
+    def _grasp(self, truth: GroundTruth, ahead: FloatArray) -> tuple[FloatArray, float]:
         place = self._grip_place(truth)
         off = float(np.linalg.norm((place - ahead)[:2]))
         above = truth.grip_position[2] - truth.cube_position[2]
@@ -224,7 +224,7 @@ class Expert:
         return place, WIDE_OPEN
 
     def _descend(
-        self, truth: Truth, ahead: FloatArray, place: FloatArray, hover: float
+        self, truth: GroundTruth, ahead: FloatArray, place: FloatArray, hover: float
     ) -> tuple[FloatArray, float]:
         open_enough = truth.opening > 0.75 * WIDE_OPEN
         above = truth.grip_position[2] - truth.cube_position[2]
@@ -238,13 +238,13 @@ class Expert:
             place[2] = max(place[2], truth.cube_position[2] + CUBE_HALF + SAFE_ABOVE)
         return place, WIDE_OPEN
 
-    def _would_land(self, truth: Truth) -> bool:
+    def _would_land(self, truth: GroundTruth) -> bool:
         """Return whether the static finger, going straight down from where it is, lands on the cube."""
         offset = np.subtract(truth.cube_position, truth.grip_position)[:2]
         jaw = _horizontal(truth.jaw_direction)
         return bool(offset @ jaw < _reach_of_cube(truth.cube_quat_wxyz, jaw) + TOO_CLOSE)
 
-    def _carry(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float]:
+    def _carry(self, truth: GroundTruth, ahead: FloatArray) -> tuple[FloatArray, float]:
         if (
             truth.tray_position is None
             or not isinstance(self.task, Place)
@@ -256,7 +256,7 @@ class Expert:
         offset = np.array(truth.tray_position) - np.array(truth.cube_position)
         return np.array([*(truth.grip_position[:2] + offset[:2]), truth.grip_position[2]]), 0.0
 
-    def _put_down(self, truth: Truth, ahead: FloatArray) -> tuple[FloatArray, float] | None:
+    def _put_down(self, truth: GroundTruth, ahead: FloatArray) -> tuple[FloatArray, float] | None:
         """Return what to do above or in the tray; None where the cube has to be gripped first."""
         if truth.in_tray and over_tray(truth, OVER_TRAY):
             touched = truth.touches_static or truth.touches_moving
@@ -272,7 +272,7 @@ class Expert:
             return ahead - (0.0, 0.0, LIFT_STEP), 0.0
         return None
 
-    def _grip_place(self, truth: Truth) -> FloatArray:
+    def _grip_place(self, truth: GroundTruth) -> FloatArray:
         """Return where the grip goes to close [m]: on the near side of the cube, seen along the jaw's direction."""
         jaw = _horizontal(truth.jaw_direction)
         behind = jaw * (_reach_of_cube(truth.cube_quat_wxyz, jaw) + self._clearance)

@@ -33,8 +33,8 @@ from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Habits, Operator
-from so101_sim.human.recovery import Attendant, Deed, WITHOUT_POWER_S
-from so101_sim.human.session_human import Demonstrator, Participant, Stage, Turn
+from so101_sim.human.recovery import Recovery, RecoveryAction, WITHOUT_POWER_S
+from so101_sim.human.session_human import Demonstrations, DemonstrationStage, SessionHuman, Turn
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import home_pose
@@ -52,7 +52,7 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorConfig:
-    """What the simulated person does."""
+    """What the simulated human does."""
 
     mode: str = param(
         'intervene',
@@ -97,7 +97,7 @@ class OperatorConfig:
     )
 
     def __post_init__(self) -> None:
-        """Check each value, and that somebody listens."""
+        """Check each value, and that a session or an arm listens."""
         check_bounds(self)
         if self.mode == 'intervene' and not self.with_session:
             raise ParameterError(
@@ -146,8 +146,8 @@ class OperatorNode(Node):
         self._report: TaskReport | None = None
         self._report_s = float('-inf')
         self._positions: FloatArray | None = None
-        self._participant: Participant | None = None
-        self._demonstrator: Demonstrator | None = None
+        self._human: SessionHuman | None = None
+        self._demonstrations: Demonstrations | None = None
         self._episode = self._index = 0
         self._actions = self.create_publisher(EeDelta, self._config.topic, qos.COMMAND)
         self.create_subscription(String, TOPIC, self._on_task, qos.STATE_SUBSCRIBER)
@@ -164,7 +164,7 @@ class OperatorNode(Node):
             self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
             self._reset = self.create_client(Trigger, RESET_SERVICE)
             self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
-        self._attendant = Attendant()
+        self._recovery = Recovery()
         self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
         self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
         self._power = self.create_client(SetBool, POWER_SERVICE)
@@ -183,15 +183,15 @@ class OperatorNode(Node):
 
     def _on_arm(self, message: ArmStatus) -> None:
         fault, disabled = message.state == ArmStatus.FAULT, message.state == ArmStatus.DISABLED
-        deed = self._attendant.look(fault=fault, disabled=disabled, now_s=time.monotonic())
-        if deed is None:
+        action = self._recovery.update(fault=fault, disabled=disabled, now_s=time.monotonic())
+        if action is None:
             return
-        self.get_logger().info(f'{deed.value}: {message.reason}')
-        if deed is Deed.CLEAR_FAULT and self._clear_fault.service_is_ready():
+        self.get_logger().info(f'{action.value}: {message.reason}')
+        if action is RecoveryAction.CLEAR_FAULT and self._clear_fault.service_is_ready():
             self._clear_fault.call_async(Trigger.Request())
-        elif deed is Deed.ENABLE and self._enable.service_is_ready():
+        elif action is RecoveryAction.ENABLE and self._enable.service_is_ready():
             self._enable.call_async(SetBool.Request(data=True))
-        elif deed is Deed.POWER_CYCLE and self._power.service_is_ready():
+        elif action is RecoveryAction.POWER_CYCLE and self._power.service_is_ready():
             off = self._power.call_async(SetBool.Request(data=False))
             off.add_done_callback(lambda _: self._give_power_later())
 
@@ -213,26 +213,26 @@ class OperatorNode(Node):
     # --- with a session ---
 
     def _on_event(self, message: EpisodeEvent) -> None:
-        participant = self._taking_part()
-        if participant is None:
+        human = self._taking_part()
+        if human is None:
             return
-        before = participant.account.episodes
-        self._take(participant.event(EventKind(message.kind), message.episode))
-        if participant.account.episodes > before:
-            self.get_logger().info(str(participant.account))
+        before = human.account.episodes
+        self._take(human.event(EventKind(message.kind), message.episode))
+        if human.account.episodes > before:
+            self.get_logger().info(str(human.account))
         demonstrating = self._config.mode == 'demonstrate'
-        if demonstrating and 0 < self._config.episodes <= participant.account.episodes:
+        if demonstrating and 0 < self._config.episodes <= human.account.episodes:
             stop_spinning()
 
     def _on_step(self, message: Step) -> None:
-        report, participant = self._fresh_report(), self._taking_part()
-        if report is None or participant is None:
+        report, human = self._fresh_report(), self._taking_part()
+        if report is None or human is None:
             return
         self._episode, self._index = message.episode, message.index
         if self._unasked is not None:
             self._ask(self._unasked)
         over = message.terminated or message.truncated
-        self._take(participant.step(message.episode, over, report.state.truth))
+        self._take(human.step(message.episode, over, report.state.truth))
 
     def _take(self, turn: Turn) -> None:
         if turn.intervene is not None:
@@ -258,20 +258,20 @@ class OperatorNode(Node):
         if ready:
             self._intervene.call_async(SetBool.Request(data=intervene))
 
-    def _taking_part(self) -> Participant | None:
+    def _taking_part(self) -> SessionHuman | None:
         """Return what takes part in the session, once the task is known."""
-        if self._participant is None and self._report is not None:
+        if self._human is None and self._report is not None:
             preset = get_preset(self._report.preset, self._report.task)
             config = self._config
-            person = (
+            actor = (
                 Expert(preset.task, skill=config.skill)
                 if config.mode == 'demonstrate'
                 else Operator(
                     preset.task, skill=config.skill, habits=config.habits, max_steps=preset.max_steps
                 )
             )
-            self._participant = Participant(person, self._rng)
-        return self._participant
+            self._human = SessionHuman(actor, self._rng)
+        return self._human
 
     def _look(self) -> None:
         if self._fresh_report() is not None and not self.count_publishers(
@@ -297,11 +297,11 @@ class OperatorNode(Node):
     def _demonstrate(self, report: TaskReport) -> None:
         if self._positions is None:
             return
-        if self._demonstrator is None:
-            self._demonstrator = self._new_demonstrator(report)
-        demonstrator = self._demonstrator
-        before = demonstrator.score.episodes
-        order = demonstrator.update(report.state, self._positions, 1.0 / self._config.rate_hz)
+        if self._demonstrations is None:
+            self._demonstrations = self._new_demonstrations(report)
+        demonstrations = self._demonstrations
+        before = demonstrations.score.episodes
+        order = demonstrations.update(report.state, self._positions, 1.0 / self._config.rate_hz)
         if order.joint_goal is not None:
             stamp = self.get_clock().now().to_msg()
             self._joint_command.publish(joint_state(JOINT_NAMES, order.joint_goal.tolist(), stamp))
@@ -311,16 +311,16 @@ class OperatorNode(Node):
         if order.reset and self._reset.service_is_ready():
             self._reset.call_async(Trigger.Request())
             self._episode, self._index = self._episode + 1, 0
-        if demonstrator.score.episodes > before:
-            self.get_logger().info(str(demonstrator.score))
-        if demonstrator.stage is Stage.DONE:
+        if demonstrations.score.episodes > before:
+            self.get_logger().info(str(demonstrations.score))
+        if demonstrations.stage is DemonstrationStage.DONE:
             stop_spinning()
 
-    def _new_demonstrator(self, report: TaskReport) -> Demonstrator:
+    def _new_demonstrations(self, report: TaskReport) -> Demonstrations:
         preset = get_preset(report.preset, report.task)
         home = home_pose(InverseKinematics())
         config = self._config
-        return Demonstrator(preset, home, skill=config.skill, episodes=config.episodes, seed=config.seed)
+        return Demonstrations(preset, home, skill=config.skill, episodes=config.episodes, seed=config.seed)
 
     def _publish(self, action: EeDeltaValue) -> None:
         message = EeDelta(gripper=action.opening, source=EeDelta.SOURCE_TELEOP)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The person at the arm, simulated: watches, takes over when it goes wrong, hands back when it is right again.
+"""The operator, simulated: watches, takes over when it goes wrong, hands back when it is right again.
 
-It takes over for the reasons that people take over for: nothing has come closer to the goal for a while, the arm
+It takes over for the reasons that humans take over for: nothing has come closer to the goal for a while, the arm
 moves away from it, the cube was dropped, or time runs out. It needs a moment to react, helps until the arm is over the
 cube, holds it, or is done, and acts with the skill of an `Expert`. Each time that it has to help again within an
 episode, it helps for longer. Nothing depends on how many episodes there were: it acts less only as the policy improves.
@@ -14,9 +14,10 @@ import math
 import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
+from so101_contract.thresholds import LONG_INTERVENTION_STEPS
 from so101_sim.errors import PresetError
 from so101_sim.human.expert import Expert, Phase, Skill
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.tasks import Lift, Task
 
 
@@ -60,7 +61,7 @@ class Habits:
     away_m: float = 0.05
     reaction_steps: tuple[int, int] = (1, 4)
     shortest_steps: int = 8
-    longest_steps: int = 30
+    longest_steps: int = LONG_INTERVENTION_STEPS
     hand_back: tuple[float, float, float] = (0.3, 0.3, 0.4)
     finish_steps: int = 35
 
@@ -121,7 +122,7 @@ class Tally:
 
 
 class Operator:
-    """The intervening person; `reset` at the start of each episode, `update` once per step."""
+    """The intervening human; `reset` at the start of each episode, `update` once per step."""
 
     _best: float
     _since_best: int
@@ -174,7 +175,7 @@ class Operator:
             self._reason = None
             self.tally.lengths.append(self._acted)
 
-    def update(self, truth: Truth) -> Decision:
+    def update(self, truth: GroundTruth) -> Decision:
         """Look at the scene and decide; a policy's action counts where the decision has none."""
         self.tally.steps += 1
         self._step += 1
@@ -193,7 +194,7 @@ class Operator:
             return decision
         return self._act(truth)
 
-    def _act(self, truth: Truth, *, started: bool = False, ended: bool = False) -> Decision:
+    def _act(self, truth: GroundTruth, *, started: bool = False, ended: bool = False) -> Decision:
         self._acted += 1
         self.tally.intervened += 1
         return Decision(self.expert.act(truth), self._reason, started=started, ended=ended)
@@ -206,7 +207,7 @@ class Operator:
         self._helped += 1
         self.tally.takeovers[reason] += 1
 
-    def _notice(self, truth: Truth) -> None:
+    def _notice(self, truth: GroundTruth) -> None:
         """See whether something is going wrong, and start the reaction time if so."""
         left = remaining(truth, self.task)
         dropped = self._was_held and not truth.held
@@ -235,7 +236,7 @@ class Operator:
     def _running_out(self) -> bool:
         return 0 < self.max_steps <= self._step + self.habits.finish_steps
 
-    def _is_right_again(self, truth: Truth) -> bool:
+    def _is_right_again(self, truth: GroundTruth) -> bool:
         if self._running_out:
             return False
         if self._acted >= self.habits.longest_steps and not truth.held:
@@ -252,8 +253,8 @@ class Operator:
         self._since_best = 0
 
 
-def remaining(truth: Truth, task: Task) -> float:
-    """Return how far it still is to the goal, in metres that grip and cube have to travel: what people see."""
+def remaining(truth: GroundTruth, task: Task) -> float:
+    """Return how far it still is to the goal, in metres that grip and cube have to travel: what humans see."""
     to_cube = 0.0 if truth.held else math.dist(truth.grip_position, truth.cube_position)
     if isinstance(task, Lift):
         return to_cube + max(0.0, task.height_m - truth.cube_position[2])

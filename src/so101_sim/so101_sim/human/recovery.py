@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The person who stands beside the simulated arm: after a fault, looks, clears it, and switches the motors on again.
+"""Recovery after a fault of the simulated arm: look, clear the fault, and switch the motors on again.
 
-A latched fault waits for a person, as it must on metal. In a simulation it mostly means that the machine had no time
-for the virtual bus for a moment, and nobody stands beside it. An e-stop was somebody's wish: it is left alone.
+A latched fault waits for a human, as it must on metal. In a simulation it mostly means that the machine had no time
+for the virtual bus for a moment, and nobody stands beside it. An e-stop was wished for: it is left alone.
 """
 
 from collections import deque
 from enum import Enum
 
 LOOK_S = 1.0
-"""How long the person looks before doing something, and between two things [s]."""
+"""How long the human looks before doing something, and between two things [s]."""
 TRIES = 3
 """Motors that do not switch on so often want their power taken away and given back, as an overloaded servo does."""
 WITHOUT_POWER_S = 0.3
@@ -19,7 +19,7 @@ WINDOW_S = 600.0
 """More faults than `MOST` in this time are no accident: the arm is left alone [s]."""
 
 
-class Deed(Enum):
+class RecoveryAction(Enum):
     """What to do."""
 
     CLEAR_FAULT = 'clears the fault'
@@ -27,7 +27,7 @@ class Deed(Enum):
     POWER_CYCLE = 'takes the power away and gives it back'
 
 
-class Attendant:
+class Recovery:
     """Decides from the state of the arm. Times are of any one clock [s]."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Attendant:
         self._must_enable = False
         self._tries = 0
 
-    def look(self, *, fault: bool, disabled: bool, now_s: float) -> Deed | None:
+    def update(self, *, fault: bool, disabled: bool, now_s: float) -> RecoveryAction | None:
         """Return what to do now, if anything.
 
         Args:
@@ -56,9 +56,9 @@ class Attendant:
         self._since_s = now_s
         if not fault:
             self._tries += 1
-            return Deed.POWER_CYCLE if self._tries % (TRIES + 1) == 0 else Deed.ENABLE
+            return RecoveryAction.POWER_CYCLE if self._tries % (TRIES + 1) == 0 else RecoveryAction.ENABLE
         if len(self._cleared) == MOST and now_s - self._cleared[0] < WINDOW_S:
             return None
         self._cleared.append(now_s)
         self._must_enable = True
-        return Deed.CLEAR_FAULT
+        return RecoveryAction.CLEAR_FAULT

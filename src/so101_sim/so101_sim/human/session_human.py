@@ -19,7 +19,7 @@ from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.episodes import EventKind
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Operator
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import Preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import AtPoint, HOME_TCP
@@ -41,14 +41,14 @@ SAFE_HEIGHT = 0.085
 HOME_OPENING = 0.5
 
 HOME_TIMEOUT_STEPS = 80
-"""Steps after which a way home is given up: something is in the way, or somebody else commands the joints."""
+"""Steps after which a way home is given up: something is in the way, or another node commands the joints."""
 
 SETTLE_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the person does.
+    """What the human does in one step.
 
     Attributes:
         action: answers the step; None leaves it to the policy.
@@ -66,7 +66,7 @@ NOTHING = Turn()
 
 @dataclass
 class Account:
-    """What came of the episodes that the person took part in: how many there were, and how many succeeded."""
+    """What came of the episodes that the human took part in: how many there were, and how many succeeded."""
 
     episodes: int = 0
     successes: int = 0
@@ -79,18 +79,18 @@ class Account:
         )
 
 
-class Participant:
+class SessionHuman:
     """Watches and helps with an `Operator`, or does everything itself with an `Expert`."""
 
-    def __init__(self, person: Operator | Expert, rng: np.random.Generator) -> None:
+    def __init__(self, actor: Operator | Expert, rng: np.random.Generator) -> None:
         """Prepare.
 
         Args:
-            person: an operator intervenes, an expert demonstrates.
+            actor: an operator intervenes, an expert demonstrates.
             rng: everything that is left to chance.
         """
         self.account = Account()
-        self._person, self._rng = person, rng
+        self._actor, self._rng = actor, rng
         self._episode: int | None = None
         self._unannounced = False
         self._other = False
@@ -98,10 +98,10 @@ class Participant:
 
     @property
     def acting(self) -> bool:
-        """Whether the person drives now."""
+        """Whether the human drives now."""
         if self._episode is None:
             return False
-        return self._person.intervening if isinstance(self._person, Operator) else True
+        return self._actor.intervening if isinstance(self._actor, Operator) else True
 
     def event(self, kind: EventKind, episode: int) -> Turn:
         """Take note of an event of the session."""
@@ -111,12 +111,12 @@ class Participant:
         if kind in ENDS:
             return self._end(episode, kind) if episode == self._episode else NOTHING
         if kind is EventKind.INTERVENTION_START:
-            self._other = not self.acting  # somebody else helps: two people at one arm are one too many
+            self._other = not self.acting  # another human helps: two at one arm are one too many
         elif kind is EventKind.INTERVENTION_END:
             self._other = False
         return NOTHING
 
-    def step(self, episode: int, over: bool, truth: Truth) -> Turn:
+    def step(self, episode: int, over: bool, truth: GroundTruth) -> Turn:
         """Answer a step.
 
         Args:
@@ -129,12 +129,12 @@ class Participant:
             begun, self._unannounced = self._begin(episode), True
         if over:
             return NOTHING
-        if isinstance(self._person, Expert):
-            return Turn(self._person.act(truth), begun.intervene, begun.why)
+        if isinstance(self._actor, Expert):
+            return Turn(self._actor.act(truth), begun.intervene, begun.why)
         if self._other:
-            self._person.expert.observe(truth)
+            self._actor.expert.observe(truth)
             return NOTHING
-        decision = self._person.update(truth)
+        decision = self._actor.update(truth)
         if decision.started:
             self._interventions += 1
             assert decision.reason is not None
@@ -145,16 +145,16 @@ class Participant:
 
     def _begin(self, episode: int) -> Turn:
         self._episode, self._other, self._interventions = episode, False, 0
-        self._person.reset(self._rng)
-        if isinstance(self._person, Operator):
+        self._actor.reset(self._rng)
+        if isinstance(self._actor, Operator):
             return NOTHING
         self._interventions = 1
         return Turn(intervene=True, why=f'demonstrates episode {episode}')
 
     def _end(self, episode: int, kind: EventKind) -> Turn:
         acted = self.acting
-        if isinstance(self._person, Operator):
-            self._person.end_episode()
+        if isinstance(self._actor, Operator):
+            self._actor.end_episode()
         self._episode = None
         self.account.episodes += kind in (EventKind.SUCCESS, EventKind.FAILURE, EventKind.TIME_LIMIT)
         self.account.successes += kind is EventKind.SUCCESS
@@ -162,7 +162,7 @@ class Participant:
         return Turn(intervene=False, why=f'lets go: episode {episode} is over') if acted else NOTHING
 
 
-class Stage(StrEnum):
+class DemonstrationStage(StrEnum):
     """What is going on."""
 
     TO_HOME_POSE = 'to home pose'
@@ -212,7 +212,7 @@ class Score:
         return f'{self.successes} of {self.episodes} episodes succeeded, in {mean:.1f} steps on average'
 
 
-class Demonstrator:
+class Demonstrations:
     """Runs demonstrations; one instance drives one arm."""
 
     def __init__(
@@ -237,7 +237,7 @@ class Demonstrator:
         """
         self.preset = preset
         self.score = Score()
-        self.stage = Stage.TO_HOME_POSE
+        self.stage = DemonstrationStage.TO_HOME_POSE
         self._home, self._episodes = home, episodes
         self._spec = ActionSpec() if spec is None else spec
         self._rng = np.random.default_rng(seed)
@@ -255,17 +255,17 @@ class Demonstrator:
             dt: length of the step [s].
         """
         self._count += 1
-        if self.stage is Stage.TO_HOME_POSE:
+        if self.stage is DemonstrationStage.TO_HOME_POSE:
             return self._to_home_pose(positions, dt)
-        if self.stage is Stage.RESET:
+        if self.stage is DemonstrationStage.RESET:
             return self._reset(state)
-        if self.stage is Stage.ACT:
+        if self.stage is DemonstrationStage.ACT:
             return self._act(state)
-        if self.stage is Stage.LET_GO:
+        if self.stage is DemonstrationStage.LET_GO:
             if self._count > LET_GO_STEPS:
-                self._enter(Stage.RETURN)
+                self._enter(DemonstrationStage.RETURN)
             return Order(EeDeltaValue(np.zeros(3), HOME_OPENING))
-        if self.stage is Stage.RETURN:
+        if self.stage is DemonstrationStage.RETURN:
             return self._return(state.truth)
         return Order()
 
@@ -275,9 +275,9 @@ class Demonstrator:
         reach = JOINT_SPEED_RAD_S * dt
         self._goal = goal + np.clip(self._home - goal, -reach, reach)
         if float(np.max(np.abs(positions - self._home))) < ARRIVED_RAD and self._count > SETTLE_STEPS:
-            self._enter(Stage.RESET)
+            self._enter(DemonstrationStage.RESET)
         elif self._count > HOME_TIMEOUT_STEPS:
-            self._enter(Stage.RETURN)
+            self._enter(DemonstrationStage.RETURN)
         return Order(joint_goal=self._goal)
 
     def _reset(self, state: TaskState) -> Order:
@@ -289,7 +289,7 @@ class Demonstrator:
         if state.resets == self._resets or self._count <= SETTLE_STEPS:
             return Order(stay, reset=self._count % 20 == 0)
         self._expert.reset(self._rng)
-        self._enter(Stage.ACT)
+        self._enter(DemonstrationStage.ACT)
         return self._act(state)
 
     def _act(self, state: TaskState) -> Order:
@@ -301,15 +301,17 @@ class Demonstrator:
             self.score.steps.append(self._count)
         else:
             self.score.failures += 1
-        self._enter(Stage.DONE if self.score.episodes == self._episodes else Stage.LET_GO)
+        self._enter(
+            DemonstrationStage.DONE if self.score.episodes == self._episodes else DemonstrationStage.LET_GO
+        )
         self._start = self._draw_start()
         return Order(EeDeltaValue(np.zeros(3), HOME_OPENING))
 
-    def _return(self, truth: Truth) -> Order:
+    def _return(self, truth: GroundTruth) -> Order:
         """Go up, then to where the next episode begins."""
         error = self._start - truth.tcp_position
         if float(np.linalg.norm(error)) < ARRIVED_M or self._count > HOME_TIMEOUT_STEPS:
-            self._enter(Stage.RESET)
+            self._enter(DemonstrationStage.RESET)
         if truth.tcp_position[2] < SAFE_HEIGHT:
             error[:2] = 0.0
         scale = np.array(self._spec.translation_scale_m)
@@ -323,5 +325,5 @@ class Demonstrator:
             return np.array(HOME_TCP)
         return np.array(arm.centre) + self._rng.uniform(-1.0, 1.0, 3) * arm.spread
 
-    def _enter(self, stage: Stage) -> None:
+    def _enter(self, stage: DemonstrationStage) -> None:
         self.stage, self._count = stage, 0

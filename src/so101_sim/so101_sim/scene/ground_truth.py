@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is really the case in the scene: known to a simulator, to rewards and to whoever plays the person."""
+"""What is really the case in the scene: known to a simulator, to rewards and to whoever plays the human."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +21,7 @@ Quaternion = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth:
+class GroundTruth:
     """The scene at one moment; positions and orientations in the base frame.
 
     Attributes:
@@ -87,7 +87,9 @@ class Truth:
         return cls(**{name: _tuples(values[name]) for name in names})
 
 
-def measure(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, since_s: float = 0.0) -> Truth:
+def measure(
+    model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, since_s: float = 0.0
+) -> GroundTruth:
     """Read the truth off a state whose positions and contacts have been computed.
 
     Args:
@@ -105,7 +107,7 @@ def measure(model: mujoco.MjModel, data: mujoco.MjData, index: SceneIndex, since
     gripper = index.arm.gripper_body
     rotation = data.xmat[gripper].reshape(3, 3)
     speed = data.qvel[index.cube_qvel : index.cube_qvel + 3]
-    return Truth(
+    return GroundTruth(
         time_s=float(data.time) - since_s,
         cube_position=_vector3(cube[:3]),
         cube_quat_wxyz=(cube[3], cube[4], cube[5], cube[6]),

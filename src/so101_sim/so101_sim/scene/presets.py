@@ -25,7 +25,7 @@ from so101_sim.tasks import Lift, Place, Task, TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chain:
+class ArmControl:
     """How an action reaches the servos.
 
     Attributes:
@@ -74,7 +74,7 @@ class Preset:
         scene: what stands where.
         start: reset distribution.
         variation: what else differs between episodes.
-        chain: how actions reach the servos.
+        control: how actions reach the servos.
         observation: what a policy sees.
         max_steps: steps after which an episode is cut off.
         reward: name of its usual reward.
@@ -85,7 +85,7 @@ class Preset:
     scene: SceneConfig = field(default_factory=SceneConfig)
     start: Start = field(default_factory=Start)
     variation: Variation = field(default_factory=Variation)
-    chain: Chain = field(default_factory=Chain)
+    control: ArmControl = field(default_factory=ArmControl)
     observation: ObservationSpec = field(default_factory=ObservationSpec)
     max_steps: int = 100
     reward: str = 'sparse'
@@ -161,7 +161,7 @@ def _pick101(name: str, start: Start) -> Preset:
             noslip_iterations=3,
         ),
         start=start,
-        chain=Chain(
+        control=ArmControl(
             rate_hz=50.0,
             kinematics=KinematicsConfig(profile='pick101', tcp='pick101', max_gripper_speed=20.0),
             gate=None,

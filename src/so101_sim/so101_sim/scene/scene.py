@@ -36,7 +36,7 @@ PREFIX = 'arm/'
 CUBE, TRAY, TABLE, FLOOR, SUN = 'cube', 'tray', 'table', 'floor', 'sun'
 
 OVERVIEW = 'overview'
-"""Camera that shows arm and table to people."""
+"""Camera that shows arm and table from outside."""
 
 TIMESTEP_S = 0.002
 OVERVIEW_EYE, OVERVIEW_TARGET = (0.60, -0.44, 0.34), (0.15, 0.01, 0.085)

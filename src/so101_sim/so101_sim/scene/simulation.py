@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from so101_contract.joints import limits_arrays, NUM_JOINTS
 from so101_sim.errors import SimulationError
-from so101_sim.scene.ground_truth import measure, Truth
+from so101_sim.scene.ground_truth import GroundTruth, measure
 from so101_sim.scene.scene import load_scene, scene_index, SceneConfig
 from so101_sim.scene.servo import BoolArray, FloatArray, ServoBank, ServoLimits
 
@@ -89,7 +89,7 @@ class Simulation:
         self.start_clock()
 
     def place_cube(self, position: Sequence[float], yaw: float = 0.0) -> None:
-        """Put the cube somewhere, at rest, while everything else goes on, as a person would."""
+        """Put the cube somewhere, at rest, while everything else goes on, as a human would."""
         self._set_cube(np.asarray(position, dtype=np.float64), yaw)
         mujoco.mj_forward(self.model, self.data)
 
@@ -107,7 +107,7 @@ class Simulation:
         """Let the physics run for some steps; see `ServoBank.step`."""
         self.servos.step(self.data, steps, goals, torque, limits)
 
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """Return what is the case now."""
         return measure(self.model, self.data, self.index, self._reset_time)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ground truth of the twin as a message, and back.
 
-It is one JSON object in a `std_msgs/String`: the fields of `Truth`, and `stamp_ns`, `task`, `preset`, `resets`,
+It is one JSON object in a `std_msgs/String`: the fields of `GroundTruth`, and `stamp_ns`, `task`, `preset`, `resets`,
 `success`, `failure`, `reason`, `good_steps`, `dropped`, `reward`, and `reward_terms` (the dense reward, by name). Only
-simulations publish it, and only what plays the person or judges a simulation may read it.
+simulations publish it, and only what plays the human or judges a simulation may read it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any
 from std_msgs.msg import String
 
 from so101_sim.errors import SimulationError
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.tasks import Status
 from so101_sim.twin.twin import TaskState
 
@@ -71,7 +71,7 @@ def read_task_message(message: String) -> TaskReport:
             dropped=bool(values['dropped']),
             reason=str(values['reason']),
         )
-        truth = Truth.from_mapping(values)
+        truth = GroundTruth.from_mapping(values)
         terms = {str(name): float(value) for name, value in values['reward_terms'].items()}
         state = TaskState(truth, status, float(values['reward']), int(values['resets']), terms)
         return TaskReport(int(values['stamp_ns']), str(values['task']), str(values['preset']), state)

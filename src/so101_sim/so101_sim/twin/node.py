@@ -131,7 +131,7 @@ class TwinNode(Node):
         self.create_service(SetBool, 'sim/freeze_camera', self._on_freeze_camera)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self._config.truth_rate_hz, self._publish_truth, clock=clock)
-        self.create_timer(1.0 / self._preset.chain.rate_hz, self._judge, clock=clock)
+        self.create_timer(1.0 / self._preset.control.rate_hz, self._judge, clock=clock)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=clock)
 
         self._closing = threading.Lock()

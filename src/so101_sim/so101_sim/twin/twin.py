@@ -26,7 +26,7 @@ from so101_driver.gate_config import GateConfig
 from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
 from so101_sim.errors import RenderError
 from so101_sim.render import Renderer, UInt8Array
-from so101_sim.scene.ground_truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import Preset
 from so101_sim.scene.scene import load_scene, PREFIX
 from so101_sim.scene.servo import BoolArray, FloatArray, ServoLimits
@@ -61,7 +61,7 @@ class TaskState:
         terms: the dense reward of the last control step by name, whatever the preset's reward is; empty before it.
     """
 
-    truth: Truth
+    truth: GroundTruth
     status: Status
     reward: float
     resets: int
@@ -128,7 +128,7 @@ class Twin:
     ) -> None:
         self.close()
 
-    def reset(self, cube: Sequence[float] | None = None, yaw: float = 0.0) -> Truth:
+    def reset(self, cube: Sequence[float] | None = None, yaw: float = 0.0) -> GroundTruth:
         """Put the cube somewhere new and begin another episode; the arm is the driver's and stays as it is.
 
         Args:
@@ -146,13 +146,13 @@ class Twin:
         self._task_state = TaskState(truth, Status(), 0.0, self._resets)
         return truth
 
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """Return the scene as it is now."""
         with self.dynamics.lock:
             return self.simulation.truth()
 
     def judge(self) -> TaskState:
-        """Judge one more control step; call it at the rate of the preset's chain."""
+        """Judge one more control step; call it at the rate of the preset's control."""
         truth = self.truth()
         if not self._task_state.status.success:  # success stays until the next reset
             status = self._judge.judge(truth)
