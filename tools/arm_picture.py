@@ -13,10 +13,11 @@ import mujoco
 import numpy as np
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
+from so101_contract.orientation import matrix_to_quat
 from so101_description.cameras import CAMERA_PRESETS, CameraPreset
 from so101_description.errors import DescriptionError
 from so101_description.model import arm_index, build_spec
-from so101_description.pose import matrix_to_quat, Pose
+from so101_description.pose import Pose
 from so101_description.raycast import drawn_corners, Image, render
 from so101_description.tcp import get_tcp, GRIPPER_BODY, TCP_PRESETS, TcpPreset
 from so101_description.urdf import write_atomically

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD
+from so101_contract.orientation import matrix_to_quat
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.errors import DescriptionError
 from so101_description.model import arm_index, load_model
-from so101_description.pose import matrix_to_quat, Pose
+from so101_description.pose import Pose
 from so101_description.raycast import BACKGROUND, drawn_corners
 
 VISUAL_ONLY = np.array([0, 0, 1, 0, 0, 0], dtype=np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_description.pose import quat_to_matrix
+from so101_contract.orientation import unit_quat_to_matrix
 from so101_sim.errors import PresetError
 from so101_sim.scene.ground_truth import GroundTruth, Quaternion
 from so101_sim.scene.scene import Vector3
@@ -298,5 +298,5 @@ def _horizontal(direction: Vector3) -> FloatArray:
 
 def _reach_of_cube(quat_wxyz: Quaternion, direction: FloatArray) -> float:
     """Return how far the cube reaches from its centre along a horizontal unit vector (2,) [m]."""
-    axes = quat_to_matrix(quat_wxyz)[:2]  # horizontal parts of the cube's axes, in columns
+    axes = unit_quat_to_matrix(quat_wxyz)[:2]  # horizontal parts of the cube's axes, in columns
     return float(CUBE_HALF * np.abs(direction @ axes).sum())
