@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a picture of the arm, on any machine: `python tools/arm_picture.py arm.png --pose reach`."""
+"""Makes a picture of the arm: `python tools/arm_picture.py arm.png --pose reach --cube --inset`."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,21 @@ import re
 import sys
 from types import MappingProxyType
 
+import cv2
 import mujoco
 import numpy as np
+import numpy.typing as npt
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_contract.orientation import matrix_to_quat
 from so101_description.cameras import CAMERA_PRESETS, CameraPreset
 from so101_description.errors import DescriptionError
-from so101_description.model import arm_index, build_spec
+from so101_description.model import arm_index, build_spec, COLLISION_GROUP
 from so101_description.pose import Pose
-from so101_description.raycast import drawn_corners, Image, render
 from so101_description.tcp import get_tcp, GRIPPER_BODY, TCP_PRESETS, TcpPreset
 from so101_description.urdf import write_atomically
-
-__all__ = ['POSES', 'VIEWS', 'build_scene', 'camera_of_view', 'parse_pose', 'render']
+from so101_sim.errors import RenderError
+from so101_sim.render import Renderer, UInt8Array
 
 POSES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
@@ -45,6 +46,12 @@ VIEWS: Mapping[str, tuple[float, float, float] | None] = MappingProxyType(
 )
 """Direction from the arm to the eye by name; None for the arm's own camera."""
 
+EYE, TABLE = 'eye', 'table'
+BACKGROUND = (0.925, 0.94, 0.957)
+"""RGB of the table and of what is behind it."""
+
+SHADOW_MAP = 4096
+KEY_LIGHT = (0.45, 0.55, -1.0)  # where it shines to
 FOVY_DEG = 28.0
 FILLED = 0.84  # part of the picture's width or height that the arm fills
 CUBE_HALF_M = 0.0125
@@ -88,7 +95,7 @@ def build_scene(
     camera: str | CameraPreset = 'nexus',
     cube: bool = False,
 ) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    """Return the arm in a pose, as a model and its state.
+    """Return the arm in a pose, on a table and in light, as a model and its state.
 
     Args:
         pose: joint positions [rad] in `JOINT_NAMES` order.
@@ -98,6 +105,7 @@ def build_scene(
     """
     # this TCP, whichever is drawn, lies midway between the open jaws: there the cube goes
     spec = build_spec(tcp='menagerie', camera=camera, collision=False)
+    _set_stage(spec)
     if tcp is not None:
         frame = get_tcp(tcp).pose
         for axis in np.eye(3):
@@ -129,6 +137,42 @@ def build_scene(
     return model, data
 
 
+def _set_stage(spec: mujoco.MjSpec) -> None:
+    """Add what shows the arm: a bright table, a light that casts shadows, and a camera that can be moved."""
+    visual, world = spec.visual, spec.worldbody
+    visual.quality.shadowsize = SHADOW_MAP
+    visual.map.znear = 0.01
+    visual.headlight.ambient = (0.55,) * 3
+    visual.headlight.diffuse = (0.2,) * 3
+    visual.headlight.specular = (0.0,) * 3
+    spec.add_texture(
+        name='sky',
+        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+        rgb1=BACKGROUND,
+        rgb2=BACKGROUND,
+        width=32,
+        height=192,
+    )
+    world.add_light(
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=tuple(-value for value in KEY_LIGHT),
+        dir=KEY_LIGHT,
+        diffuse=(0.42,) * 3,
+        specular=(0.2,) * 3,
+        castshadow=True,
+    )
+    world.add_geom(
+        name=TABLE,
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=(4.0, 4.0, 4.0),
+        rgba=(*BACKGROUND, 1.0),
+        contype=0,
+        conaffinity=0,
+    )
+    world.add_camera(name=EYE)
+
+
 def camera_of_view(
     model: mujoco.MjModel, data: mujoco.MjData, view: str, aspect: float
 ) -> tuple[Pose, float]:
@@ -146,7 +190,9 @@ def camera_of_view(
     if direction is None:
         camera = arm_index(model).camera
         rotation = data.cam_xmat[camera].reshape(3, 3)
-        return Pose(tuple(data.cam_xpos[camera]), matrix_to_quat(rotation)), float(model.cam_fovy[camera])
+        return Pose(tuple(data.cam_xpos[camera]), tuple(matrix_to_quat(rotation).tolist())), float(
+            model.cam_fovy[camera]
+        )
     backward = np.array(direction) / np.linalg.norm(direction)
     right = np.cross((0, 0, 1), backward)
     right /= np.linalg.norm(right)
@@ -156,10 +202,49 @@ def camera_of_view(
     slope = FILLED * math.tan(math.radians(FOVY_DEG) / 2) * np.array([aspect, 1.0])
     distance = ((np.abs(corners[:, :2] - centre) / slope).max(axis=1) + corners[:, 2]).max()
     position = rotation @ np.array([*centre, distance])
-    return Pose(tuple(position.tolist()), matrix_to_quat(rotation)), FOVY_DEG
+    return Pose(tuple(position.tolist()), tuple(matrix_to_quat(rotation).tolist())), FOVY_DEG
 
 
-def _with_inset(picture: Image, inset: Image) -> Image:
+def drawn_corners(model: mujoco.MjModel, data: mujoco.MjData) -> npt.NDArray[np.float64]:
+    """Return the corners (n, 3) [m] of boxes that hold the drawn geoms but the table, one box each."""
+    drawn = (model.geom_group < COLLISION_GROUP) & (model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)
+    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    boxes = model.geom_aabb[drawn]
+    corners = boxes[:, None, :3] + signs * boxes[:, None, 3:]
+    rotations = data.geom_xmat[drawn].reshape(-1, 3, 3)
+    placed = np.einsum('nij,nkj->nki', rotations, corners) + data.geom_xpos[drawn][:, None]
+    return np.asarray(placed.reshape(-1, 3))
+
+
+def draw(
+    scene: tuple[mujoco.MjModel, mujoco.MjData],
+    eye: Pose,
+    fovy: float,
+    size: tuple[int, int],
+    samples: int = 2,
+) -> UInt8Array:
+    """Return a picture (height, width, 3), RGB.
+
+    Args:
+        scene: what `build_scene` returns.
+        eye: pose of MuJoCo's camera frame (looks along -z, y up) in the world.
+        fovy: vertical field of view [deg].
+        size: width and height of the picture [px].
+        samples: pixels drawn along each edge of one; 1 is quick, 2 is smooth.
+    """
+    if samples < 1:
+        raise DescriptionError(f'expected samples of at least 1, got {samples}; correct it')
+    model, data = scene
+    index = model.camera(EYE).id
+    model.cam_pos[index], model.cam_quat[index], model.cam_fovy[index] = eye.position, eye.quat_wxyz, fovy
+    mujoco.mj_forward(model, data)
+    width, height = size
+    with Renderer(model, width * samples, height * samples, shadows=True) as renderer:
+        large = renderer.draw(data, index)
+    return np.asarray(cv2.resize(large, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _with_inset(picture: UInt8Array, inset: UInt8Array) -> UInt8Array:
     """Lay a framed picture into the upper left corner."""
     height, width = inset.shape[:2]
     margin, frame = (round(min(picture.shape[:2]) * part) for part in (INSET_MARGIN, INSET_FRAME))
@@ -188,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python tools/arm_picture.py',
         usage='%(prog)s OUT.png [options]',  # the file first, or --pose would take it for a number
-        description='Make a picture of the SO-101 by ray casting; no OpenGL and no display is needed.',
+        description='Make a picture of the SO-101; no display is needed.',
     )
     parser.add_argument('output', type=Path, metavar='OUT.png', help='file to write')
     parser.add_argument(
@@ -214,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         '--samples',
         type=int,
         default=2,
-        help='rays along the edge of a pixel: 1 quick, 2 smooth (%(default)s)',
+        help='pixels drawn along the edge of one: 1 quick, 2 smooth (%(default)s)',
     )
     return parser
 
@@ -224,24 +309,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     width, height = options.size
     try:
-        import cv2
-
         _check_output(options.output)
-        model, data = build_scene(
+        scene = build_scene(
             parse_pose(options.pose), tcp=options.tcp, camera=options.camera, cube=options.cube
         )
-        eye, fovy = camera_of_view(model, data, options.view, width / height)
-        picture = render(model, data, eye, fovy, width, height, samples=options.samples)
+        view = camera_of_view(*scene, options.view, width / height)
+        picture = draw(scene, *view, (width, height), options.samples)
         if options.inset:
-            eye, fovy = camera_of_view(model, data, WRIST, INSET_ASPECT)
             high = max(1, round(min(height * INSET_HEIGHT, width * INSET_WIDTH / INSET_ASPECT)))
-            wide = round(high * INSET_ASPECT)
+            wrist = camera_of_view(*scene, WRIST, INSET_ASPECT)
             picture = _with_inset(
-                picture, render(model, data, eye, fovy, wide, high, samples=options.samples)
+                picture, draw(scene, *wrist, (round(high * INSET_ASPECT), high), options.samples)
             )
         _, content = cv2.imencode('.png', picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         write_atomically(options.output, content.tobytes())
-    except (DescriptionError, ImportError, OSError) as error:
+    except (DescriptionError, RenderError, OSError) as error:
         sys.stderr.write(f'{error}\n')
         return 1
     return 0

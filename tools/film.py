@@ -13,11 +13,11 @@ import sys
 import cv2
 import mujoco
 import numpy as np
+from PIL import Image
 
 from so101_contract.image import preprocess
 from so101_sim.env import ArmEnv, WRIST_CAMERA
 from so101_sim.errors import SimulationError
-from so101_sim.gif import write_gif
 from so101_sim.human.expert import Expert, Phase
 from so101_sim.render import Renderer, UInt8Array
 from so101_sim.scene.presets import PRESETS
@@ -29,6 +29,9 @@ INSET = 132
 BORDER = 2
 FRAMES_PER_S = 10.0
 LAST_FRAMES = 8
+COLOURS = 255  # and one for what has not changed
+PALETTE_EVERY = 8
+SAME = 2  # a pixel that has changed by no more in every channel counts as unchanged
 SUPERSAMPLING = 2
 SHADOW_MAP = 2048
 WRIST_SIZE = 320
@@ -98,6 +101,24 @@ def wrist_pictures(task: str, preset: str, seed: int) -> UInt8Array:
         env.step(action)
     env.close()
     return np.hstack([pictures[phase] for phase in (Phase.APPROACH, Phase.CLOSE, Phase.LIFT)])
+
+
+def write_gif(path: Path, frames: Sequence[UInt8Array], frames_per_s: float) -> None:
+    """Write an endless animation: one palette for all frames, and of each frame only what has changed.
+
+    Args:
+        path: the file.
+        frames: (height, width, 3) RGB each, all of one size.
+        frames_per_s: speed [1/s]; GIF knows hundredths of a second.
+    """
+    palette = Image.fromarray(np.concatenate(frames[::PALETTE_EVERY])).quantize(COLOURS)
+    still, pictures = frames[0], []
+    for frame in frames:
+        same = (np.abs(frame.astype(np.int16) - still) <= SAME).all(axis=2)
+        still = np.where(same[..., None], still, frame)
+        pictures.append(Image.fromarray(still).quantize(palette=palette, dither=Image.Dither.NONE))
+    first, *others = pictures
+    first.save(path, save_all=True, append_images=others, duration=round(1000.0 / frames_per_s), loop=0)
 
 
 def with_inset(picture: UInt8Array, inset: UInt8Array) -> UInt8Array:

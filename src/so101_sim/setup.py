@@ -16,7 +16,7 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='The SO-101 in MuJoCo: tasks, environments, scripted operator, and the twin behind the servo bus.',
+    description='The SO-101 in MuJoCo: tasks, environments, the twin behind the servo bus, and a simulated human.',
     license='Apache-2.0',
     entry_points={
         'console_scripts': [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenes and truths that several tests look at; nothing is shared that a test could change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import os
 
 import pytest
@@ -43,16 +43,3 @@ def make_truth() -> Callable[..., GroundTruth]:
         return GroundTruth(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
-
-
-@pytest.fixture(scope='session')
-def renders() -> Iterator[None]:
-    """Skips where pictures cannot be drawn at all."""
-    from so101_sim import render
-    from so101_sim.errors import RenderError
-
-    try:
-        render.backend()
-    except RenderError as error:
-        pytest.skip(str(error))
-    return

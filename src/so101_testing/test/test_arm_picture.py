@@ -3,168 +3,50 @@ import math
 import subprocess
 import sys
 
-from arm_picture import build_scene, camera_of_view, main, parse_pose, POSES, render, VIEWS
+from arm_picture import (
+    build_scene,
+    camera_of_view,
+    draw,
+    drawn_corners,
+    main,
+    parse_pose,
+    POSES,
+    TABLE,
+    VIEWS,
+)
 import cv2
 import mujoco
 import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD
-from so101_contract.orientation import matrix_to_quat
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.errors import DescriptionError
 from so101_description.model import arm_index, load_model
-from so101_description.pose import Pose
-from so101_description.raycast import BACKGROUND, drawn_corners
 
-VISUAL_ONLY = np.array([0, 0, 1, 0, 0, 0], dtype=np.uint8)
+RENDERS = pytest.mark.usefixtures('renders')
 OUTSIDE = [name for name, direction in VIEWS.items() if direction is not None]
 
 
-def looking(origin, target):
-    """Pose of a camera at the origin that looks at the target, both (3,) [m]."""
-    backward = np.subtract(origin, target) / np.linalg.norm(np.subtract(origin, target))
-    right = np.cross((0, 0, 1), backward)
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(backward, right), backward], axis=1)
-    return Pose(tuple(origin), matrix_to_quat(rotation))
-
-
-def outline(model, data, camera, width, height):
-    """Which pixels (height, width) show the arm, from the pinhole numbers of a camera in a body at the origin."""
-    k = camera.intrinsics(width, height)
-    u, v = np.meshgrid(np.arange(width), np.arange(height))
-    rays = np.stack([(u - k.cx) / k.fx, (v - k.cy) / k.fy, np.ones_like(u)], axis=-1).reshape(-1, 3)
-    rays = rays @ camera.optical_pose.rotation().T
-    geom, depth = np.full(len(rays), -1, dtype=np.int32), np.empty(len(rays))
-    origin = np.array(camera.pose.position)
-    mujoco.mj_multiRay(
-        model, data, origin, rays.ravel(), VISUAL_ONLY, True, -1, geom, depth, None, len(rays), 10.0
-    )
-    return (geom >= 0).reshape(height, width)
-
-
-def test_silhouette_is_the_depth_outline():
-    model, data = build_scene(POSES['zero'])
-    pose = looking(
-        (0.2, -0.8, 0.02), (0.2, 0.0, 0.24)
-    )  # from just above the table, upwards: no table is seen
-    camera = CAMERA_PRESETS['nexus'].from_mapping(
-        {'position': pose.position, 'quat_wxyz': pose.quat_wxyz, 'fovy_deg': 24.0}
-    )
-    picture = render(model, data, pose, 24.0, 160, 120, samples=1)
-    expected = outline(model, data, camera, 160, 120)
-    assert 0.05 < expected.mean() < 0.5
-    assert picture.shape == (120, 160, 3)
-    assert picture.dtype == np.uint8
-    assert np.mean((picture != BACKGROUND).any(axis=2) != expected) < 1e-3
-
-
-@pytest.mark.parametrize('target', [(3.0, 0.0, 1.5), (3.0, 0.0, -0.5)], ids=['sky', 'table'])
-def test_without_geometry_there_is_background(target):
-    model = mujoco.MjSpec().compile()
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    picture = render(model, data, looking((1.5, 0.0, 0.5), target), 30.0, 24, 16)
-    assert (picture == BACKGROUND).all()
-
-
-def test_table_has_no_horizon_and_no_shadow_far_from_the_arm():
-    model, data = build_scene(POSES['zero'])
-    picture = render(model, data, looking((2.0, 0.0, 0.3), (4.0, 0.0, 0.25)), 40.0, 32, 32, samples=1)
-    assert (picture == BACKGROUND).all()
-
-
-def ball_over_table(**geom):
-    spec = mujoco.MjSpec()
-    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.05, 0, 0], pos=[0, 0, 0.1], **geom)
-    return spec
-
-
-def shot(spec, pose, size=48, **options):
-    model = spec.compile()
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    return render(model, data, pose, 30.0, size, size, **options)
-
-
-def test_a_ball_casts_a_shadow_and_has_a_bright_side():
-    picture = shot(ball_over_table(rgba=[0.8, 0.2, 0.2, 1]), looking((0.0, -0.8, 0.5), (0.02, 0.05, 0.05)))
-    red = picture[..., 0].astype(int) - picture[..., 1] > 30
-    assert red.mean() > 0.03
-    rows, columns = np.nonzero(red)
-    middle = columns.mean()
-    left, right = (
-        picture[rows[side], columns[side], 0].mean() for side in (columns < middle, columns > middle)
-    )
-    assert left > right + 10, 'the light comes from the left'
-    dark = ~red & (picture.mean(axis=2) < np.mean(BACKGROUND) - 40)
-    assert dark.mean() > 0.01
-    assert np.nonzero(dark)[1].mean() > middle, 'the shadow falls to the right'
-
-
-@pytest.mark.parametrize('drawn', [0, 2, 3])
-def test_only_groups_that_the_viewer_shows_are_drawn(drawn):
-    picture = shot(
-        ball_over_table(group=drawn, rgba=[0, 0, 1, 1]), looking((0.0, -0.5, 0.1), (0.0, 0.0, 0.1)), samples=1
-    )
-    blue = picture[..., 2].astype(int) - picture[..., 0] > 60
-    assert blue.any() == (drawn < 3)
-
-
-def test_a_scene_may_have_a_floor_of_its_own():
-    spec = ball_over_table()
-    spec.worldbody.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], pos=[0, 0, 0.02], rgba=[0.2, 0.6, 0.2, 1]
-    )
-    picture = shot(spec, looking((0.0, -0.8, 0.5), (0.0, 0.0, 0.05)), samples=1)
-    assert (picture[-1, :, 1] > picture[-1, :, 0].astype(int) + 20).all()
-
-
-@pytest.mark.parametrize('collision', ['pads', True])
-def test_collision_geoms_neither_show_nor_hide_anything(collision):
-    pictures = []
-    for choice in (False, collision):
-        model = load_model(collision=choice)
-        data = mujoco.MjData(model)
-        mujoco.mj_forward(model, data)
-        first = model.body_bvhadr.copy()
-        pictures.append(
-            render(model, data, looking((0.3, -0.6, 0.3), (0.3, 0, 0.2)), 30.0, 96, 54, samples=1)
-        )
-        assert (model.body_bvhadr == first).all(), "the caller's model was changed"
-    assert np.mean(pictures[0] != pictures[1]) == 0
-
-
-def test_samples_smooth_edges_and_change_nothing_else():
-    pose = looking((0.0, -0.5, 0.02), (0.0, 0.0, 0.1))
-    coarse, fine = (
-        shot(ball_over_table(rgba=[0, 0, 0.5, 1]), pose, samples=samples).astype(int) for samples in (1, 3)
-    )
-    assert np.abs(coarse - fine).mean() < 6
-    assert len(np.unique(fine[..., 0])) > len(np.unique(coarse[..., 0]))
-
-
+@RENDERS
 def test_a_picture_is_the_same_again_and_leaves_the_state_alone():
     model, data = build_scene(POSES['reach'], cube=True)
     eye, fovy = camera_of_view(model, data, 'wrist', 1.0)
     before = data.geom_xpos.copy(), data.qpos.copy(), data.time
-    one, two = (render(model, data, eye, fovy, 40, 40, samples=1) for _ in range(2))
+    one, two = (draw((model, data), eye, fovy, (40, 40), samples=1) for _ in range(2))
     assert (one == two).all()
     assert (before[0] == data.geom_xpos).all()
     assert (before[1] == data.qpos).all()
     assert before[2] == data.time
 
 
-@pytest.mark.parametrize(
-    'wrong',
-    [{'width': 0}, {'height': -3}, {'samples': 0}, {'fovy': 0.0}, {'fovy': 180.0}, {'fovy': math.nan}],
-)
-def test_numbers_out_of_range_are_refused(wrong):
-    model, data = build_scene(POSES['zero'])
-    good = {'fovy': 30.0, 'width': 8, 'height': 8, 'samples': 1}
-    with pytest.raises(DescriptionError, match='expected width, height and samples'):
-        render(model, data, Pose((0.0, 0.0, 1.0)), **(good | wrong))
+@RENDERS
+def test_samples_smooth_edges_and_change_nothing_else():
+    scene = build_scene(POSES['zero'])
+    view = camera_of_view(*scene, 'side', 1.0)
+    coarse, fine = (draw(scene, *view, (64, 64), samples=samples).astype(int) for samples in (1, 3))
+    assert np.abs(coarse - fine).mean() < 6
+    assert np.abs(np.diff(fine, axis=1)).mean() < np.abs(np.diff(coarse, axis=1)).mean()
 
 
 @pytest.mark.parametrize('view', OUTSIDE)
@@ -184,7 +66,7 @@ def test_outside_views_hold_the_whole_arm(view, pose, aspect):
 def test_drawn_corners_hold_every_vertex_tightly():
     model, data = build_scene(POSES['reach'])
     vertices = []
-    for geom in range(model.ngeom):
+    for geom in np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_MESH):
         mesh = model.geom_dataid[geom]
         first = model.mesh_vertadr[mesh]
         local = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
@@ -203,13 +85,14 @@ def test_top_view_has_forward_up_and_left_on_the_left():
     assert eye.rotation()[:, 0] @ (0, -1, 0) > 0.99
 
 
+@RENDERS
 @pytest.mark.parametrize('camera', CAMERA_PRESETS)
 def test_wrist_view_is_that_of_the_preset_and_sees_the_cube(camera):
     model, data = build_scene(POSES['reach'], camera=camera, cube=True)
     eye, fovy = camera_of_view(model, data, 'wrist', 4 / 3)
     assert fovy == pytest.approx(CAMERA_PRESETS[camera].fovy_deg)
     assert eye.position == pytest.approx(data.cam_xpos[arm_index(model).camera])
-    picture = render(model, data, eye, fovy, 64, 48, samples=1).astype(int)
+    picture = draw((model, data), eye, fovy, (64, 48), samples=1).astype(int)
     red = picture[..., 0] - picture[..., 1:].max(axis=2) > 60
     assert red.sum() > 20
 
@@ -230,8 +113,9 @@ def test_named_poses_keep_the_limits_touch_nothing_and_stay_above_the_table(name
         assert lower <= value <= upper
     assert data.ncon == 0
     scene, state = build_scene(POSES[name])
-    corners = drawn_corners(scene, state).reshape(scene.ngeom, 8, 3)
-    links = corners[scene.geom_bodyid > scene.body('shoulder').id]  # base and shoulder stand on the table
+    corners = drawn_corners(scene, state).reshape(scene.ngeom - 1, 8, 3)  # all but the table
+    bodies = np.delete(scene.geom_bodyid, scene.geom(TABLE).id)
+    links = corners[bodies > scene.body('shoulder').id]  # base and shoulder stand on the table
     assert links[..., 2].min() > 0.0
 
 
@@ -276,6 +160,7 @@ def test_a_joint_beyond_its_limits_is_named(value):
         parse_pose(['0', '0', value, '0', '0', '0'])
 
 
+@RENDERS
 def test_command_writes_a_png_in_a_process_of_its_own(tmp_path):
     path = tmp_path / 'arm.png'
     arguments = [str(path), '--pose', '0', '-0.5', '0.5', '0', '0', '0', '--size', '64x36', '--samples', '1']
@@ -295,6 +180,7 @@ def test_command_writes_a_png_in_a_process_of_its_own(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ['arm.png']
 
 
+@RENDERS
 @pytest.mark.parametrize('size', ['96x54', '20x90', '90x20', '1x1'])
 def test_inset_fits_into_any_size(tmp_path, size):
     path = tmp_path / 'arm.png'
@@ -308,7 +194,8 @@ def test_inset_fits_into_any_size(tmp_path, size):
     [
         ('arm.png', ['--pose', 'fly'], "expected a pose as one of ['zero', 'rest', 'reach']"),
         ('arm.png', ['--pose', '9', '0', '0', '0', '0', '0'], 'expected shoulder_pan between'),
-        ('arm.png', ['--samples', '0'], 'expected width, height and samples of at least 1'),
+        ('arm.png', ['--samples', '0'], 'expected samples of at least 1'),
+        ('arm.png', ['--size', '9999x9'], 'expected a picture of 1 to 4096 px each way'),
         ('arm.jpg', [], 'expected a .png file in a folder that exists'),
         ('missing/arm.png', [], 'expected a .png file in a folder that exists'),
     ],
