@@ -105,7 +105,7 @@ def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
     rng = np.random.default_rng(0)
     env.reset(seed=3)
     for k in range(15):
-        reading = env.chain.reading
+        reading = env.arm.reading
         acting.push(JointSample(k * TICK + 1, reading.position, reading.velocity))
         acting.push(image(k, spec.cameras[0]))
         acting.begin(step(k, spec=spec), 0)

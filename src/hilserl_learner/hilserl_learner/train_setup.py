@@ -131,7 +131,7 @@ def make_env(
     arguments = dict(ENVIRONMENTS[env])
     chosen = with_nominal(get_preset(preset, str(arguments.pop('task'))), nominal)
     if latency_s is not None:
-        chosen = replace(chosen, chain=replace(chosen.chain, latency_s=latency_s))
+        chosen = replace(chosen, control=replace(chosen.control, latency_s=latency_s))
     return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)
 
 
