@@ -54,7 +54,8 @@ def make_ours(observation: str, rate_hz: float) -> Any:
         preset.control, rate_hz=rate_hz, latency_s=0.0 if rate_hz > 10.0 else preset.control.latency_s
     )
     return ArmEnv(
-        preset=replace(preset, control=control, max_steps=round(10.0 * rate_hz)), images=observation == 'image'
+        preset=replace(preset, control=control, max_steps=round(10.0 * rate_hz)),
+        images=observation == 'image',
     )
 
 
