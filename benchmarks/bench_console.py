@@ -20,11 +20,11 @@ from report import Parser, Report, Row
 from rich.progress import track
 from so101_interfaces.msg import ArmStatus
 
-from so101_console.stage import browser, PATIENT, Stage
 from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py import topics
 from so101_interfaces_py.conversions import joint_positions
 from so101_kinematics.fk import ForwardKinematics
+from so101_testing.console_rig import browser, ConsoleRig, PATIENT
 
 BOUND_CORE = 0.15
 BOUND_STOP_S = 0.2
@@ -127,7 +127,7 @@ def close_once(ear: Ear, view: Any, address: str) -> tuple[float, float]:
 def measure(seconds: float, stops: int, closes: int) -> dict[str, Any]:
     """Run everything and return the figures."""
     found: dict[str, Any] = {}
-    with Stage('arm', 'kinematics', parameters=PATIENT) as stage, browser() as view:
+    with ConsoleRig('arm', 'kinematics', parameters=PATIENT) as stage, browser() as view:
         ear = Ear()
         try:
             stage.add('session', time_limit_steps=100_000, joint_timeout_s=5.0, camera_timeout_s=5.0)

@@ -47,14 +47,15 @@ def make_ours(observation: str, rate_hz: float) -> Any:
     from dataclasses import replace
 
     from so101_sim.env import ArmEnv
-    from so101_sim.presets import get_preset
+    from so101_sim.scene.presets import get_preset
 
     preset = get_preset('easy')
-    chain = replace(
-        preset.chain, rate_hz=rate_hz, latency_s=0.0 if rate_hz > 10.0 else preset.chain.latency_s
+    control = replace(
+        preset.control, rate_hz=rate_hz, latency_s=0.0 if rate_hz > 10.0 else preset.control.latency_s
     )
     return ArmEnv(
-        preset=replace(preset, chain=chain, max_steps=round(10.0 * rate_hz)), images=observation == 'image'
+        preset=replace(preset, control=control, max_steps=round(10.0 * rate_hz)),
+        images=observation == 'image',
     )
 
 

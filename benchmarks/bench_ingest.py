@@ -47,7 +47,7 @@ def draw_pictures(size: tuple[int, int], episodes: int = 4) -> list[bytes]:
     import numpy as np
 
     from so101_sim.env import ArmEnv, WRIST_CAMERA
-    from so101_sim.expert import Expert
+    from so101_sim.human.expert import Expert
 
     env = ArmEnv(task='lift', preset='easy', images=False, render_mode='rgb_array')
     expert = Expert(env.preset.task, env.action_spec)

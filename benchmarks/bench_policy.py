@@ -28,7 +28,7 @@ from rich.progress import Progress
 import torch
 
 from drqv2_policy_node.acting import observation_digest
-from drqv2_policy_node.feeder import Feeder, Key
+from so101_testing.policy_feeder import Feeder, Key
 from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy

@@ -30,11 +30,11 @@ from so101_interfaces_py.spin import executor_for
 from so101_session.status import SessionStatus
 
 MODULES: Mapping[str, tuple[str, ...]] = {
-    'twin': ('-m', 'so101_sim.twin_node'),
+    'twin': ('-m', 'so101_sim.twin.node'),
     'arm': ('-m', 'so101_driver.arm_node'),
     'kinematics': ('-m', 'so101_kinematics.kinematics_node'),
     'session': ('-m', 'so101_session.session_node'),
-    'operator': ('-m', 'so101_sim.operator_node'),
+    'operator': ('-m', 'so101_sim.human.node'),
     'policy': (str(Path(__file__).with_name('graph_policy.py')),),
 }
 START_S = 60.0

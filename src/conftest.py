@@ -46,3 +46,15 @@ def start():
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope='session')
+def renders():
+    """Skip where pictures cannot be drawn at all."""
+    from so101_sim import render
+    from so101_sim.errors import RenderError
+
+    try:
+        render.backend()
+    except RenderError as error:
+        pytest.skip(str(error))

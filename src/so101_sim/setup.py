@@ -16,14 +16,14 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='The SO-101 in MuJoCo: tasks, environments, scripted operator, and the twin behind the servo bus.',
+    description='The SO-101 in MuJoCo: tasks, environments, the twin behind the servo bus, and a simulated human.',
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'twin_node = so101_sim.twin_node:main',
-            'operator_node = so101_sim.operator_node:main',
+            'twin_node = so101_sim.twin.node:main',
+            'operator_node = so101_sim.human.node:main',
         ],
         # Makes gymnasium.make('SO101Lift-v0') work without an import of this package.
-        'gymnasium.envs': ['__root__ = so101_sim.envs:register_envs'],
+        'gymnasium.envs': ['__root__ = so101_sim.registration:register_envs'],
     },
 )

@@ -17,6 +17,6 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='Rigs for tests and benchmarks of the SO-101 packages: stages, probes, feeders, servers. Not part of the product.',
+    description='Rigs for tests and benchmarks: graphs, probes, feeders. Not part of the product.',
     license='Apache-2.0',
 )

@@ -99,7 +99,7 @@ def test_the_wire_carries_metres_and_an_opening():
 @pytest.mark.parametrize('preset', ['compact', 'full'])
 def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
     from so101_sim.env import ArmEnv
-    from so101_sim.presets import get_preset
+    from so101_sim.scene.presets import get_preset
 
     spec = get_observation(preset)
     env = ArmEnv(
@@ -109,7 +109,7 @@ def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
     rng = np.random.default_rng(0)
     env.reset(seed=3)
     for k in range(15):
-        reading = env.chain.reading
+        reading = env.arm.reading
         acting.push(JointSample(k * TICK + 1, reading.position, reading.velocity))
         acting.push(image(k, spec.cameras[0]))
         acting.begin(step(k, spec=spec), 0)

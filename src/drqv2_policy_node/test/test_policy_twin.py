@@ -34,11 +34,11 @@ from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import image_sample, joint_sample, step_record
 from so101_interfaces_py import qos, topics
 from so101_kinematics.arm_state import state_function
-from so101_sim import gl
-from so101_sim.chain import ArmChain, Reading
+from so101_sim import render
 from so101_sim.env import ArmEnv
 from so101_sim.errors import RenderError
-from so101_sim.graph import Graph
+from so101_sim.in_process_arm import InProcessArm, Reading
+from so101_testing.graph import Graph
 
 STEPS = 40
 
@@ -143,7 +143,7 @@ class PlayedSession:
 def episode(tmp_path_factory, request):
     """An episode of a policy with random weights on the twin."""
     try:
-        gl.backend()
+        render.backend()
     except RenderError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp('twin')
@@ -207,7 +207,7 @@ def test_the_state_that_it_is_fed_equals_that_of_the_environment_for_the_same_re
             continue
         joints = episode.joints[episode.keys[index].joint_stamp_ns]
         reading = Reading(joints.stamp_ns, joints.position, joints.velocity)
-        monkeypatch.setattr(ArmChain, 'reading', property(lambda _, reading=reading: reading))
+        monkeypatch.setattr(InProcessArm, 'reading', property(lambda _, reading=reading: reading))
         env.reset(seed=0)
         fed = episode.assembler.observation(1, index).state[-1]
         assert np.abs(fed - env.observation().state[-1]).max() <= 1e-6

@@ -20,8 +20,8 @@ from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Frame, Transition
 from so101_sim.env import ArmEnv
-from so101_sim.expert import Expert, Skill
-from so101_sim.operator import Decision, Operator
+from so101_sim.human.expert import Expert, Skill
+from so101_sim.human.operator import Decision, Operator
 
 Actor: TypeAlias = Callable[[Observation], npt.NDArray[np.floating[Any]]]
 """What the policy does: an observation to an action in network units (4,)."""

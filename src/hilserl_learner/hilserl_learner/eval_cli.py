@@ -20,7 +20,7 @@ from hilserl_learner.metrics import ImageStatistics
 from hilserl_learner.run_log import EVALUATION, read_table
 from hilserl_learner.train_setup import make_env
 from so101_contract.observation_spec import get_observation, OBSERVATIONS
-from so101_sim.presets import SCENE_PARTS
+from so101_sim.scene.presets import SCENE_PARTS
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@
 | bag | as it was recorded, late labels included |
 | operator | what the person said at the end, 0 before |
 | classifier:FOLDER | 1 where a classifier sees success for long enough, and the episode's end; 0 else |
-| sim, sim:NAME | a reward of `so101_sim.rewards` (sparse where no name is given), from the recorded ground truth |
+| sim, sim:NAME | a reward of `so101_sim.tasks` (sparse where no name is given), from the recorded ground truth |
 | FILE.py | its function `reward(transition)`: a number, or a number and whether the episode ends there |
 """
 
@@ -30,10 +30,9 @@ from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
 from so101_session.bags.arms import normal_namespace
 from so101_session.bags.raw import open_bags
-from so101_sim.presets import get_preset
-from so101_sim.rewards import get_reward, Moment
-from so101_sim.task import Status
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
+from so101_sim.scene.presets import get_preset
+from so101_sim.tasks import get_reward, Moment, Status
 
 TRUTH_TOPIC = 'sim/task'
 TRUTH_AGE_NS = 500_000_000
@@ -157,7 +156,7 @@ class _FromTruth:
                 reason=str(values['reason']),
             )
             moment = Moment(
-                Truth.from_mapping(values),
+                GroundTruth.from_mapping(values),
                 status,
                 action,
                 action if last_action is None else last_action,

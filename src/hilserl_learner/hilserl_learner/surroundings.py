@@ -9,7 +9,7 @@ from so101_sim.env import ArmEnv
 
 def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
     """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
-    chain, home = env.preset.chain, env.home
+    chain, home = env.preset.control, env.home
     box = chain.kinematics.workspace
     low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
     return {

@@ -22,8 +22,8 @@ from so101_contract.observation_spec import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
 from so101_sim.env import ArmEnv
-from so101_sim.envs import ENVIRONMENTS
-from so101_sim.presets import get_preset, with_nominal
+from so101_sim.registration import ENVIRONMENTS
+from so101_sim.scene.presets import get_preset, with_nominal
 
 FREE_ON_RESUME = ('run', 'steps', 'device')
 """Settings that may differ when a run goes on."""
@@ -130,7 +130,7 @@ def make_env(
     arguments = dict(ENVIRONMENTS[env])
     chosen = with_nominal(get_preset(preset, str(arguments.pop('task'))), nominal)
     if latency_s is not None:
-        chosen = replace(chosen, chain=replace(chosen.chain, latency_s=latency_s))
+        chosen = replace(chosen, control=replace(chosen.control, latency_s=latency_s))
     return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options, resolve, TCPS
+from so101_bringup.parameter_docs import NODES as MODULES
 from so101_bringup.programs import NodeSpec, ros_arguments
 from so101_interfaces_py import params
 
@@ -28,7 +29,7 @@ def test_every_executable_is_declared_by_its_package(node):
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
 def test_every_key_of_a_parameter_file_is_a_parameter_of_its_node(node):
-    module = import_module(f'{node.package}.{node.executable}')
+    module = import_module(MODULES[node.executable])
     values = params.read_yaml(ROOT / 'config' / node.config, node.name)
     assert values
     for config in module.CONFIG:
@@ -38,7 +39,7 @@ def test_every_key_of_a_parameter_file_is_a_parameter_of_its_node(node):
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
 def test_every_parameter_that_the_stack_sets_is_a_parameter_of_its_node(node):
-    module = import_module(f'{node.package}.{node.executable}')
+    module = import_module(MODULES[node.executable])
     assert set(node.parameters) <= set(params.merged(*module.CONFIG))
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = Path(__file__).parents[3]
-CODE = ('src', 'benchmarks', 'launch')
+CODE = ('src', 'benchmarks', 'launch', 'tools')
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ CODE = ('src', 'benchmarks', 'launch')
             'launch',
             'config',
             'benchmarks',
+            'tools',
             'README.md',
         ],
     ],

@@ -8,8 +8,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
+from so101_description.model import arm_index, load_model
 
 FloatArray = npt.NDArray[np.float64]
 

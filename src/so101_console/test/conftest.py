@@ -102,12 +102,12 @@ def wait_until():
 @pytest.fixture(scope='session')
 def chromium():
     pytest.importorskip('playwright', reason='the browser tests need playwright')
-    from so101_console.stage import browser, StageError
+    from so101_testing.console_rig import browser, RigError
 
     opened = browser()
     try:
         yield opened.__enter__()
-    except StageError as error:
+    except RigError as error:
         pytest.skip(str(error))
     opened.__exit__(None, None, None)
 

@@ -17,11 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from so101_console.flights import Flights
-from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
-from so101_sim.task_messages import POWER_SERVICE
+from so101_sim.twin.messages import POWER_SERVICE
+from so101_testing.console_rig import ConsoleRig, PATIENT
 
 TOKEN = 'correct-horse-battery'
 
@@ -100,7 +100,7 @@ def desk(ear, chromium, wait_until, tmp_path_factory):
     bags = tmp_path_factory.mktemp('bags')
     # A machine that runs other tests beside these is no reason to cut an episode short.
     patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}}
-    with Stage('arm', 'kinematics', parameters=patient) as stage:
+    with ConsoleRig('arm', 'kinematics', parameters=patient) as stage:
         stage.add(
             'session', time_limit_steps=100_000, joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0
         )

@@ -64,7 +64,12 @@ def as_matrix(rotation: npt.ArrayLike) -> FloatArray:
 def quat_to_matrix(quat: npt.ArrayLike) -> FloatArray:
     """Turn a quaternion wxyz (4,) into a (3, 3) matrix; its length does not matter."""
     q = np.asarray(quat, dtype=np.float64)
-    w, x, y, z = q / np.linalg.norm(q)
+    return unit_quat_to_matrix(q / np.linalg.norm(q))
+
+
+def unit_quat_to_matrix(quat: npt.ArrayLike) -> FloatArray:
+    """Turn a unit quaternion wxyz (4,) into a (3, 3) matrix, without another division by its length."""
+    w, x, y, z = np.asarray(quat, dtype=np.float64)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -75,7 +80,7 @@ def quat_to_matrix(quat: npt.ArrayLike) -> FloatArray:
 
 
 def matrix_to_quat(matrix: npt.ArrayLike) -> FloatArray:
-    """Turn a (3, 3) matrix into a unit quaternion wxyz (4,) of either sign."""
+    """Turn a (3, 3) matrix into a unit quaternion wxyz (4,), w >= 0."""
     R = np.asarray(matrix, dtype=np.float64)
     # The outer product 4 q q^T; its row with the largest diagonal entry loses no digits.
     outer = np.array(
@@ -88,7 +93,7 @@ def matrix_to_quat(matrix: npt.ArrayLike) -> FloatArray:
     )
     row = outer[int(np.argmax(np.diag(outer)))]
     quat: FloatArray = row / np.linalg.norm(row)
-    return quat
+    return -quat if quat[0] < 0 else quat
 
 
 def multiply(one: npt.ArrayLike, two: npt.ArrayLike) -> FloatArray:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from so101_contract.orientation import matrix_to_quat, multiply, unit_quat_to_matrix
 from so101_description.errors import PresetError
 
 Matrix = npt.NDArray[np.float64]
@@ -58,18 +59,15 @@ class Pose:
             euler_xyz: turns about the child's own x, then y, then z [rad] (MuJoCo's `eulerseq="xyz"`).
         """
         x, y, z = _vector('euler_xyz', euler_xyz, 3)
-        quat = quat_multiply(
-            quat_multiply(_axis_quat(0, x), _axis_quat(1, y)),
-            _axis_quat(2, z),
-        )
-        return cls(tuple(position), quat)
+        quat = multiply(multiply(_axis_quat(0, x), _axis_quat(1, y)), _axis_quat(2, z))
+        return cls(tuple(position), tuple(quat.tolist()))
 
     @classmethod
     def from_rpy(cls, position: Sequence[float], rpy: Sequence[float]) -> 'Pose':
         """Make a pose from URDF's roll, pitch, yaw [rad]: turns about the parent's fixed x, y, then z."""
         roll, pitch, yaw = _vector('rpy', rpy, 3)
-        turn = quat_multiply(_axis_quat(1, pitch), _axis_quat(0, roll))
-        return cls(tuple(position), quat_multiply(_axis_quat(2, yaw), turn))
+        turn = multiply(_axis_quat(1, pitch), _axis_quat(0, roll))
+        return cls(tuple(position), tuple(multiply(_axis_quat(2, yaw), turn).tolist()))
 
     @classmethod
     def from_matrix(cls, matrix: npt.ArrayLike) -> 'Pose':
@@ -77,11 +75,11 @@ class Pose:
         T = np.asarray(matrix, dtype=np.float64)
         if T.shape != (4, 4):
             raise PresetError(f'expected a (4, 4) transform, got shape {T.shape}')
-        return cls(tuple(T[:3, 3].tolist()), matrix_to_quat(T[:3, :3]))
+        return cls(tuple(T[:3, 3].tolist()), tuple(matrix_to_quat(T[:3, :3]).tolist()))
 
     def rotation(self) -> Matrix:
         """Return the (3, 3) rotation matrix, child to parent."""
-        return quat_to_matrix(self.quat_wxyz)
+        return unit_quat_to_matrix(self.quat_wxyz)
 
     def matrix(self) -> Matrix:
         """Return the homogeneous (4, 4) transform, child to parent."""
@@ -103,7 +101,7 @@ class Pose:
     def __matmul__(self, child: 'Pose') -> 'Pose':
         """Chain two poses: (a in world) @ (b in a) is b in world."""
         position = np.array(self.position) + self.rotation() @ np.array(child.position)
-        return Pose(tuple(position.tolist()), quat_multiply(self.quat_wxyz, child.quat_wxyz))
+        return Pose(tuple(position.tolist()), tuple(multiply(self.quat_wxyz, child.quat_wxyz).tolist()))
 
 
 def _axis_quat(axis: int, angle: float) -> tuple[float, ...]:
@@ -111,55 +109,6 @@ def _axis_quat(axis: int, angle: float) -> tuple[float, ...]:
     quat = [math.cos(angle / 2), 0.0, 0.0, 0.0]
     quat[1 + axis] = math.sin(angle / 2)
     return tuple(quat)
-
-
-def quat_multiply(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
-    """Return the quaternion (w, x, y, z) of the rotation `b` followed by `a`."""
-    aw, ax, ay, az = a
-    bw, bx, by, bz = b
-    return (
-        aw * bw - ax * bx - ay * by - az * bz,
-        aw * bx + ax * bw + ay * bz - az * by,
-        aw * by - ax * bz + ay * bw + az * bx,
-        aw * bz + ax * by - ay * bx + az * bw,
-    )
-
-
-def quat_to_matrix(quat_wxyz: Sequence[float]) -> Matrix:
-    """Return the (3, 3) rotation matrix of a unit quaternion (w, x, y, z)."""
-    w, x, y, z = quat_wxyz
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def matrix_to_quat(rotation: npt.ArrayLike) -> tuple[float, ...]:
-    """Return the unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix."""
-    R = np.asarray(rotation, dtype=np.float64)
-    # The four squared components; dividing by the largest one keeps full precision at every angle.
-    squares = np.array(
-        [
-            1 + R[0, 0] + R[1, 1] + R[2, 2],
-            1 + R[0, 0] - R[1, 1] - R[2, 2],
-            1 - R[0, 0] + R[1, 1] - R[2, 2],
-            1 - R[0, 0] - R[1, 1] + R[2, 2],
-        ]
-    )
-    products = np.array(
-        [
-            [squares[0], R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], squares[1], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0]],
-            [R[0, 2] - R[2, 0], R[0, 1] + R[1, 0], squares[2], R[1, 2] + R[2, 1]],
-            [R[1, 0] - R[0, 1], R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], squares[3]],
-        ]
-    )
-    quat = products[int(np.argmax(squares))]
-    quat = quat / np.linalg.norm(quat)
-    return tuple((-quat if quat[0] < 0 else quat).tolist())
 
 
 def matrix_to_rpy(rotation: npt.ArrayLike) -> tuple[float, float, float]:

@@ -13,8 +13,10 @@ Links are named as in the official URDF. It differs from that file in these poin
 
 import argparse
 from collections.abc import Iterable, Sequence
+import os
 from pathlib import Path
 import sys
+import tempfile
 import xml.etree.ElementTree as ET
 
 import mujoco
@@ -29,10 +31,8 @@ from so101_description.cameras import (
     OPTICAL_IN_LINK,
 )
 from so101_description.errors import DescriptionError
-from so101_description.lookup import arm_index, ArmIndex
-from so101_description.model import DECIMATED_SUFFIX, load_model
+from so101_description.model import arm_index, ArmIndex, DECIMATED_SUFFIX, load_model
 from so101_description.pose import Pose
-from so101_description.stl import write_atomically
 from so101_description.tcp import get_tcp, TCP_PRESETS, TcpPreset
 
 MESH_URI = 'package://so101_description/meshes'
@@ -192,6 +192,14 @@ def _add_frames(robot: ET.Element, model: mujoco.MjModel, arm: ArmIndex) -> None
         _add_origin(joint, pose)
         ET.SubElement(joint, 'parent', link=parent)
         ET.SubElement(joint, 'child', link=child)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that a reader never meets half of it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).chmod(0o644)
+    os.replace(file.name, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

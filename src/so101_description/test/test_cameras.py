@@ -7,8 +7,7 @@ import pytest
 
 from so101_description.cameras import CAMERA_PRESETS, CameraPreset, get_camera, OPTICAL_IN_LINK, vertical_fov
 from so101_description.errors import PresetError
-from so101_description.model import build_spec, load_model
-from so101_description.official import official_mjcf
+from so101_description.model import build_spec, load_model, official_mjcf
 from so101_description.pose import Pose
 
 PRESETS = list(CAMERA_PRESETS)

@@ -8,13 +8,11 @@ import os
 import subprocess
 import sys
 
+from decimate import MANIFEST_NAME, read_stl, stl_bytes, TARGET_FACES, weld
 import numpy as np
 import pytest
 
-from so101_description.decimate import MANIFEST_NAME, TARGET_FACES
-from so101_description.model import decimated_directory
-from so101_description.official import official_directory
-from so101_description.stl import read_stl, stl_bytes, weld
+from so101_description.model import decimated_directory, official_directory
 
 HAS_MESHOPTIMIZER = importlib.util.find_spec('meshoptimizer') is not None
 needs_meshoptimizer = pytest.mark.skipif(not HAS_MESHOPTIMIZER, reason='meshoptimizer is not installed')
@@ -31,7 +29,7 @@ def sha256(path):
 def run_command(*arguments):
     env = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path), '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'}
     return subprocess.run(
-        [sys.executable, '-m', 'so101_description.decimate', *arguments],
+        [sys.executable, '-m', 'decimate', *arguments],
         env=env,
         capture_output=True,
         text=True,
@@ -128,7 +126,7 @@ def test_too_few_faces_are_refused(tmp_path):
 
 @needs_meshoptimizer
 def test_a_fine_sphere_gets_fewer_faces_within_the_error():
-    from so101_description.decimate import simplify
+    from decimate import simplify
 
     def on_sphere(grid):
         u, v = np.meshgrid(

@@ -6,15 +6,13 @@ import os
 import subprocess
 import sys
 
+from decimate import read_stl
 import mujoco
 import numpy as np
 import pytest
 
 from so101_description.cameras import CAMERA_PRESETS
-from so101_description.lookup import arm_index
-from so101_description.model import build_spec, decimated_directory, load_model
-from so101_description.official import official_directory
-from so101_description.stl import read_stl
+from so101_description.model import arm_index, build_spec, decimated_directory, load_model, official_directory
 
 POSE = (0.3, -0.3, 0.4, 0.6, 0.3, 0.5)
 PARTS = sorted(path.name for path in decimated_directory().glob('*.stl'))
@@ -132,7 +130,7 @@ except Exception as error:  # any of a dozen, one for each way in which OpenGL c
 RENDER = """
 import json, sys
 import mujoco, numpy as np
-from so101_description.lookup import arm_index
+from so101_description.model import arm_index
 from so101_description.model import build_spec
 
 pose = json.loads(sys.argv[1])

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from so101_description.errors import ModelError
-from so101_description.lookup import arm_index
-from so101_description.model import build_spec, load_model
+from so101_description.model import arm_index, build_spec, load_model
 
 
 @pytest.fixture(scope='module')

@@ -7,8 +7,7 @@ import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_description.errors import DescriptionError, PresetError
-from so101_description.lookup import arm_index
-from so101_description.model import build_spec, FINGER_PADS, load_model
+from so101_description.model import arm_index, build_spec, FINGER_PADS, load_model
 
 BODIES = ('world', 'base', 'shoulder', 'upper_arm', 'lower_arm', 'wrist', 'gripper', 'moving_jaw_so101_v1')
 VARIANTS = list(itertools.product(('decimated', 'full', 'none'), (True, 'pads', False)))

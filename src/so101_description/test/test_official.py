@@ -5,12 +5,12 @@ import sys
 import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD
-from so101_description import official
+from so101_description import model
 from so101_description.errors import ModelError
 
 
 def test_the_installed_model_is_the_expected_one():
-    path = official.official_mjcf()
+    path = model.official_mjcf()
     assert path.name == 'so101_new_calib.xml'
     assert len(list((path.parent / 'assets').glob('*.stl'))) == 13
 
@@ -31,27 +31,27 @@ def child_env():
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(official, 'DISTRIBUTION', 'so101-no-such-package')
+    monkeypatch.setattr(model, 'DISTRIBUTION', 'so101-no-such-package')
     with pytest.raises(ModelError, match=r'expected the Python package so101-no-such-package.*pip install'):
-        official.official_directory()
+        model.official_directory()
 
 
 def test_a_package_without_the_file_is_refused(monkeypatch):
-    monkeypatch.setattr(official, 'MJCF_NAME', 'so101_newer_calib.xml')
+    monkeypatch.setattr(model, 'MJCF_NAME', 'so101_newer_calib.xml')
     with pytest.raises(ModelError, match=r'expected so101_newer_calib.xml .*0\.2\.0 is installed'):
-        official.official_directory()
+        model.official_directory()
 
 
 def test_another_version_of_the_model_is_refused(tmp_path):
-    text = official.official_mjcf().read_text()
+    text = model.official_mjcf().read_text()
     changed = tmp_path / 'so101_new_calib.xml'
     changed.write_text(text.replace('pos="-0.0079 -0.000218121', 'pos="0 0'))
     with pytest.raises(ModelError, match=r'got another file .*install it'):
-        official.check_sha256(changed, official.MJCF_SHA256)
+        model.check_sha256(changed, model.MJCF_SHA256)
 
 
 def test_every_use_of_the_model_compares_its_checksum(monkeypatch):
-    monkeypatch.setattr(official, 'MJCF_SHA256', '0' * 64)
+    monkeypatch.setattr(model, 'MJCF_SHA256', '0' * 64)
     from so101_description.model import build_spec
 
     with pytest.raises(ModelError, match='got another file'):
@@ -59,19 +59,19 @@ def test_every_use_of_the_model_compares_its_checksum(monkeypatch):
 
 
 def test_joints_of_the_contract_are_accepted():
-    official.check_joints(dict(JOINT_LIMITS_RAD))
+    model.check_joints(dict(JOINT_LIMITS_RAD))
 
 
 def test_joints_in_another_order_are_refused():
     with pytest.raises(ModelError, match='expected a model with the joints'):
-        official.check_joints(dict(reversed(JOINT_LIMITS_RAD.items())))
+        model.check_joints(dict(reversed(JOINT_LIMITS_RAD.items())))
 
 
 def test_a_missing_joint_is_refused():
     limits = dict(JOINT_LIMITS_RAD)
     del limits['gripper']
     with pytest.raises(ModelError, match='expected a model with the joints'):
-        official.check_joints(limits)
+        model.check_joints(limits)
 
 
 @pytest.mark.parametrize('end', [0, 1])
@@ -82,4 +82,4 @@ def test_other_limits_are_refused_by_joint(name, end):
     changed[end] += 0.01
     limits[name] = tuple(changed)
     with pytest.raises(ModelError, match=f'expected joint {name} to move between'):
-        official.check_joints(limits)
+        model.check_joints(limits)

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from decimate import face_normals, read_stl, stl_bytes, weld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from so101_description.errors import MeshError
-from so101_description.stl import face_normals, read_stl, stl_bytes, weld, write_atomically
+from so101_description.urdf import write_atomically
 
 TRIANGLES = hnp.arrays(
     np.float32,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.orientation import unit_quat_to_matrix
 from so101_description.errors import PresetError
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
-from so101_description.pose import Pose, quat_to_matrix
+from so101_description.model import arm_index, load_model
+from so101_description.pose import Pose
 from so101_description.tcp import get_tcp, TCP_PRESETS, TcpPreset
 
 REFERENCE = json.loads((Path(__file__).parent / 'data' / 'fk_reference.json').read_text())
@@ -67,7 +67,7 @@ def test_F7_forward_kinematics_agrees_with_the_reference_table(tcp, quat, row):
     position, rotation = tcp_pose(tcp, row['q_rad'])
     np.testing.assert_allclose(position, row['position_m'], atol=1e-5)
     expected = np.array(row[quat])
-    assert angle_between(rotation, quat_to_matrix(expected / np.linalg.norm(expected))) < 1e-4
+    assert angle_between(rotation, unit_quat_to_matrix(expected / np.linalg.norm(expected))) < 1e-4
 
 
 @pytest.mark.parametrize('row', REFERENCE['rows'], ids=lambda row: row['name'])
@@ -79,7 +79,7 @@ def test_bodies_agree_with_the_reference_table(row):
     for body, key in (('gripper', 'gripper_body'), ('moving_jaw_so101_v1', 'moving_jaw_body')):
         np.testing.assert_allclose(data.body(body).xpos, row[f'{key}_position_m'], atol=1e-5)
         quat = np.array(row[f'{key}_quat_wxyz'])
-        expected = quat_to_matrix(quat / np.linalg.norm(quat))
+        expected = unit_quat_to_matrix(quat / np.linalg.norm(quat))
         assert angle_between(data.body(body).xmat.reshape(3, 3), expected) < 1e-4
 
 

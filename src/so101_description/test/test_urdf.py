@@ -15,9 +15,7 @@ import yourdfpy
 from so101_contract.joints import BASE_FRAME, JOINT_LIMITS_RAD, JOINT_NAMES, limits_arrays, TCP_FRAME
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.errors import PresetError
-from so101_description.lookup import arm_index
-from so101_description.model import decimated_directory, load_model
-from so101_description.official import official_directory
+from so101_description.model import arm_index, decimated_directory, load_model, official_directory
 from so101_description.pose import Pose
 from so101_description.tcp import TCP_PRESETS, TcpPreset
 from so101_description.urdf import CAMERA_LINK, CAMERA_OPTICAL_FRAME, urdf_text

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
-from so101_description.lookup import arm_index
-from so101_description.model import load_model
-from so101_description.pose import matrix_to_quat
+from so101_contract.orientation import matrix_to_quat
+from so101_description.model import arm_index, load_model
 from so101_description.tcp import TcpPreset
 from so101_kinematics.errors import KinematicsError
 
@@ -44,7 +43,7 @@ class Pose:
     @property
     def quat_xyzw(self) -> tuple[float, float, float, float]:
         """Unit quaternion (x, y, z, w), the order of `geometry_msgs/Quaternion`."""
-        w, x, y, z = matrix_to_quat(self.rotation)
+        w, x, y, z = matrix_to_quat(self.rotation).tolist()
         return x, y, z, w
 
 

@@ -100,12 +100,12 @@ def present_arm(message: JointState | None) -> Array | None:
 
 
 def _rotation(quat_wxyz: Array) -> Array:
-    from so101_description.pose import quat_to_matrix
+    from so101_contract.orientation import unit_quat_to_matrix
 
     norm = float(np.linalg.norm(quat_wxyz))
     if not np.isfinite(norm) or abs(norm - 1.0) > 1e-3:
         raise ValueError(f'expected a unit quaternion, got one of length {norm:.3g}; normalise it.')
-    return quat_to_matrix((quat_wxyz / norm).tolist())
+    return unit_quat_to_matrix(quat_wxyz / norm)
 
 
 def _sentence(error: Exception) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import math
 from xml.etree import ElementTree
 
-from so101_description.pose import Pose, quat_multiply
+from so101_contract.orientation import multiply
+from so101_description.pose import Pose
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _turned(joint: _Joint, angle: float) -> LinkTransform:
     assert joint.axis is not None
     half = math.sin(angle / 2.0)
     turn = (math.cos(angle / 2.0), *(half * component for component in joint.axis))
-    return _transform(joint, quat_multiply(joint.origin.quat_wxyz, turn))
+    return _transform(joint, tuple(multiply(joint.origin.quat_wxyz, turn).tolist()))
 
 
 def _transform(joint: _Joint, quat: tuple[float, ...]) -> LinkTransform:

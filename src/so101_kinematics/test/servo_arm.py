@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
-from so101_description.lookup import arm_index
-from so101_description.model import build_spec
+from so101_description.model import arm_index, build_spec
 
 Array = npt.NDArray[np.float64]
 

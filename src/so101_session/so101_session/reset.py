@@ -25,8 +25,8 @@ from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
 from so101_kinematics.ik import InverseKinematics
 from so101_session.errors import SessionError
 from so101_session.session_config import ResetConfig
-from so101_sim.presets import get_preset
-from so101_sim.start import ArmStart, AtPoint
+from so101_sim.scene.presets import get_preset
+from so101_sim.scene.start import ArmStart, AtPoint
 
 FloatArray = npt.NDArray[np.float64]
 

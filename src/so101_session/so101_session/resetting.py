@@ -16,7 +16,7 @@ from so101_session.effects import Effect, MoveTo, Quieten, ResetScene
 from so101_session.errors import SessionError
 from so101_session.reset import StartPlanner, Way
 from so101_session.session_config import ResetConfig
-from so101_sim.task_messages import TaskReport
+from so101_sim.twin.messages import TaskReport
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from so101_contract.episodes import Outcome
-from so101_sim.task_messages import TaskReport
+from so101_sim.twin.messages import TaskReport
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from so101_session.resetting import ResetRun, Stage
 from so101_session.reward import Verdict
 from so101_session.session_config import ResetConfig, SessionConfig
 from so101_session.stepping import Stepper
-from so101_sim.presets import get_preset
-from so101_sim.task_messages import TaskReport
+from so101_sim.scene.presets import get_preset
+from so101_sim.twin.messages import TaskReport
 
 FloatArray = npt.NDArray[np.float64]
 DEFAULT_LIMIT = 100

@@ -41,8 +41,8 @@ from so101_session.session_messages import (
 from so101_session.session_parts import make_senses, make_session
 from so101_session.session_services import SessionServices
 from so101_session.status import SessionStatus
-from so101_sim import task_messages
 from so101_sim.errors import SimulationError
+from so101_sim.twin import messages as task_messages
 
 CONFIG = (SessionConfig, ResetConfig)
 MOTION_RATE_HZ = 50.0

@@ -11,7 +11,7 @@ from so101_session.handover import GripperRamp, Takeover, TakeoverRules
 from so101_session.reset import StartPlanner
 from so101_session.session import Session
 from so101_session.session_config import ResetConfig, SessionConfig
-from so101_sim.task_messages import TaskReport
+from so101_sim.twin.messages import TaskReport
 
 
 def make_senses(config: SessionConfig, observation: ObservationSpec) -> Senses:

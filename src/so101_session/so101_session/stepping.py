@@ -11,7 +11,7 @@ from so101_session.episode import Episode
 from so101_session.handover import Driver
 from so101_session.reward import judge, Rewards, Verdict
 from so101_session.session_config import SessionConfig
-from so101_sim.task_messages import TaskReport
+from so101_sim.twin.messages import TaskReport
 
 
 class Stepper:

@@ -12,17 +12,17 @@ from so101_session.arbiter import Execute, Proposal
 from so101_session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
 from so101_session.session_config import ResetConfig, SessionConfig
 from so101_session.session_parts import make_senses, make_session
-from so101_sim.task import Status
-from so101_sim.task_messages import TaskReport
-from so101_sim.truth import Truth
-from so101_sim.twin import TaskState
+from so101_sim.scene.ground_truth import GroundTruth
+from so101_sim.tasks import Status
+from so101_sim.twin.messages import TaskReport
+from so101_sim.twin.twin import TaskState
 
 MOTION_S = 0.02
 ARM_SPEED = 2.0  # [rad/s]
 
 
 def truth():
-    return Truth(
+    return GroundTruth(
         time_s=0.0,
         cube_position=(0.25, 0.0, 0.015),
         cube_quat_wxyz=(1.0, 0.0, 0.0, 0.0),

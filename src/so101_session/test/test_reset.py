@@ -14,7 +14,7 @@ from so101_driver.gate_config import GateConfig
 from so101_session.errors import SessionError
 from so101_session.reset import GRIPPER_SPEED, StartPlanner, Way
 from so101_session.session_config import ResetConfig
-from so101_sim.presets import get_preset
+from so101_sim.scene.presets import get_preset
 
 PERIOD = 0.02
 PLANNER = StartPlanner(ResetConfig())

@@ -8,9 +8,9 @@ from so101_contract.episodes import Outcome, Source
 from so101_session.episode import Account, Episode
 from so101_session.errors import SessionError
 from so101_session.reward import judge, Rewards, Verdict
-from so101_sim.task import Status
-from so101_sim.task_messages import TaskReport
-from so101_sim.twin import TaskState
+from so101_sim.tasks import Status
+from so101_sim.twin.messages import TaskReport
+from so101_sim.twin.twin import TaskState
 
 
 def report(resets=3, **status):

@@ -15,7 +15,7 @@ from so101_contract.episodes import EventKind, Outcome, Source
 from so101_session.arbiter import Proposal, Stop
 from so101_session.errors import SessionError
 from so101_session.handover import Driver
-from so101_sim.task import Status
+from so101_sim.tasks import Status
 
 PERSON = Proposal((-0.01, 0.0, 0.0), 0.5, 'base_link')
 

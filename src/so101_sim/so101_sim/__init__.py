@@ -1,2 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SO-101 in MuJoCo: scene and tasks, Gymnasium environments, a scripted operator, and the twin behind the bus."""
+"""The SO-101 in MuJoCo: scene, tasks, environments, the twin behind the servo bus, and the human who helps."""
+
+__all__ = [
+    'env',
+    'errors',
+    'evaluate',
+    'human',
+    'in_process_arm',
+    'registration',
+    'render',
+    'scene',
+    'tasks',
+    'twin',
+]

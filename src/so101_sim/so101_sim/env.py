@@ -2,7 +2,7 @@
 """The tasks as Gymnasium environments, on the same contract as the ROS graph.
 
 Observations and actions are those of `so101_contract`: `state` (T, D) float32 and one (T, 3, S, S) uint8 image stack
-per camera, oldest first; actions (4,) in network units. What moves the arm between two observations is `ArmChain`:
+per camera, oldest first; actions (4,) in network units. What moves the arm between two observations is `InProcessArm`:
 the end-effector controller and the driver's limits. Everything random comes from the seed of `reset`, so equal seeds
 give equal bits, images included.
 """
@@ -21,17 +21,15 @@ from so101_contract.joints import gripper_rad_to_opening, limits_arrays
 from so101_contract.observation import build_state, JOINT_MARGIN_RAD, MAX_REACH_M, Observation, stack_window
 from so101_contract.observation_spec import ObservationSpec
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.chain import ArmChain
 from so101_sim.errors import PresetError
-from so101_sim.presets import get_preset, Preset
-from so101_sim.renderer import Renderer
-from so101_sim.rewards import get_reward, Moment, RewardFunction
-from so101_sim.scene import OVERVIEW
-from so101_sim.simulation import Simulation
-from so101_sim.start import home_pose
-from so101_sim.task import Judge, Status
-from so101_sim.truth import Truth
-from so101_sim.variation import Varier
+from so101_sim.in_process_arm import InProcessArm
+from so101_sim.render import Renderer
+from so101_sim.scene.ground_truth import GroundTruth
+from so101_sim.scene.presets import get_preset, Preset
+from so101_sim.scene.scene import OVERVIEW
+from so101_sim.scene.simulation import Simulation
+from so101_sim.scene.start import home_pose, Varier
+from so101_sim.tasks import get_reward, Judge, Moment, RewardFunction, Status
 
 OVERSAMPLING = 2
 """Pictures are drawn this many times larger than networks see them and averaged down, as a camera's are: without it
@@ -78,11 +76,11 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         self.action_spec = ActionSpec() if action is None else action
         self.observation_spec = _observation_spec(self.preset, observation, images, privileged)
         self.render_mode = render_mode
-        self.metadata = {**self.metadata, 'render_fps': self.preset.chain.rate_hz}
+        self.metadata = {**self.metadata, 'render_fps': self.preset.control.rate_hz}
         self._reward = get_reward(self.preset.reward if reward is None else reward)
         self.simulation = Simulation(self.preset.scene)
-        self.chain = ArmChain(self.simulation, self.preset.chain)
-        self._ik = InverseKinematics(self.chain.fk)
+        self.arm = InProcessArm(self.simulation, self.preset.control)
+        self._ik = InverseKinematics(self.arm.fk)
         self.home = home_pose(self._ik)
         index = self.simulation.index
         self._varier = Varier(self.simulation.model, index, self.preset.scene)
@@ -120,7 +118,7 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         self._varier.apply(self.preset.variation, self.np_random)
         q, yaw = np.asarray(given.get('q', q), dtype=np.float64), float(given.get('cube_yaw', yaw))
         self.simulation.reset(q, given.get('cube_position', cube), yaw)
-        self.chain.reset(gripper_rad_to_opening(float(q[-1])))
+        self.arm.reset(gripper_rad_to_opening(float(q[-1])))
         self._judge.reset()
         self._steps, self._over = 0, False
         self._last_action = np.zeros(4)
@@ -133,13 +131,13 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         """Execute one action in network units (4,); what lies outside the action space is cut and reported."""
         if self._steps is None or self._over:
             raise gym.error.ResetNeeded('expected reset before step: there is no running episode; call reset')
-        wire = self.action_spec.to_wire(action, present_opening=self.chain.commanded_opening)
-        self.chain.run(wire)
+        wire = self.action_spec.to_wire(action, present_opening=self.arm.commanded_opening)
+        self.arm.run(wire)
         self._steps += 1
         truth = self.simulation.truth()
         status = self._judge.judge(truth)
         executed = self.action_spec.from_wire(
-            wire.translation, wire.opening, present_opening=self.chain.commanded_opening
+            wire.translation, wire.opening, present_opening=self.arm.commanded_opening
         ).values
         if self._steps == 1:
             self._last_action = executed
@@ -176,7 +174,7 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         """Whether the episode has ended, or none has begun."""
         return self._over
 
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """Return the ground truth, for rewards, scripted operators and evaluation; a policy must not see it."""
         return self.simulation.truth()
 
@@ -204,8 +202,8 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         return {'state': observed.state, **observed.images}
 
     def _frame(self) -> dict[str, npt.NDArray[Any]]:
-        reading = self.chain.reading
-        tcp = self.chain.fk.pose(reading.position)
+        reading = self.arm.reading
+        tcp = self.arm.fk.pose(reading.position)
         extras = {}
         if self.observation_spec.privileged:
             truth = self.simulation.truth()
@@ -247,9 +245,9 @@ def _observation_spec(
         spec = replace(spec, cameras=())
     if not privileged:
         spec.require_deployable()
-    if spec.tcp != preset.chain.kinematics.tcp or spec.camera_preset != preset.scene.camera:
+    if spec.tcp != preset.control.kinematics.tcp or spec.camera_preset != preset.scene.camera:
         raise PresetError(
-            f'expected an observation with the TCP {preset.chain.kinematics.tcp!r} and the camera preset '
+            f'expected an observation with the TCP {preset.control.kinematics.tcp!r} and the camera preset '
             f'{preset.scene.camera!r} of the preset {preset.name!r}, got {spec.tcp!r} and {spec.camera_preset!r}; '
             f'change one of them'
         )

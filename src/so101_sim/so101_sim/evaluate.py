@@ -20,11 +20,11 @@ from rich.progress import Progress
 
 from so101_contract.action import EeDeltaValue
 from so101_sim.env import ArmEnv
-from so101_sim.expert import Expert, Skill
-from so101_sim.operator import Habits, Operator
-from so101_sim.presets import PRESETS
-from so101_sim.task import TASKS
-from so101_sim.truth import Truth
+from so101_sim.human.expert import Expert, Skill
+from so101_sim.human.operator import Habits, Operator
+from so101_sim.scene.ground_truth import GroundTruth
+from so101_sim.scene.presets import PRESETS
+from so101_sim.tasks import TASKS
 
 ACTORS = ('expert', 'rescued', 'blind')
 
@@ -146,11 +146,11 @@ class _Wanderer:
         return EeDeltaValue(np.clip(self._drift, -0.02, 0.02), self._opening)
 
 
-def _seen(env: ArmEnv, truth: Truth, actor: str) -> Truth:
+def _seen(env: ArmEnv, truth: GroundTruth, actor: str) -> GroundTruth:
     """Return the truth as the actor takes it."""
     if actor != 'blind':
         return truth
-    believed = env.chain.fk.pose(env.simulation.joint_positions).position
+    believed = env.arm.fk.pose(env.simulation.joint_positions).position
     error = believed - np.array(truth.tcp_position)
     x, y, z = (np.array(truth.grip_position) + error).tolist()
     return replace(truth, grip_position=(x, y, z))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenes and truths that several tests look at; nothing is shared that a test could change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import os
 
 import pytest
@@ -10,8 +10,8 @@ import pytest
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'LP_NUM_THREADS'):
     os.environ.setdefault(name, '1')
 
-from so101_sim.simulation import Simulation
-from so101_sim.truth import Truth
+from so101_sim.scene.ground_truth import GroundTruth
+from so101_sim.scene.simulation import Simulation
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def simulation() -> Simulation:
 
 
 @pytest.fixture
-def make_truth() -> Callable[..., Truth]:
+def make_truth() -> Callable[..., GroundTruth]:
     """Truth of a cube on the table with an open gripper above it; keywords change it."""
 
-    def make(**changes: object) -> Truth:
+    def make(**changes: object) -> GroundTruth:
         values = {
             'time_s': 0.0,
             'cube_position': (0.25, 0.0, 0.015),
@@ -40,19 +40,6 @@ def make_truth() -> Callable[..., Truth]:
             'in_tray': False,
             'tray_position': None,
         }
-        return Truth(**{**values, **changes})  # type: ignore[arg-type]
+        return GroundTruth(**{**values, **changes})  # type: ignore[arg-type]
 
     return make
-
-
-@pytest.fixture(scope='session')
-def renders() -> Iterator[None]:
-    """Skips where pictures cannot be drawn at all."""
-    from so101_sim import gl
-    from so101_sim.errors import RenderError
-
-    try:
-        gl.backend()
-    except RenderError as error:
-        pytest.skip(str(error))
-    return

@@ -9,8 +9,8 @@ from so101_driver.calibration import ArmCalibration
 from so101_driver.emulator.dynamics import MotionLimits
 from so101_driver.registers import TICKS_PER_TURN
 from so101_driver.virtual_arm import virtual_calibration
-from so101_sim.dynamics import MujocoDynamics, RateClock
-from so101_sim.simulation import Simulation
+from so101_sim.scene.simulation import Simulation
+from so101_sim.twin.twin import MujocoDynamics, RateClock
 
 ON = np.ones(6, dtype=np.bool_)
 HOME = np.array([0.0, -0.25, 0.3, 1.25, 0.0, 0.5])

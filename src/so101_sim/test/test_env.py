@@ -18,9 +18,9 @@ from so101_contract.errors import ActionError, ObservationError
 from so101_contract.observation import build_state
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_sim.env import ArmEnv
-from so101_sim.envs import ENVIRONMENTS, register_envs
 from so101_sim.errors import PresetError
-from so101_sim.presets import get_preset
+from so101_sim.registration import ENVIRONMENTS, register_envs
+from so101_sim.scene.presets import get_preset
 
 register_envs()
 IMAGES = pytest.mark.usefixtures('renders')
@@ -78,15 +78,12 @@ def test_equal_seeds_give_equal_pictures(preset):
 
 @IMAGES
 def test_another_process_draws_the_same_pictures():
-    from so101_sim import check_bits
+    import check_bits
 
     env = ArmEnv(preset='pick101')
     expected = check_bits.fingerprint(env, 3, steps=10)
     env.close()
-    code = (
-        'from so101_sim.check_bits import *\n'
-        "print(json.dumps(fingerprint(ArmEnv(preset='pick101'), 3, steps=10)))"
-    )
+    code = "from check_bits import *\nprint(json.dumps(fingerprint(ArmEnv(preset='pick101'), 3, steps=10)))"
     done = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,
@@ -101,10 +98,10 @@ def test_another_process_draws_the_same_pictures():
 def test_A4_an_action_moves_the_tcp_by_the_scale_of_the_contract():
     env = ArmEnv(images=False)
     env.reset(seed=0)
-    before = env.chain.fk.pose(env.simulation.joint_positions).position
+    before = env.arm.fk.pose(env.simulation.joint_positions).position
     for action in ([0.0, 0.0, 1.0, 0.0], *[[0.0, 0.0, 0.0, 0.0]] * 12):
         env.step(np.array(action, dtype=np.float32))
-    moved = env.chain.fk.pose(env.simulation.joint_positions).position - before
+    moved = env.arm.fk.pose(env.simulation.joint_positions).position - before
     assert np.linalg.norm(moved - [0.0, 0.0, ActionSpec().translation_scale_m[2]]) < 0.003
 
 
@@ -144,8 +141,8 @@ def test_an_observation_is_what_the_contract_says():
     assert observation['state'].shape == (3, 18)
     assert observation['gripper_cam'].shape == (3, 3, 84, 84)
     assert (observation['gripper_cam'][0] == observation['gripper_cam'][2]).all()  # the first frame, repeated
-    reading = env.chain.reading
-    tcp = env.chain.fk.pose(reading.position)
+    reading = env.arm.reading
+    tcp = env.arm.fk.pose(reading.position)
     state = build_state(
         spec,
         joint_pos=reading.position,

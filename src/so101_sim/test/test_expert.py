@@ -9,11 +9,11 @@ from so101_kinematics.ik import InverseKinematics
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
 from so101_sim.evaluate import evaluate, wilson
-from so101_sim.expert import Expert, Phase, Skill
-from so101_sim.presets import get_preset
-from so101_sim.scene import SceneConfig
-from so101_sim.start import AtPoint
-from so101_sim.task import Lift
+from so101_sim.human.expert import Expert, Phase, Skill
+from so101_sim.scene.presets import get_preset
+from so101_sim.scene.scene import SceneConfig
+from so101_sim.scene.start import AtPoint
+from so101_sim.tasks import Lift
 
 SOMEWHERE = AtPoint(
     centre=(0.24, 0.0, 0.11),
@@ -42,7 +42,7 @@ def test_the_expert_solves_pick101_at_fifty_hertz():
 
 def test_the_expert_goes_on_from_wherever_the_arm_was_left():
     env = ArmEnv(preset=replace(get_preset('wide'), max_steps=150), images=False)
-    ik, expert = InverseKinematics(env.chain.fk), Expert(env.preset.task)
+    ik, expert = InverseKinematics(env.arm.fk), Expert(env.preset.task)
     rng = np.random.default_rng(0)
     successes = 0
     for number in range(12):

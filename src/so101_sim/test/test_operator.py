@@ -6,9 +6,9 @@ from so101_contract.action import EeDeltaValue
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
 from so101_sim.evaluate import evaluate
-from so101_sim.expert import Expert
-from so101_sim.operator import Habits, HandBack, Operator, Reason, remaining
-from so101_sim.task import Lift, Place
+from so101_sim.human.expert import Expert
+from so101_sim.human.operator import Habits, HandBack, Operator, Reason, remaining
+from so101_sim.tasks import Lift, Place
 
 PROMPT = {'reaction_steps': (0, 0)}
 HELD = {
@@ -28,20 +28,20 @@ def operator(**habits) -> Operator:
 
 def test_it_hardly_ever_interrupts_an_expert():
     env = ArmEnv(preset='wide', images=False)
-    person, expert = Operator(env.preset.task), Expert(env.preset.task)
+    human, expert = Operator(env.preset.task), Expert(env.preset.task)
     for seed in range(8):
         env.reset(seed=seed)
         expert.reset(np.random.default_rng(seed))
-        person.reset(np.random.default_rng(seed))
+        human.reset(np.random.default_rng(seed))
         while not env.is_over:
-            person.update(env.truth())
+            human.update(env.truth())
             env.step(expert.network_action(env.truth()))
-    assert sum(person.tally.takeovers.values()) <= 1  # even an expert may lose a cube
+    assert sum(human.tally.takeovers.values()) <= 1  # even an expert may lose a cube
 
 
 def test_it_takes_over_an_arm_that_is_stuck_after_its_patience(make_truth):
-    person = operator(patience_steps=10)
-    decisions = [person.update(make_truth(time_s=0.1 * step)) for step in range(12)]
+    human = operator(patience_steps=10)
+    decisions = [human.update(make_truth(time_s=0.1 * step)) for step in range(12)]
     begun = [decision.started for decision in decisions].index(True)
     assert begun == 10
     assert decisions[begun].reason is Reason.STUCK
@@ -49,10 +49,10 @@ def test_it_takes_over_an_arm_that_is_stuck_after_its_patience(make_truth):
 
 
 def test_it_takes_over_an_arm_that_moves_away(make_truth):
-    person = operator()
+    human = operator()
     for step in range(10):
         grip = (0.23 - 0.02 * step, 0.0, 0.10)
-        decision = person.update(make_truth(time_s=0.1 * step, grip_position=grip))
+        decision = human.update(make_truth(time_s=0.1 * step, grip_position=grip))
         if decision.started:
             break
     assert decision.reason is Reason.AWAY
@@ -60,23 +60,23 @@ def test_it_takes_over_an_arm_that_moves_away(make_truth):
 
 
 def test_it_takes_over_when_the_cube_is_dropped(make_truth):
-    person = operator()
-    person.update(make_truth(**HELD))
-    decision = person.update(make_truth(time_s=0.1, cube_position=(0.25, 0.0, 0.04), on_table=False))
+    human = operator()
+    human.update(make_truth(**HELD))
+    decision = human.update(make_truth(time_s=0.1, cube_position=(0.25, 0.0, 0.04), on_table=False))
     assert decision.started
     assert decision.reason is Reason.DROPPED
 
 
 def test_it_needs_a_moment_to_react(make_truth):
-    person = operator(reaction_steps=(3, 3))
-    person.update(make_truth(**HELD))
-    found = [person.update(make_truth(time_s=0.1 * step)).started for step in range(1, 8)]
+    human = operator(reaction_steps=(3, 3))
+    human.update(make_truth(**HELD))
+    found = [human.update(make_truth(time_s=0.1 * step)).started for step in range(1, 8)]
     assert found.index(True) == 3
 
 
 def test_who_does_not_watch_does_not_help(make_truth):
-    person = operator(attention=0.0, patience_steps=2)
-    assert not any(person.update(make_truth(time_s=0.1 * step)).intervening for step in range(40))
+    human = operator(attention=0.0, patience_steps=2)
+    assert not any(human.update(make_truth(time_s=0.1 * step)).intervening for step in range(40))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,13 @@ def test_who_does_not_watch_does_not_help(make_truth):
 def test_it_hands_back_when_it_said_it_would(until, expected):
     env = ArmEnv(images=False)
     env.reset(seed=0)
-    person = Operator(
-        env.preset.task, habits=Habits(hand_back=until, patience_steps=3, reaction_steps=(0, 0))
-    )
-    person.reset(np.random.default_rng(0))
+    human = Operator(env.preset.task, habits=Habits(hand_back=until, patience_steps=3, reaction_steps=(0, 0)))
+    human.reset(np.random.default_rng(0))
     ended = None
     acted = 0
     while not env.is_over:
         truth = env.truth()
-        decision = person.update(truth)
+        decision = human.update(truth)
         acted += decision.intervening
         if decision.ended:
             ended = truth
@@ -110,7 +108,7 @@ def test_it_hands_back_when_it_said_it_would(until, expected):
         assert env.truth().cube_position[2] > 0.06
     else:
         assert ended is not None
-        assert acted >= person.habits.shortest_steps
+        assert acted >= human.habits.shortest_steps
         high = ended.cube_position[2] > 0.017
         assert high == (expected is HandBack.HELD)
 
@@ -126,59 +124,59 @@ def test_interventions_rescue_a_policy_that_knows_nothing():
 
 
 def test_it_takes_over_and_finishes_when_time_runs_out(make_truth):
-    person = Operator(
+    human = Operator(
         Lift(), habits=Habits(finish_steps=5, patience_steps=99, reaction_steps=(0, 0)), max_steps=20
     )
-    person.reset(np.random.default_rng(0))
-    decisions = [person.update(make_truth(time_s=0.1 * step)) for step in range(20)]
+    human.reset(np.random.default_rng(0))
+    decisions = [human.update(make_truth(time_s=0.1 * step)) for step in range(20)]
     assert [decision.started for decision in decisions].index(True) == 14
     assert decisions[14].reason is Reason.SLOW
     assert all(decision.intervening for decision in decisions[14:])
 
 
 def test_an_intervention_that_leads_nowhere_is_given_up(make_truth):
-    person = operator(patience_steps=2, longest_steps=12, hand_back=(0.0, 0.0, 1.0))
-    decisions = [person.update(make_truth(time_s=0.1 * step)) for step in range(40)]
+    human = operator(patience_steps=2, longest_steps=12, hand_back=(0.0, 0.0, 1.0))
+    decisions = [human.update(make_truth(time_s=0.1 * step)) for step in range(40)]
     begun = [decision.started for decision in decisions].index(True)
     assert [decision.ended for decision in decisions].index(True) - begun == 12
-    assert person.tally.lengths[0] == 13
+    assert human.tally.lengths[0] == 13
 
 
 def test_it_helps_longer_when_it_has_to_help_again(make_truth):
-    person = operator(patience_steps=2, shortest_steps=1, hand_back=(1.0, 0.0, 0.0))
+    human = operator(patience_steps=2, shortest_steps=1, hand_back=(1.0, 0.0, 0.0))
     handed_back_when_held = []
     for _ in range(3):
-        while not person.intervening:
-            person.update(make_truth())
-        handed_back_when_held.append(person.update(make_truth(**HELD)).ended)
-        person.end_episode()
+        while not human.intervening:
+            human.update(make_truth())
+        handed_back_when_held.append(human.update(make_truth(**HELD)).ended)
+        human.end_episode()
     assert handed_back_when_held == [True, True, False]
 
 
 def test_what_it_does_depends_on_the_scene_and_not_on_how_many_episodes_there_were(make_truth):
-    person = operator(patience_steps=5)
+    human = operator(patience_steps=5)
     begun = []
     for _ in range(30):
-        person.reset(np.random.default_rng(0))
-        found = [person.update(make_truth(time_s=0.1 * step)).started for step in range(10)]
+        human.reset(np.random.default_rng(0))
+        found = [human.update(make_truth(time_s=0.1 * step)).started for step in range(10)]
         begun.append(found.index(True))
     assert set(begun) == {5}
 
 
 def test_it_counts_what_it_does(make_truth):
-    person = operator(patience_steps=5)
+    human = operator(patience_steps=5)
     for step in range(8):
-        person.update(make_truth(time_s=0.1 * step))
-    assert person.tally.steps == 8
-    assert person.tally.intervened == 3
-    assert person.tally.takeovers[Reason.STUCK] == 1
+        human.update(make_truth(time_s=0.1 * step))
+    assert human.tally.steps == 8
+    assert human.tally.intervened == 3
+    assert human.tally.takeovers[Reason.STUCK] == 1
 
 
 def test_a_seed_decides_what_it_does(make_truth):
     def actions(seed):
-        person = Operator(Lift(), habits=Habits(patience_steps=4))
-        person.reset(np.random.default_rng(seed))
-        decisions = [person.update(make_truth(time_s=0.1 * step)) for step in range(15)]
+        human = Operator(Lift(), habits=Habits(patience_steps=4))
+        human.reset(np.random.default_rng(seed))
+        decisions = [human.update(make_truth(time_s=0.1 * step)) for step in range(15)]
         return [None if d.action is None else tuple(d.action.translation) for d in decisions]
 
     assert actions(1) == actions(1)

@@ -8,8 +8,8 @@ from so101_contract.joints import limits_arrays
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
-from so101_sim.presets import Chain, get_preset, PRESETS, SCENE_PARTS, with_nominal
-from so101_sim.start import AtPoint, AtPose, home_pose, NearCube, Start
+from so101_sim.scene.presets import ArmControl, get_preset, PRESETS, SCENE_PARTS, with_nominal
+from so101_sim.scene.start import AtPoint, AtPose, home_pose, NearCube, Start
 
 ALL = [(name, 'lift') for name in PRESETS] + [(name, 'place') for name in ('easy', 'wide', 'gap')]
 
@@ -17,7 +17,7 @@ ALL = [(name, 'lift') for name in PRESETS] + [(name, 'place') for name in ('easy
 @pytest.mark.parametrize(('name', 'task'), ALL)
 def test_every_start_of_every_preset_can_be_reached(name, task):
     preset = get_preset(name, task)
-    ik = InverseKinematics(ForwardKinematics(preset.chain.kinematics.tcp))
+    ik = InverseKinematics(ForwardKinematics(preset.control.kinematics.tcp))
     rng = np.random.default_rng(0)
     low, high = limits_arrays()
     for _ in range(20):
@@ -57,8 +57,8 @@ def test_home_can_be_gripped_and_lifted_from():
 
 def test_pick101_has_the_numbers_of_its_environment():
     preset = get_preset('pick101')
-    config = preset.chain.kinematics
-    assert (preset.chain.rate_hz, config.profile, config.tcp, preset.max_steps) == (
+    config = preset.control.kinematics
+    assert (preset.control.rate_hz, config.profile, config.tcp, preset.max_steps) == (
         50.0,
         'pick101',
         'pick101',
@@ -128,7 +128,7 @@ def test_starting_near_a_cube_that_is_out_of_reach_is_no_draw():
 @pytest.mark.parametrize('change', [{'rate_hz': 15.0}, {'rate_hz': 100.0}, {'latency_s': 0.1}])
 def test_rates_that_do_not_fit_together_are_refused(change):
     with pytest.raises(PresetError):
-        replace(Chain(), **change)
+        replace(ArmControl(), **change)
 
 
 def test_gap_with_every_part_nominal_is_wide():

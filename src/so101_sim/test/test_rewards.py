@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from so101_sim.errors import PresetError
-from so101_sim.rewards import get_reward, Moment, REWARDS
-from so101_sim.task import Lift, Place, Status
+from so101_sim.tasks import get_reward, Lift, Moment, Place, REWARDS, Status
 
 STILL = np.zeros(4)
 

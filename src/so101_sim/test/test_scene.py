@@ -8,12 +8,11 @@ import pytest
 from so101_description.model import load_model
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError, SimulationError
-from so101_sim.fingers import set_contacts
-from so101_sim.presets import GAP_SCENE, get_preset
-from so101_sim.scene import load_scene, scene_index, SceneConfig
-from so101_sim.servo import get_servo
-from so101_sim.simulation import Simulation
-from so101_sim.start import home_pose
+from so101_sim.scene.presets import GAP_SCENE, get_preset
+from so101_sim.scene.scene import load_scene, scene_index, SceneConfig, set_contacts
+from so101_sim.scene.servo import get_servo
+from so101_sim.scene.simulation import Simulation
+from so101_sim.scene.start import home_pose
 
 
 def test_the_arm_in_the_scene_weighs_what_the_official_one_does():

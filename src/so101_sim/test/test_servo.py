@@ -8,9 +8,9 @@ import pytest
 from so101_contract.joints import JOINT_NAMES
 from so101_kinematics.fk import ForwardKinematics
 from so101_sim.errors import PresetError
-from so101_sim.scene import SceneConfig
-from so101_sim.servo import get_servo, ServoLimits, ServoModel, SERVOS
-from so101_sim.simulation import Simulation
+from so101_sim.scene.scene import SceneConfig
+from so101_sim.scene.servo import get_servo, ServoLimits, ServoModel, SERVOS
+from so101_sim.scene.simulation import Simulation
 
 AWAY = (0.3, 0.25, 0.015)
 STRETCHED = np.array([0.0, 0.55, -0.55, 0.2, 0.0, 0.5])

@@ -15,10 +15,10 @@ from so101_driver.gate_config import GateConfig
 from so101_driver.gate_types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.attendant import LOOK_S, WITHOUT_POWER_S
-from so101_sim.presets import get_preset
-from so101_sim.start import home_pose
-from so101_sim.twin import SceneCopy, Twin
+from so101_sim.human.recovery import LOOK_S, WITHOUT_POWER_S
+from so101_sim.scene.presets import get_preset
+from so101_sim.scene.start import home_pose
+from so101_sim.twin.twin import SceneCopy, Twin
 
 RATE_HZ = 100.0
 
@@ -81,7 +81,7 @@ def test_servos_whose_power_the_attendant_takes_away_are_set_up_again(twin):
     twin.arm.power(False)
     driver.run_for(WITHOUT_POWER_S)
     twin.arm.power(True)
-    driver.run_for(LOOK_S - WITHOUT_POWER_S)  # then the attendant switches the motors on
+    driver.run_for(LOOK_S - WITHOUT_POWER_S)  # then the human switches the motors on
     for register, value in SERVO_SETTINGS.items():
         assert set(driver.arm.bus.read_all(register).values()) == {value}
     driver.arm.close()

@@ -16,10 +16,10 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from so101_interfaces_py import qos, topics
-from so101_sim.graph import Graph
+from so101_testing.graph import Graph
 
 
-class Watcher:
+class Listener:
     """What the graph says, and the services of the arm."""
 
     def __init__(self, graph):
@@ -57,9 +57,9 @@ class Watcher:
 def graph():
     rclpy.init()
     with Graph('arm', 'kinematics') as processes:
-        watcher = Watcher(processes)
-        yield watcher
-        watcher.node.destroy_node()
+        listener = Listener(processes)
+        yield listener
+        listener.node.destroy_node()
     rclpy.try_shutdown()
 
 
@@ -98,8 +98,8 @@ def test_the_wrist_camera_streams_until_it_hangs(graph):
 class Session:
     """Plays the session: one episode of steps, and what the operator makes of them."""
 
-    def __init__(self, watcher):
-        node = watcher.node
+    def __init__(self, listener):
+        node = listener.node
         self.asked, self.answers = [], []
         self.events = node.create_publisher(EpisodeEvent, topics.EPISODE_EVENT, qos.EVENT)
         self.steps = node.create_publisher(Step, topics.STEP, qos.EVENT)

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from so101_sim.scene import load_scene, scene_index, SceneConfig
-from so101_sim.variation import Variation, Varier
+from so101_sim.scene.scene import load_scene, scene_index, SceneConfig
+from so101_sim.scene.start import Variation, Varier
 
 EVERYTHING = Variation(
     cube_hue=True,

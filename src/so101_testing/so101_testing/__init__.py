@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigs for tests and benchmarks: stages, probes, feeders, servers. Not part of the product."""
+"""Rigs for tests and benchmarks: graphs, probes, feeders. Not part of the product."""
+
+__all__ = ['console_rig', 'graph', 'policy_feeder', 'probe_node']
