@@ -9,8 +9,8 @@ from dataclasses import replace
 import os
 
 from so101_bringup.options import OPTIONS, Options, resolve
+from so101_bringup.policy_requirements import Surroundings, surroundings
 from so101_bringup.programs import has_package, NodeSpec, Parameter
-from so101_bringup.surroundings import Surroundings, surroundings
 
 Nodes = list[NodeSpec]
 

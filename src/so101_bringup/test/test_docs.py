@@ -4,9 +4,9 @@
 from pathlib import Path
 import re
 
+import pitfall_docs
 import pytest
 
-from so101_bringup import pitfall_docs
 from so101_interfaces_py import topics
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def test_every_topic_and_service_is_described():
 
 def test_the_parameter_page_is_up_to_date():
     pytest.importorskip('rclpy')
-    from so101_bringup.parameter_docs import render
+    from parameter_docs import render
 
     assert (DOCS / 'parameters.md').read_text() == render()
 

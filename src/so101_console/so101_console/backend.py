@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from so101_console.arm_model import ArmModel
-from so101_console.drive import DriveError, read_wish, Wheel
-from so101_console.flights import Flights
+from so101_console.episode_browser import Flights
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import DriveError, read_wish, Wheel
+from so101_console.page_state import Picture
 
 ASKS = frozenset(
     (

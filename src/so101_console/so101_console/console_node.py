@@ -21,10 +21,10 @@ from so101_console.actions import Actions
 from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
 from so101_console.console_config import ConsoleConfig
-from so101_console.drive import Hand, Wheel
-from so101_console.flights import Flights
+from so101_console.episode_browser import Flights
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import Hand, Wheel
+from so101_console.page_state import Picture
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.frames import BASE_FRAME

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import uvicorn
 
 from so101_console.access import Access, AccessMiddleware
-from so101_console.drive import DriveError
+from so101_console.operator_input import DriveError
 
 PAGE = Path(__file__).parent / 'page'
 LONGEST_MESSAGE = 2000

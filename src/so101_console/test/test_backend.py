@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip('rclpy')
 
 from so101_console.backend import PageBackend
-from so101_console.drive import DriveError, Hand, Wheel, Wish
-from so101_console.flights import Flights
+from so101_console.episode_browser import Flights
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import DriveError, Hand, Wheel, Wish
+from so101_console.page_state import Picture
 from so101_contract.action import ActionSpec
 
 

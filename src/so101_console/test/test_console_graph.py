@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from so101_console.flights import Flights
+from so101_console.episode_browser import Flights
 from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders

@@ -25,9 +25,9 @@ from so101_kinematics.ee_controller import Command, DeltaCommand, EeController
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array
 from so101_kinematics.ik_service import KinematicsServices, present_arm
-from so101_kinematics.markers import make_markers
 from so101_kinematics.node_config import NodeConfig
 from so101_kinematics.tf_publisher import TfPublisher
+from so101_kinematics.visualization import make_markers
 
 CONFIG = (KinematicsConfig, NodeConfig)
 # States of the arm in which something is commanded; in any other one the arm is let go.

@@ -3,8 +3,8 @@
 
 import { ArmView } from './arm.js';
 import { Charts } from './charts.js';
-import { Flights } from './flights.js';
-import { Hands } from './hands.js';
+import { Flights } from './episodes.js';
+import { Hands } from './operator_input.js';
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1000;

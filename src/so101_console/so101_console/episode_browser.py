@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from so101_console.flight import Flight
+from so101_console.recorded_episode import Flight
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from so101_console.flights import Flights
+from so101_console.episode_browser import Flights
 
 EPISODES, STEPS = 20, 12
 
@@ -75,13 +75,13 @@ def test_the_picture_of_a_step_is_the_one_that_the_step_names(tmp_path):
 def test_a_replay_reads_around_its_step_and_not_the_whole_bag(flights, monkeypatch):
     key = flights.episodes()[EPISODES // 2]['key']
     assert flights.frame(key, 0)
-    monkeypatch.setattr('so101_console.flights.open_bags', None)  # what follows is there already
+    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)  # what follows is there already
     assert all(flights.frame(key, index) for index in range(STEPS))
 
 
 def test_a_bag_is_read_again_only_when_it_has_changed(flights, monkeypatch):
     before = flights.episodes()
-    monkeypatch.setattr('so101_console.flights.open_bags', None)
+    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)
     assert flights.episodes() == before
 
 

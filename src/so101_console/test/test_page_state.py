@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.curves import NAMES
-from so101_console.picture import Picture
+from so101_console.page_state import Picture
 from so101_contract.joints import JOINT_NAMES
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}

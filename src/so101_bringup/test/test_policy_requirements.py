@@ -8,7 +8,7 @@ import pytest
 from drqv2_policy_node.named_policy import find_policy
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options
-from so101_bringup.surroundings import surroundings
+from so101_bringup.policy_requirements import surroundings
 from so101_contract.manifest import PolicyManifest
 from so101_contract.presets import get_observation
 

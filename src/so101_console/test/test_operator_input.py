@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from so101_console.drive import DriveError, Hand, read_wish, Wheel, Wish
+from so101_console.operator_input import DriveError, Hand, read_wish, Wheel, Wish
 from so101_contract.action import ActionSpec
 
 FORWARD = Wish((1.0, 0.0, 0.0), 0.0)
