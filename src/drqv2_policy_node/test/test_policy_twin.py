@@ -33,7 +33,7 @@ from drqv2_policy_node.store import save_policy
 from so101_contract.assembly import Assembler
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_sim import gl
 from so101_sim.chain import ArmChain, Reading
 from so101_sim.env import ArmEnv

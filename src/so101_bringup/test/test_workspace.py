@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from so101_bringup import environment, prerequisites, workspace
-from so101_bringup.progress import CommandError, run_logged
+from so101_bringup import environment, workspace
+from so101_bringup import workspace as prerequisites
+from so101_bringup.workspace import CommandError, run_logged
 
 ROOT = Path(__file__).parents[3]
 

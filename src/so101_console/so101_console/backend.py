@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from so101_console.arm_model import ArmModel
-from so101_console.episode_browser import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.operator_input import DriveError, read_wish, Wheel
-from so101_console.page_state import Picture
+from so101_console.page_state import PageState
 
 ASKS = frozenset(
     (
@@ -34,7 +34,7 @@ class PageBackend:
     """Serves `server.Backend`. Asks are put into a queue; `wake` makes the node take them at once."""
 
     def __init__(
-        self, arm: ArmModel, picture: Picture, frames: Frames, flights: Flights, wheel: Wheel
+        self, arm: ArmModel, picture: PageState, frames: Frames, flights: EpisodeBrowser, wheel: Wheel
     ) -> None:
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""

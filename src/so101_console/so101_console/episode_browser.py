@@ -6,21 +6,22 @@ of its step only, and those of the next second come with it.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 import logging
 from pathlib import Path
+import statistics
 import threading
 from typing import Any
 
 import cv2
 import numpy as np
 
-from so101_console.recorded_episode import Flight
-from so101_contract.episodes import EventKind, NO_EPISODE
+from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
 from so101_interfaces_py import topics
-from so101_session.bags.cdr import ImageMessage
+from so101_session.bags.cdr import DeltaMessage, ImageMessage, StepMessage
 from so101_session.bags.decode import Decoders
 from so101_session.bags.errors import BagError, DecodeError
 from so101_session.bags.raw import open_bags, RawBag, RawMessage
@@ -39,13 +40,13 @@ AHEAD_NS = 2_000_000_000
 READ = (topics.STEP, topics.EE_DELTA_CMD, topics.EPISODE_EVENT, topics.ARM_STATUS)
 
 
-class Flights:
+class EpisodeBrowser:
     """Reads bags when somebody asks; keeps what it has read of a bag until the bag changes."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._lock = threading.Lock()
-        self._read: dict[Path, tuple[float, list[Flight]]] = {}
+        self._read: dict[Path, tuple[float, list[RecordedEpisode]]] = {}
         self._pictures: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self.problems: list[str] = []
         """Why bags are not in the list, a sentence each."""
@@ -76,15 +77,15 @@ class Flights:
         while len(self._pictures) > MOST_PICTURES:
             self._pictures.popitem(last=False)
 
-    def _find(self, key: str) -> Flight | None:
+    def _find(self, key: str) -> RecordedEpisode | None:
         """Return an episode; what has been read is not read again to find it."""
         with self._lock:
             known = [flight for _, flights in self._read.values() for flight in flights]
             found = next((flight for flight in known if flight.key == key), None)
             return found or next((flight for flight in self._flights() if flight.key == key), None)
 
-    def _flights(self) -> list[Flight]:
-        found: list[Flight] = []
+    def _flights(self) -> list[RecordedEpisode]:
+        found: list[RecordedEpisode] = []
         self.problems = []
         for bag in self._newest():
             if not (bag / 'metadata.yaml').exists():  # it is written when a bag is closed
@@ -110,16 +111,16 @@ class Flights:
             return []
 
 
-def _read(bag: Path) -> list[Flight]:
-    flights: dict[tuple[str, int], Flight] = {}
+def _read(bag: Path) -> list[RecordedEpisode]:
+    flights: dict[tuple[str, int], RecordedEpisode] = {}
     status: dict[str, RawMessage] = {}
     with open_bags(bag) as raw:
         decoders = Decoders(raw.topics.values())
         step, delta, event = decoders.step(), decoders.delta(), decoders.event()
 
-        def flight(topic: str, name: str, number: int) -> Flight:
+        def flight(topic: str, name: str, number: int) -> RecordedEpisode:
             arm = topic.removesuffix(name)
-            return flights.setdefault((arm, number), Flight(bag, arm, number))
+            return flights.setdefault((arm, number), RecordedEpisode(bag, arm, number))
 
         for message in raw.messages(_named(raw, READ)):
             topic = message.topic
@@ -157,7 +158,7 @@ def _named(raw: RawBag, names: Sequence[str]) -> list[str]:
     return [topic for topic in raw.topics if topic.endswith(tuple(f'/{name}' for name in names))]
 
 
-def _pictures(flight: Flight, index: int) -> dict[int, bytes]:
+def _pictures(flight: RecordedEpisode, index: int) -> dict[int, bytes]:
     """Return the pictures of a step and of those after it as JPEG."""
     first = next((n for n, step in enumerate(flight.steps) if step.index == index), None)
     if first is None:
@@ -192,3 +193,91 @@ def _jpeg(image: ImageMessage) -> bytes | None:
         return None
     done, encoded = cv2.imencode('.jpg', cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR))
     return encoded.tobytes() if done else None
+
+
+WHO: Mapping[int, str] = {Source.POLICY: 'policy', Source.TELEOP: 'person'}
+
+
+@dataclass
+class RecordedEpisode:
+    """One episode of one arm of a bag.
+
+    Attributes:
+        bag: its folder.
+        arm: namespace of the arm, with a slash at its end.
+        number: of the episode.
+        outcome: how it ended; empty where the bag does not say.
+        reason: why.
+        steps: in order.
+        heard_ns: when each was received [ns].
+        actions: by the index of the step that they answer.
+        before: counters of the arm when it began.
+        grown: by how much they grew until it ended.
+    """
+
+    bag: Path
+    arm: str
+    number: int
+    outcome: str = ''
+    reason: str = ''
+    steps: list[StepMessage] = field(default_factory=list)
+    heard_ns: list[int] = field(default_factory=list)
+    actions: dict[int, DeltaMessage] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
+    grown: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What a page names it by."""
+        return f'{self.bag.name}{self.arm}{self.number}'
+
+    def add_step(self, step: StepMessage, heard_ns: int) -> None:
+        """Add the next step."""
+        self.steps.append(step)
+        self.heard_ns.append(heard_ns)
+
+    def end(self, outcome: str, reason: str, counters: Mapping[str, int]) -> None:
+        """Note an outcome; a late label replaces the one before, but not what was counted."""
+        if not self.outcome and self.before:
+            self.grown = {name: counters[name] - self.before.get(name, 0) for name in counters}
+        self.outcome, self.reason = outcome, reason
+
+    def row(self) -> dict[str, Any]:
+        """Return its line in the list."""
+        said = [self.actions[index].source for index in sorted(self.actions)]
+        by_hand = [source == Source.TELEOP for source in said]
+        runs = sum(now and not before for before, now in zip([False, *by_hand], by_hand, strict=False))
+        acted = sum(source in WHO for source in said)
+        latencies = [
+            (action.stamp_ns - step.stamp_ns) / 1e6
+            for step in self.steps
+            if (action := self.actions.get(step.index)) is not None and action.source in WHO
+        ]
+        return {
+            'key': self.key,
+            'episode': self.number,
+            'label': f'{self.bag.name} · {self.number}',
+            'outcome': self.outcome,
+            'reason': self.reason,
+            'steps': acted,
+            'intervened': sum(by_hand),
+            'interventions': runs,
+            'dropped': max(len(self.steps) - 1, 0) - acted,
+            'latency_ms': round(statistics.median(latencies), 1) if latencies else None,
+            **self.grown,
+        }
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what each step is called in a replay."""
+        return [_line(step, self.actions.get(step.index)) for step in self.steps]
+
+
+def _line(step: StepMessage, action: DeltaMessage | None) -> dict[str, Any]:
+    who = 'nobody' if action is None else WHO.get(action.source, 'nobody')
+    if action is None or who == 'nobody':
+        said = 'Nobody acted: the arm held, or the episode ended'
+    else:
+        x, y, z = (1000.0 * metre for metre in action.translation)
+        said = f'{who.capitalize()}: {x:+.0f}, {y:+.0f}, {z:+.0f} mm, gripper {action.gripper:.0%} open'
+    reward = f' · reward {step.reward:g}' if step.reward else ''
+    return {'index': step.index, 'who': who, 'said': said + reward}

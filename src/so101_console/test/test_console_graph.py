@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from so101_console.episode_browser import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders
@@ -177,7 +177,7 @@ def test_what_a_person_does_at_the_page_is_what_the_bag_holds(desk):
 
 
 def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
-    rows = [row for row in Flights(str(desk.bags)).episodes() if row['outcome'] == 'success']
+    rows = [row for row in EpisodeBrowser(str(desk.bags)).episodes() if row['outcome'] == 'success']
     assert rows
     row = rows[0]
     assert row['interventions'] == 1

@@ -2,8 +2,8 @@
 import json
 import math
 
+from so101_console.coach import Episodes
 from so101_console.curves import Curves, HISTORY, NAMES
-from so101_console.episodes import Episodes
 
 
 def row(value):

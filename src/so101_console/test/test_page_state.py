@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.curves import NAMES
-from so101_console.page_state import Picture
+from so101_console.page_state import PageState
 from so101_contract.joints import JOINT_NAMES
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
@@ -25,7 +25,7 @@ CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
 
 @pytest.fixture
 def picture():
-    return Picture(lambda positions: positions.tolist())
+    return PageState(lambda positions: positions.tolist())
 
 
 def state(picture, later=0.0, wheel=None):
@@ -61,7 +61,7 @@ def test_an_empty_picture_can_be_sent_as_json(picture):
 
 def test_joints_are_read_only_once_for_all_pages(picture):
     asked = []
-    picture = Picture(lambda positions: asked.append(1) or positions.tolist())
+    picture = PageState(lambda positions: asked.append(1) or positions.tolist())
     picture.newest.keep('joints')(joints(0.5))
     for _ in range(5):
         assert state(picture)['poses'][0] == 0.5

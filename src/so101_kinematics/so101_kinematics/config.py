@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number of the end-effector controller that may be chosen."""
+"""Parameters of kinematics_node: every number of the end-effector controller, and what is shown beside it."""
 
 from dataclasses import dataclass
 import math
 
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD
+from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_kinematics.pick101 import RATE_HZ as PICK101_RATE_HZ
-from so101_kinematics.pick101 import TCP as PICK101_TCP
-from so101_kinematics.pick101 import WORKSPACE as PICK101_WORKSPACE
 from so101_kinematics.workspace import Workspace
+
+PICK101_TCP = 'pick101'
+PICK101_RATE_HZ = 50.0
+PICK101_WORKSPACE = Workspace((0.10, -0.30, 0.01), (0.50, 0.30, 0.40))
+"""What policies of ggand0/pick-101 were trained with: TCP preset, control rate [Hz], and box of the TCP [m]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +123,19 @@ def _lock_position(entry: str, name: str, value: str) -> float | None:
             f'locked_joints has {entry!r}; {name} takes a number of radians between {low:.4f} and {high:.4f}.'
         )
     return position
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """What the node publishes beside joint commands."""
+
+    publish_tf: bool = param(
+        True, doc='Publish /tf and robot_description; false where robot_state_publisher does it.'
+    )
+    frame_prefix: str = param('', doc='Put before every link name on /tf, so that two arms share a tree.')
+    camera: str = param('nexus', doc='Where the wrist camera is mounted.', choices=tuple(CAMERA_PRESETS))
+    marker_rate_hz: float = param(10.0, doc='Rate of the markers for RViz.', unit='Hz', lo=0.5, hi=50.0)
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)

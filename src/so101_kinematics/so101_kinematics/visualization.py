@@ -1,15 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What RViz draws around the arm: the setpoint, the workspace, the last action, and why the arm holds."""
+"""What RViz draws: /tf and robot_description where no robot_state_publisher is, and markers around the arm.
 
-from collections.abc import Sequence
+The markers are the setpoint, the workspace, the last action, and why the arm holds. The frames follow from the URDF
+(names and axes as REP-103 has them).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import math
+from xml.etree import ElementTree
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Vector3
+from geometry_msgs.msg import Point, TransformStamped, Vector3
 import numpy as np
-from std_msgs.msg import ColorRGBA
+from rclpy.node import Node
+from std_msgs.msg import ColorRGBA, String
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+from so101_description.pose import Pose, quat_multiply
+from so101_description.urdf import urdf_text
+from so101_interfaces_py import qos, topics
 from so101_kinematics.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class LinkTransform:
+    """Pose of a child link in its parent link: position [m], quaternion (w, x, y, z)."""
+
+    parent: str
+    child: str
+    position: tuple[float, ...]
+    quat: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Joint:
+    name: str
+    parent: str
+    child: str
+    origin: Pose
+    axis: tuple[float, ...] | None
+
+
+class LinkFrames:
+    """The joints of a URDF.
+
+    Args:
+        urdf: Text of the document.
+    """
+
+    def __init__(self, urdf: str) -> None:
+        joints = [_read(element) for element in ElementTree.fromstring(urdf).iter('joint')]
+        self._moving = [joint for joint in joints if joint.axis is not None]
+        self._fixed = [joint for joint in joints if joint.axis is None]
+
+    def fixed(self) -> list[LinkTransform]:
+        """Return the transforms that never change."""
+        return [_transform(joint, joint.origin.quat_wxyz) for joint in self._fixed]
+
+    def moving(self, positions: Mapping[str, float]) -> list[LinkTransform]:
+        """Return the transforms that depend on the joints.
+
+        Args:
+            positions: Joint name -> position [rad]; a joint that is missing is left out of the result.
+        """
+        return [_turned(joint, positions[joint.name]) for joint in self._moving if joint.name in positions]
+
+
+def _read(element: ElementTree.Element) -> _Joint:
+    origin = element.find('origin')
+    xyz, rpy = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    if origin is not None:
+        xyz, rpy = _numbers(origin.get('xyz', '0 0 0')), _numbers(origin.get('rpy', '0 0 0'))
+    axis = element.find('axis')
+    moves = element.get('type') != 'fixed'
+    return _Joint(
+        name=element.get('name', ''),
+        parent=_link(element, 'parent'),
+        child=_link(element, 'child'),
+        origin=Pose.from_rpy(xyz, rpy),
+        axis=_numbers(axis.get('xyz', '1 0 0')) if moves and axis is not None else None,
+    )
+
+
+def _turned(joint: _Joint, angle: float) -> LinkTransform:
+    assert joint.axis is not None
+    half = math.sin(angle / 2.0)
+    turn = (math.cos(angle / 2.0), *(half * component for component in joint.axis))
+    return _transform(joint, quat_multiply(joint.origin.quat_wxyz, turn))
+
+
+def _transform(joint: _Joint, quat: tuple[float, ...]) -> LinkTransform:
+    return LinkTransform(joint.parent, joint.child, joint.origin.position, quat)
+
+
+def _link(element: ElementTree.Element, role: str) -> str:
+    found = element.find(role)
+    return '' if found is None else found.get('link', '')
+
+
+def _numbers(text: str) -> tuple[float, float, float]:
+    x, y, z = map(float, text.split())
+    return x, y, z
+
 
 SETPOINT_DIAMETER_M = 0.012
 ARROW_DIAMETERS_M = (0.004, 0.010)
@@ -79,3 +173,44 @@ def _point(values: np.ndarray) -> Point:
 def _vector(values: np.ndarray) -> Vector3:
     x, y, z = (float(value) for value in values)
     return Vector3(x=x, y=y, z=z)
+
+
+class TfPublisher:
+    """The frames of one arm.
+
+    Args:
+        node: Publishes.
+        tcp: TCP preset.
+        camera: Camera preset.
+        prefix: Put before every link name.
+    """
+
+    def __init__(self, node: Node, tcp: str, camera: str, prefix: str = '') -> None:
+        urdf = urdf_text(tcp=tcp, camera=camera)
+        self._frames = LinkFrames(urdf)
+        self._prefix = prefix
+        self._tf = node.create_publisher(TFMessage, topics.TF, qos.TF)
+        self._static = node.create_publisher(TFMessage, topics.TF_STATIC, qos.LATCHED)
+        self._description = node.create_publisher(String, topics.ROBOT_DESCRIPTION, qos.LATCHED)
+        self._description.publish(String(data=urdf))
+        stamp = node.get_clock().now().to_msg()
+        self._static.publish(TFMessage(transforms=[self._message(stamp, t) for t in self._frames.fixed()]))
+
+    def publish(self, stamp: Time, positions: Mapping[str, float]) -> None:
+        """Publish the frames that the joints move.
+
+        Args:
+            stamp: When the joints were read.
+            positions: Joint name -> position [rad].
+        """
+        moving = [self._message(stamp, transform) for transform in self._frames.moving(positions)]
+        self._tf.publish(TFMessage(transforms=moving))
+
+    def _message(self, stamp: Time, transform: LinkTransform) -> TransformStamped:
+        message = TransformStamped(child_frame_id=self._prefix + transform.child)
+        message.header.stamp = stamp
+        message.header.frame_id = self._prefix + transform.parent
+        place, turn = message.transform.translation, message.transform.rotation
+        place.x, place.y, place.z = transform.position
+        turn.w, turn.x, turn.y, turn.z = transform.quat
+        return message
