@@ -26,7 +26,7 @@ from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
-from so101_console.operator_input import Hand, Wheel
+from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
@@ -51,7 +51,7 @@ class ConsoleConfig:
     )
     rate_hz: float = param(
         2.0 * CONTROL_RATE_HZ,
-        doc='How often the graph hears what the person at the page wants.',
+        doc='How often the graph hears what the human at the page wants.',
         unit='Hz',
         lo=1.0,
         hi=50.0,
@@ -156,13 +156,13 @@ class ConsoleNode(Node):
         access = Access(config.host, config.token or os.environ.get(TOKEN_VARIABLE, ''))
         arm = ArmModel('so101')
         self._frames = Frames(config.jpeg_quality)
-        self._picture = PageState(arm.poses)
+        self._page_state = PageState(arm.poses)
         self._wheel = Wheel(config.silence_s)
-        self._hand = Hand(ActionSpec(), config.speed, config.rate_hz)
+        self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
         self._backend = PageBackend(
-            arm, self._picture, self._frames, EpisodeBrowser(config.bags), self._wheel
+            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel
         )
-        self._actions = Actions(self, self._picture.say)
+        self._actions = Actions(self, self._page_state.say)
         self._subscribe()
         self._backend.wake = self._wake
         self._deltas = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
@@ -180,34 +180,36 @@ class ConsoleNode(Node):
         self._server.close()
 
     def _subscribe(self) -> None:
-        picture, newest = self._picture, self._picture.newest
+        page_state, newest = self._page_state, self._page_state.newest
         state = qos.STATE_SUBSCRIBER
         # What comes often is kept as it came: most of it is never looked at.
         self.create_subscription(Image, topics.IMAGE, self._frames.add, qos.IMAGE, raw=True)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
-        self.create_subscription(ArmStatus, topics.ARM_STATUS, picture.on_arm, qos.LATCHED)
-        self.create_subscription(Step, topics.STEP, picture.on_step, qos.EVENT)
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, page_state.on_arm, qos.LATCHED)
+        self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(String, topics.SESSION_STATUS, picture.on_session, qos.LATCHED)
-        self.create_subscription(PolicyStatus, topics.POLICY_STATUS, picture.on_policy, qos.LATCHED)
-        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, picture.on_learner, qos.LATCHED)
-        self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, picture.on_diagnostics, qos.DIAGNOSTICS)
+        self.create_subscription(String, topics.SESSION_STATUS, page_state.on_session, qos.LATCHED)
+        self.create_subscription(PolicyStatus, topics.POLICY_STATUS, page_state.on_policy, qos.LATCHED)
+        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, page_state.on_learner, qos.LATCHED)
+        self.create_subscription(
+            DiagnosticArray, topics.DIAGNOSTICS, page_state.on_diagnostics, qos.DIAGNOSTICS
+        )
 
     # --- callbacks ---
 
     def _on_command(self, message: EeDelta) -> None:
-        self._hand.commanded(message.gripper)
-        self._picture.on_command(message)
+        self._jog.commanded(message.gripper)
+        self._page_state.on_command(message)
 
     def _on_event(self, message: EpisodeEvent) -> None:
-        self._picture.on_event(message)
+        self._page_state.on_event(message)
         ended = message.kind == EpisodeEvent.INTERVENTION_END
-        if ended and self._picture.policy_is_there and self._wheel.drop():
+        if ended and self._page_state.policy_is_there and self._wheel.drop():
             # A page that went on to speak would take over the next episode without being asked to.
-            self._picture.say('Control is back with the policy; take over again when it needs you.')
+            self._page_state.say('Control is back with the policy; take over again when it needs you.')
 
     def _wake(self) -> None:
         """Have the node's thread look at what a page asked for; called by the server's."""
@@ -224,25 +226,25 @@ class ConsoleNode(Node):
                 # Whether or not the tick has seen by now that nobody drives.
                 self._say_gone()
             else:
-                self._actions.ask(self._picture.meaning(what))
+                self._actions.ask(self._page_state.meaning(what))
 
     # --- the tick ---
 
     def _tick(self) -> None:
         self._take_asked()
         if self._wheel.driver is None:
-            self._hand.let_go()
+            self._jog.let_go()
             return
         wish = self._wheel.wish(time.monotonic())
         if wish is None:
-            if self._hand.acting:
+            if self._jog.acting:
                 self._say_gone()
             return  # silent from now on: whatever listens to teleop/ee_delta lets the arm hold
-        self._say(self._hand.move(wish))
+        self._say(self._jog.move(wish))
 
     def _say_gone(self) -> None:
-        """Say that the person is gone, so that the arm stops at once and not with the end of the step."""
-        self._say(self._hand.hold(), EeDelta.SOURCE_NONE)
+        """Say that the human is gone, so that the arm stops at once and not with the end of the step."""
+        self._say(self._jog.hold(), EeDelta.SOURCE_NONE)
 
     def _say(self, value: EeDeltaValue, source: int = EeDelta.SOURCE_TELEOP) -> None:
         message = EeDelta(gripper=value.opening, source=source)

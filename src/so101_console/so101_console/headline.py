@@ -70,7 +70,7 @@ def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page:
     if wheel is not None:
         return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
     if session.get('driver') == 'person':
-        return Headline('A person drives', f'{sentence}; the person is at another device.', 'you')
+        return Headline('A human drives', f'{sentence}; the human is at another device.', 'you')
     if session.get('intervening'):
         gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
         return Headline('Nobody drives', gone, 'nobody')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor on the page: what can be told of the running graph without touching it, and what to do about it.
+"""The doctor on the page: how the arm and the graph are, without touching them, and what to do about it.
 
 `./so101 doctor` asks the bus itself and needs the arm's port to be free; this reads only what the nodes say anyway.
 """
@@ -76,10 +76,10 @@ class GraphReport:
     diagnostics: tuple[tuple[str, str, bool], ...] = field(default=())
 
 
-def examine(facts: GraphReport) -> list[Check]:
+def examine(report: GraphReport) -> list[Check]:
     """Return one check for each part, the worst first."""
-    checks = [*_arm(facts.arm), _camera(facts), _session(facts), _policy(facts), _learner(facts)]
-    for name, sentence, is_error in facts.diagnostics:
+    checks = [*_arm(report.arm), _camera(report), _session(report), _policy(report), _learner(report)]
+    for name, sentence, is_error in report.diagnostics:
         status = Status.FAIL if is_error else Status.WARN
         checks.append(Check(name.removeprefix('so101: ').replace('_', ' '), status, sentence))
     order = [Status.FAIL, Status.WARN, Status.SKIP, Status.OK]
@@ -142,48 +142,46 @@ def _loop(arm: ArmReport) -> Check:
     )
 
 
-def _camera(facts: GraphReport) -> Check:
+def _camera(report: GraphReport) -> Check:
     remedy = 'Look at its plug, and that no other program uses it; ./so101 doctor tests cameras.'
-    if facts.camera_problem:
-        return Check('camera', Status.FAIL, facts.camera_problem, remedy)
-    if facts.camera_age_s is None:
+    if report.camera_problem:
+        return Check('camera', Status.FAIL, report.camera_problem, remedy)
+    if report.camera_age_s is None:
         return Check('camera', Status.WARN, 'There has been no picture yet.', remedy)
-    if facts.camera_age_s > OLD_PICTURE_S:
-        return Check('camera', Status.FAIL, f'The newest picture is {facts.camera_age_s:.1f} s old.', remedy)
-    finding = f'{facts.camera_hz:.0f} pictures come in a second.'
-    return Check('camera', Status.WARN if facts.camera_hz < SLOW_CAMERA_HZ else Status.OK, finding)
+    if report.camera_age_s > OLD_PICTURE_S:
+        return Check('camera', Status.FAIL, f'The newest picture is {report.camera_age_s:.1f} s old.', remedy)
+    finding = f'{report.camera_hz:.0f} pictures come in a second.'
+    return Check('camera', Status.WARN if report.camera_hz < SLOW_CAMERA_HZ else Status.OK, finding)
 
 
-def _session(facts: GraphReport) -> Check:
-    if not facts.session:
+def _session(report: GraphReport) -> Check:
+    if not report.session:
         remedy = 'Start it, as ./so101 up does, to record episodes and to drive from this page.'
         return Check('session', Status.WARN, 'No session is running.', remedy)
-    finding = (
-        f'It is {facts.session}; its clock is less than {facts.jitter_p99_ms:.0f} ms off in 99 of 100 steps.'
-    )
-    if facts.jitter_p99_ms <= 20.0:
+    finding = f'It is {report.session}; its clock is less than {report.jitter_p99_ms:.0f} ms off in 99 of 100 steps.'
+    if report.jitter_p99_ms <= 20.0:
         return Check('session', Status.OK, finding)
     return Check(
         'session', Status.WARN, finding, 'This machine is busy: end other programs, or learn on another one.'
     )
 
 
-def _policy(facts: GraphReport) -> Check:
-    if facts.policy is None:
-        return Check('policy', Status.SKIP, 'No policy is running: a person drives.')
-    if facts.policy_holds:
+def _policy(report: GraphReport) -> Check:
+    if report.policy is None:
+        return Check('policy', Status.SKIP, 'No policy is running: a human drives.')
+    if report.policy_holds:
         return Check(
-            'policy', Status.WARN, f'It holds: {facts.policy_holds}', 'It acts again once that is mended.'
+            'policy', Status.WARN, f'It holds: {report.policy_holds}', 'It acts again once that is mended.'
         )
-    latency = f' and answers within {facts.policy_ms:.0f} ms' if math.isfinite(facts.policy_ms) else ''
-    return Check('policy', Status.OK, f'“{facts.policy}” is in use{latency}.')
+    latency = f' and answers within {report.policy_ms:.0f} ms' if math.isfinite(report.policy_ms) else ''
+    return Check('policy', Status.OK, f'“{report.policy}” is in use{latency}.')
 
 
-def _learner(facts: GraphReport) -> Check:
-    if not facts.learner:
+def _learner(report: GraphReport) -> Check:
+    if not report.learner:
         return Check('learner', Status.SKIP, 'No learner is running: nothing is learned.')
-    finding = f'It is {facts.learner}. {facts.learner_reason}'.strip()
-    if facts.learner == 'failed':
+    finding = f'It is {report.learner}. {report.learner_reason}'.strip()
+    if report.learner == 'failed':
         return Check('learner', Status.FAIL, finding, 'Read what learner_node printed, then start it again.')
     return Check('learner', Status.OK, finding)
 
@@ -226,7 +224,7 @@ class ArmWatch:
         """Share of control cycles that were late."""
         return self._share(3, 4)
 
-    def facts(self, arm: ArmStatus) -> ArmReport:
+    def report(self, arm: ArmStatus) -> ArmReport:
         """Return what the doctor looks at."""
         heat = np.array(arm.temperature, dtype=float)
         hottest = ('', math.nan)

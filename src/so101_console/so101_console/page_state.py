@@ -129,8 +129,8 @@ class PageState:
         if message.source in (EeDelta.SOURCE_POLICY, EeDelta.SOURCE_TELEOP):
             begun = self._steps.get((message.episode, message.index))
             latency = None if begun is None else (stamp_to_ns(message.header.stamp) - begun) / 1e6
-            person = message.source == EeDelta.SOURCE_TELEOP
-            self._episodes.action(message.episode, person=person, latency_ms=latency)
+            human = message.source == EeDelta.SOURCE_TELEOP
+            self._episodes.action(message.episode, human=human, latency_ms=latency)
         elif message.source == EeDelta.SOURCE_NONE:
             self._episodes.dropped(message.episode)
 
@@ -221,7 +221,7 @@ class PageState:
         else:
             numbers = LearnerNumbers(learner.q_mean, learner.q_bound, learner.demo_size, learner.state)
             told = advice(self._episodes.numbers(), numbers)
-        checks = examine(self._facts(now, camera))
+        checks = examine(self._report(now, camera))
         return {
             'servos': [] if arm is None else servo_rows(arm, angles),
             'bus': '' if arm is None else bus_line(arm, self._arm_watch),
@@ -229,14 +229,14 @@ class PageState:
             if learner is None or now - self._learner_s > LEARNER_STALE_S
             else learner_line(learner),
             'coach': [*told, summary(self._episodes.numbers())],
-            'flights': self._episodes.rows(LISTED),
+            'episodes': self._episodes.rows(LISTED),
             'checks': [
                 {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}
                 for c in checks
             ],
         }
 
-    def _facts(self, now: float, camera: Mapping[str, Any]) -> GraphReport:
+    def _report(self, now: float, camera: Mapping[str, Any]) -> GraphReport:
         policy = self._policy if now - self._policy_s <= STALE_S else None
         learner = self._learner if now - self._learner_s <= LEARNER_STALE_S else None
         heard = self._arm is not None and now - self._arm_s <= STALE_S
@@ -244,7 +244,7 @@ class PageState:
             (name, text, bad) for name, (at, text, bad) in list(self._diagnostics.items()) if now - at < 5.0
         )
         return GraphReport(
-            arm=self._arm_watch.facts(self._arm) if heard else None,
+            arm=self._arm_watch.report(self._arm) if heard else None,
             camera_age_s=camera['age'],
             camera_hz=camera['fps'],
             camera_problem=camera.get('problem', ''),

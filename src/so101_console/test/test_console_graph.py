@@ -176,7 +176,7 @@ def test_what_a_person_does_at_the_page_is_what_the_bag_holds(desk):
     assert abs(abs(moved[1]) - 0.05) < 0.05
 
 
-def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
+def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
     rows = [row for row in EpisodeBrowser(str(desk.bags)).episodes() if row['outcome'] == 'success']
     assert rows
     row = rows[0]
@@ -185,9 +185,9 @@ def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
     assert row['latency_ms'] is not None
     assert row['clamped'] >= 0
     page = desk.page
-    page.click('#flights-load')
-    page.wait_for_selector('#flights button')
-    page.click('#flights button')
+    page.click('#episodes-load')
+    page.wait_for_selector('#episodes button')
+    page.click('#episodes button')
     pictured = "document.getElementById('replay-frame').naturalWidth > 0"
     desk.until(lambda: page.evaluate(pictured), 'the picture of the first step is there')
     page.focus('#replay-step')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flight recorder on a bag that the recorder's own writer made."""
+"""The episode browser on a bag that the recorder's own writer made."""
 
 import shutil
 
@@ -56,7 +56,7 @@ def test_the_steps_of_an_episode_say_who_moved_the_hand_where(flights):
     episode = flights.episode(flights.episodes()[0]['key'])
     lines = episode['steps']
     assert [line['index'] for line in lines] == list(range(STEPS))
-    assert [line['who'] for line in lines].count('person') == STEPS // 3
+    assert [line['who'] for line in lines].count('human') == STEPS // 3
     assert 'mm, gripper' in lines[0]['said']
     assert 'reward 1' in lines[-1]['said']
 

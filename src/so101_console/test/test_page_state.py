@@ -115,7 +115,7 @@ def test_an_episode_is_listed_with_what_happened_in_it(picture):
         picture.on_command(delta(4, index, source, at=12_000_000))
     picture.on_arm(arm(clamped=8, lost=3))
     picture.on_event(EpisodeEvent(kind=EpisodeEvent.SUCCESS, episode=4, reason='the person says success'))
-    row = state(picture, later=1.0)['flights'][0]
+    row = state(picture, later=1.0)['episodes'][0]
     assert row['outcome'] == 'success'
     assert (row['steps'], row['intervened'], row['interventions'], row['dropped']) == (2, 1, 1, 1)
     assert (row['clamped'], row['lost'], row['latency_ms']) == (3, 1, 12.0)
