@@ -31,8 +31,9 @@ ASKS = frozenset(
 
 
 class PageBackend:
-    """What a page can see and do, called from the server's thread. Asks are put into a queue; `wake` makes the node take
-    them at once.
+    """What a page can see and do; the server's thread calls it.
+
+    What a page asks for is put into a queue; `wake` makes the node take it at once.
     """
 
     def __init__(
