@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/parameters.md from the nodes' configurations: `tools/parameter_docs.py`."""
+"""Writes docs/parameters.md and the examples of config/*.yaml from the nodes' configurations.
+
+A file that holds values already, beside its examples, is left alone.
+"""
 
 import argparse
-from importlib import import_module
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 import sys
 
+import yaml
+
+from so101_bringup.parameter_files import config_types, FILES
+from so101_bringup.stack import NODES
 from so101_interfaces_py import params
 
 ROOT = Path(__file__).resolve().parents[1]
-NODES = (
-    ('so101_driver', 'arm_node'),
-    ('so101_driver', 'camera_node'),
-    ('so101_sim', 'twin_node'),
-    ('so101_sim', 'operator_node'),
-    ('so101_kinematics', 'kinematics_node'),
-    ('drqv2_policy_node', 'policy_node'),
-    ('so101_session', 'session_node'),
-    ('so101_session', 'teleop_node'),
-    ('so101_session', 'recorder_node'),
-    ('hilserl_learner', 'learner_node'),
-    ('so101_console', 'console_node'),
+ORDER = (
+    *(
+        'arm_node',
+        'camera_node',
+        'twin_node',
+        'operator_node',
+        'kinematics_node',
+        'policy_node',
+        'session_node',
+    ),
+    *('teleop_node', 'recorder_node', 'learner_node', 'console_node'),
 )
 HEAD = """# Parameters
 
@@ -31,21 +38,94 @@ Write a number with a decimal point where the default has one: `rate_hz:=50.0`.
 """
 
 
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    'camera_node': ('width', 'height', 'fps', 'fourcc', 'stall_timeout_s', 'preset'),
+    'console_node': ('host', 'speed', 'camera_rate_hz'),
+    'arm_node': (
+        'rate_hz',
+        'command_timeout_s',
+        'max_speed_rad_s',
+        'temperature_warn_c',
+        'temperature_stop_c',
+        'torque_limit',
+        'exit_policy',
+    ),
+    'kinematics_node': (
+        'rate_hz',
+        'leash_m',
+        'workspace_min',
+        'workspace_max',
+        'command_timeout_s',
+        'locked_joints',
+    ),
+    'learner_node': (
+        'agent',
+        'arms',
+        'batch_size',
+        'utd',
+        'gamma',
+        'gamma_with_policy',
+        'std_schedule',
+        'std_with_policy',
+        'encoder',
+        'num_critics',
+        'publish_s',
+        'save_s',
+        'device',
+        'threads',
+        'yields',
+    ),
+    'policy_node': ('follow_learner', 'max_std', 'torch_threads'),
+    'recorder_node': ('compression', 'flush_s', 'split_mb', 'split_episodes', 'min_free_mb'),
+    'session_node': ('auto', 'camera_timeout_s', 'teleop_timeout_s', 'reset_step_deg', 'start_xyz'),
+    'twin_node': ('camera_width', 'camera_height', 'camera_rate_hz'),
+    'operator_node': ('noise', 'aim_error_m', 'hesitation'),
+    'teleop_node': ('speed', 'gripper_speed', 'deadzone', 'deadman', 'leader_torque', 'leader_pull_rad'),
+}
+"""What people change; none of it is what the stack sets itself."""
+
+
+def examples(name: str) -> str:
+    """Return the text of a parameter file without values: an example of each of `EXAMPLES`, with its default."""
+    nodes = FILES[name]
+    lines = [
+        f'# Parameters of {" and ".join(nodes)} that differ from the defaults: none.',
+        '# To change one, take the # from the beginning of its line, of ros__parameters and of the section;',
+        '# what is shown is the default. All parameters with their limits: docs/parameters.md',
+    ]
+    for node in nodes:
+        lines += [f'#/**/{node}:', '#  ros__parameters:']
+        known = params.merged(*config_types(node))
+        defaults = {f.name: f.default for config in config_types(node) for f in fields(config)}
+        for key in EXAMPLES[node]:
+            value = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
+            shown = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix('...\n').strip()
+            unit = f'[{known[key].unit}] ' if known[key].unit else ''
+            choices = f' One of: {", ".join(map(str, known[key].choices))}.' if known[key].choices else ''
+            lines.append(f'#    {f"{key}: {shown}":<40}  # {unit}{known[key].doc}{choices}')
+    return '\n'.join(lines) + '\n'
+
+
 def render() -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for package, name in NODES:
-        parts.append(f'\n## {name} ({package})\n\n')
-        parts += [params.table(config) for config in import_module(f'{package}.{name}').CONFIG]
+    for name in ORDER:
+        parts.append(f'\n## {name} ({NODES[name][0]})\n\n')
+        parts += [params.table(config) for config in config_types(name)]
     return ''.join(parts)
 
 
 def main() -> int:
-    """Write the page."""
+    """Write the page and the files."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / 'docs' / 'parameters.md'
     path.write_text(render())
     sys.stdout.write(f'{path} written\n')
+    for name in FILES:
+        path = ROOT / 'config' / name
+        if not path.exists() or yaml.safe_load(path.read_text()) is None:
+            path.write_text(examples(name))
+            sys.stdout.write(f'{path} written\n')
     return 0
 
 
