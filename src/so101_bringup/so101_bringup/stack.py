@@ -236,9 +236,12 @@ def _control(options: Options, contract: 'ContractConfig') -> Nodes:
 
         package = 'robot_state_publisher'
         urdf = urdf_text(tcp=contract.tcp, camera=contract.camera_preset)
-        described = {'robot_description': urdf, 'frame_prefix': prefix}
+        described: dict[str, Parameter] = {'robot_description': urdf, 'frame_prefix': prefix}
         nodes.append(NodeSpec(package, package, package, parameters=described))
-    parameters = {'publish_tf': not publisher and options['tf'] != 'off', 'frame_prefix': prefix}
+    parameters: dict[str, Parameter] = {
+        'publish_tf': not publisher and options['tf'] != 'off',
+        'frame_prefix': prefix,
+    }
     return [*nodes, _node('kinematics_node', parameters, contract, required=True)]
 
 
