@@ -13,7 +13,6 @@ from so101_bringup.parameter_files import config_types
 from so101_bringup.programs import NodeSpec, ros_arguments
 from so101_contract.config import ContractConfig
 from so101_interfaces_py import params
-from so101_kinematics.config import KinematicsConfig
 
 ROOT = Path(__file__).parents[3]
 EVERYTHING = parse_options(
@@ -51,13 +50,6 @@ def test_every_node_that_has_a_field_of_the_contract_is_told_it(node):
 def test_what_decides_a_parameter_that_the_stack_sets_is_known_and_is_an_option(node):
     for key in node.parameters:
         assert set(re.findall(r'(\w+):=', stack.decided_by(node.name, key))) <= set(OPTIONS)
-
-
-def test_the_contract_is_what_the_controller_does_by_itself():
-    contract, controller = ContractConfig(), KinematicsConfig()
-    for field in ('workspace_min', 'workspace_max', 'tcp'):
-        assert getattr(contract, field) == getattr(controller, field)
-    assert contract.ik_profile == controller.profile
 
 
 def test_parameter_files_name_nodes_in_any_namespace():

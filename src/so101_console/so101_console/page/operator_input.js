@@ -2,7 +2,7 @@
 // Keys, buttons, joystick and gamepad: what the human wants the hand to do, many times a second while they drive.
 
 const PERIOD_MS = 50;
-const DEADZONE = 0.12;
+const DEADZONE = 0.15;  // thresholds.STICK_DEAD_ZONE; a test compares
 const MOVES = { w: [0, 1], s: [0, -1], a: [1, 1], d: [1, -1], r: [2, 1], f: [2, -1] };
 const GRIPS = { e: 1, q: -1 };
 const ACTS = { t: 'take', g: 'give', 1: 'success', 2: 'failure', 3: 'discard', n: 'start', h: 'reset', p: 'pause' };
