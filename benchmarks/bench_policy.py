@@ -28,13 +28,13 @@ from rich.progress import Progress
 import torch
 
 from drqv2_policy_node.acting import observation_digest
-from so101_testing.policy_feeder import Feeder, Key
 from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 from so101_contract.observation_spec import get_observation, OBSERVATIONS, ObservationSpec
+from so101_testing.policy_feeder import Feeder, Key
 
 WARM_UP = 20
 MOST_TICKS = 1.5

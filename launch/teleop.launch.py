@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person drives, nothing learns: ros2 launch so101_bringup teleop.launch.py teleop:=gamepad record:=true."""
+"""A human drives, nothing learns: ros2 launch so101_bringup teleop.launch.py teleop:=gamepad record:=true."""
 
 from so101_bringup.ros_launch import launch_description
 

@@ -142,8 +142,12 @@ def outdated(modules: dict[str, Module]) -> dict[Path, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the pages, or compare them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--check', action='store_true', help='write nothing; exit 1 where a page is out of date')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing; exit 1 where a page is out of date'
+    )
     options = parser.parse_args(argv)
     pages = outdated(find_modules())
     for path, text in pages.items():

@@ -59,7 +59,7 @@ def _take(folder: Path, run: Path, episodes: int, say: Any) -> list[Path]:
         pages = {name: _open(view, address, size, scheme) for name, size, scheme in SHOTS[:1]}
         first = pages['light']
         deadline = time.monotonic() + PATIENCE_S
-        while (ended := first.locator('#flights tr').count()) < episodes:
+        while (ended := first.locator('#episodes tr').count()) < episodes:
             say(f'{ended} of {episodes} episodes have ended')
             if time.monotonic() > deadline:
                 raise TimeoutError(f'expected {episodes} episodes within {PATIENCE_S:.0f} s, got {ended}')

@@ -40,7 +40,7 @@ from so101_contract.observation_spec import CameraSpec
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 
 CONFIG = (PolicyNodeConfig,)
 TICK_S = 0.02

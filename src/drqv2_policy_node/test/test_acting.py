@@ -30,7 +30,7 @@ from so101_contract.manifest import golden_observation
 from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation import canonical_images
 from so101_contract.observation_spec import CameraSpec, get_observation
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 
 SPEC = get_observation('compact')
 POLICY = random_policy(1)

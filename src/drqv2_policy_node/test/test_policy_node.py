@@ -20,10 +20,10 @@ from rclpy.parameter import Parameter
 from so101_interfaces.msg import PolicyStatus
 
 from drqv2_policy_node.acting import noise_source, observation_digest
-from so101_testing.policy_feeder import Feeder
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import get_observation
+from so101_testing.policy_feeder import Feeder
 
 SPEC = get_observation('compact')
 PATIENT = {

@@ -33,7 +33,7 @@ from so101_contract.assembly import Assembler
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import image_sample, joint_sample, step_record
 from so101_interfaces_py import qos, topics
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_sim import render
 from so101_sim.env import ArmEnv
 from so101_sim.errors import RenderError

@@ -35,7 +35,7 @@ from so101_contract.assembly import Assembler
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
 from so101_contract.transition import EpisodeReport, Transition
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_session.bags import read_records, ReadReport
 from so101_session.bags.storage import find_bags, storage_files
 

@@ -14,7 +14,7 @@ from so101_contract.assembly import Assembler, Limits, StateOf
 from so101_contract.errors import AssemblyError
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_session.bags.arms import ArmTopics
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import RawMessage

@@ -1,17 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./so101 doctor`: the driver's checks, and whether camera images get through DDS on this machine."""
+"""`./so101 doctor`: the driver's checks, and whether camera images get through DDS on this machine.
+
+Run as a program, it is the publishing side of that measurement.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 import os
+import subprocess
+import sys
+import time
 
+import numpy as np
 import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import Image
 
-from so101_bringup.dds_check import DdsCheckError, Delivery, measure, RATE_HZ, SIZE
 from so101_driver import doctor
 from so101_driver.checks import Check, Status
+from so101_interfaces_py import qos
+from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
 
+SIZE = (480, 640)
+RATE_HZ = 30.0
+TOPIC = 'so101_dds_check/image'
 ENOUGH = 0.99
 PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+
+
+class DdsCheckError(Exception):
+    """The measurement itself failed."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How many images came through, and how long they took [s]."""
+
+    sent: int
+    arrived: int
+    latency_p50: float
+    latency_p95: float
+
+
+def measure(frames: int = 90) -> Delivery:
+    """Send images from another process to this one; needs an initialised rclpy context.
+
+    Args:
+        frames: How many, at RATE_HZ.
+    """
+    node = Node('so101_dds_check')
+    arrived: dict[str, float] = {}
+
+    def store(message: Image) -> None:
+        age = node.get_clock().now().nanoseconds - stamp_to_ns(message.header.stamp)
+        arrived[message.header.frame_id] = age / 1e9
+
+    node.create_subscription(Image, TOPIC, store, qos.IMAGE)
+    publisher = subprocess.Popen([sys.executable, '-m', 'so101_bringup.doctor', str(frames)])
+    try:
+        deadline = time.monotonic() + 30.0 + frames / RATE_HZ
+        while publisher.poll() is None and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.05)
+    finally:
+        publisher.kill()
+        publisher.wait()
+        node.destroy_node()
+    if publisher.returncode != 0:
+        raise DdsCheckError(f'the publishing process ended with exit code {publisher.returncode}, not 0.')
+    ages = list(arrived.values()) or [float('nan')]
+    return Delivery(frames, len(arrived), float(np.percentile(ages, 50)), float(np.percentile(ages, 95)))
+
+
+def publish(frames: int) -> None:
+    """Publish numbered images as soon as someone listens."""
+    rclpy.init()
+    node = Node('so101_dds_check_publisher')
+    publisher = node.create_publisher(Image, TOPIC, qos.IMAGE)
+    deadline = time.monotonic() + 20.0
+    while publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.05)
+    time.sleep(0.5)  # the other side's half of the discovery
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    next_frame = time.monotonic()
+    for number in range(frames):
+        publisher.publish(array_to_image(image, 'rgb8', node.get_clock().now().to_msg(), str(number)))
+        next_frame += 1.0 / RATE_HZ
+        time.sleep(max(0.0, next_frame - time.monotonic()))
+    time.sleep(0.5)  # the last frame is still on its way
+    rclpy.try_shutdown()
 
 
 def check_dds() -> Check:
@@ -44,3 +120,7 @@ def judge(delivery: Delivery) -> Check:
 def main(argv: Sequence[str]) -> int:
     """Run every check; returns 0 when nothing failed."""
     return doctor.main(argv, extra_checks=[check_dds])
+
+
+if __name__ == '__main__':
+    publish(int(sys.argv[1]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person chooses when starting the stack: `name:=value`, as ros2 launch takes it, or `--name value`."""
+"""What can be chosen when starting the stack: `name:=value`, as ros2 launch takes it, or `--name value`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     'teleop': Option(
         'none',
-        'Device that a person drives with (keyboard: run `./so101 teleop` in a terminal of its own instead).',
+        'Device that a human drives with (keyboard: run `./so101 teleop` in a terminal of its own instead).',
         ('none', 'gamepad', 'joy', 'leader'),
     ),
     'leader': Option('', 'Serial device of the leader arm (teleop:=leader).'),

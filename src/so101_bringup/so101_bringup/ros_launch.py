@@ -2,6 +2,7 @@
 """Turns the stack into launch actions; the files in launch/ are one line over it."""
 
 import os
+from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -17,6 +18,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from so101_bringup.options import OPTIONS, parse_options
+from so101_bringup.parameter_files import check_files
 from so101_bringup.programs import filled, NodeSpec
 from so101_bringup.stack import STACKS
 
@@ -40,7 +42,9 @@ def launch_description(name: str) -> LaunchDescription:
 def _nodes(context: LaunchContext, name: str) -> list[Action]:
     words = [f'{option}:={LaunchConfiguration(option).perform(context)}' for option in OPTIONS]
     options = parse_options(words)
-    return [_action(node, str(options['namespace'])) for node in STACKS[name](options)]
+    nodes = STACKS[name](options)
+    check_files(nodes, Path(_config()))
+    return [_action(node, str(options['namespace'])) for node in nodes]
 
 
 def _text(value: bool | int | str) -> str:

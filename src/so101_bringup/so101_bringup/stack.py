@@ -7,10 +7,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 import os
+from typing import Any, TYPE_CHECKING
 
 from so101_bringup.options import OPTIONS, Options, resolve
+from so101_bringup.policy_requirements import contract_config
 from so101_bringup.programs import has_package, NodeSpec, Parameter
-from so101_bringup.surroundings import Surroundings, surroundings
+
+if TYPE_CHECKING:
+    from so101_contract.config import ContractConfig
 
 Nodes = list[NodeSpec]
 
@@ -20,6 +24,87 @@ SIM_CONNECT_TIMEOUT_S = 60.0
 """While everything starts at once on two cores, the twin may take a while [s]."""
 SIM_READING_TIMEOUT_S = 2.0
 """A virtual bus falls silent when the machine is busy, at the start above all; a real one when a cable is loose [s]."""
+
+NODES: Mapping[str, tuple[str, str]] = {
+    'arm_node': ('so101_driver', 'driver.yaml'),
+    'camera_node': ('so101_driver', 'camera.yaml'),
+    'console_node': ('so101_console', 'console.yaml'),
+    'kinematics_node': ('so101_kinematics', 'kinematics.yaml'),
+    'learner_node': ('hilserl_learner', 'learner.yaml'),
+    'twin_node': ('so101_sim', 'sim.yaml'),
+    'operator_node': ('so101_sim', 'sim.yaml'),
+    'policy_node': ('drqv2_policy_node', 'policy.yaml'),
+    'recorder_node': ('so101_session', 'recorder.yaml'),
+    'session_node': ('so101_session', 'session.yaml'),
+    'teleop_node': ('so101_session', 'teleop.yaml'),
+}
+"""Node -> its package, where an executable has its name, and its parameter file in config/."""
+
+_POLICY_SIDE = {
+    'observation': 'observation',
+    'tcp': 'tcp',
+    'camera_preset': 'camera',
+    'control_rate_hz': 'control_rate_hz',
+    'ik_profile': 'ik_profile',
+    'action_scale_m': 'action_scale_m',
+}
+AGREED: Mapping[str, Mapping[str, str]] = {
+    'kinematics_node': {'tcp': 'tcp', 'camera_preset': 'camera', 'ik_profile': 'profile'},
+    'session_node': {
+        'observation': 'observation',
+        'tcp': 'tcp',
+        'control_rate_hz': 'rate_hz',
+        'action_scale_m': 'action_scale_m',
+    },
+    'policy_node': _POLICY_SIDE,
+    'learner_node': _POLICY_SIDE,
+    'operator_node': {'control_rate_hz': 'rate_hz'},
+    'teleop_node': {'tcp': 'tcp', 'control_rate_hz': 'rate_hz', 'action_scale_m': 'action_scale_m'},
+    'recorder_node': {'observation': 'observation', 'tcp': 'tcp', 'camera_preset': 'camera_preset'},
+}
+"""Which fields of the contract configuration a node takes, and what its own parameter of that meaning is called.
+
+The workspace is not among them: neither manifest nor options decide it, so a file may.
+"""
+
+_DECISIONS: Mapping[str, str] = {
+    'the policy of checkpoint:= decides it': 'action_scale_m camera camera_preset control_rate_hz ik_profile profile '
+    'rate_hz',
+    'the simulated arm of sim:=true needs it': 'connect_timeout_s joint_timeout_s reading_timeout_s',
+    'the camera of camera:= takes the place of the simulated one': 'camera_rate_hz',
+    'the files that are read are the ones that are stored': 'config',
+    'sim:= decides it': 'enable_at_start reward_source',
+    'namespace:= decides it': 'frame_prefix link',
+    'learn:= decides it': 'policy_node.mode',
+    'set observation:= or checkpoint:= instead': 'observation',
+    'set tcp:= or checkpoint:= instead': 'tcp',
+    'set port:= (with sim:=false) instead': 'arm_node.port',
+    **{
+        f'set {option}:= instead': parameter
+        for option, parameter in (
+            *(
+                ('calibration', 'calibration'),
+                ('camera', 'source'),
+                ('checkpoint', 'policy'),
+                ('demos', 'demos'),
+            ),
+            *(('console_port', 'console_node.port'), ('episodes', 'episodes'), ('leader', 'leader_port')),
+            *(
+                ('operator', 'operator_node.mode'),
+                ('preset', 'preset'),
+                ('record', 'out'),
+                ('run', 'directory'),
+            ),
+            *(('task', 'task'), ('teleop', 'device'), ('tf', 'publish_tf')),
+        )
+    },
+}
+
+
+def decided_by(node: str, parameter: str) -> str:
+    """Return what decides a parameter that the stack sets, and so what to use instead of a file."""
+    wanted = {parameter, f'{node}.{parameter}'}
+    return next(what for what, parameters in _DECISIONS.items() if wanted.intersection(parameters.split()))
 
 
 def driver(options: Options) -> Nodes:
@@ -39,20 +124,20 @@ def driver(options: Options) -> Nodes:
 def sim(options: Options) -> Nodes:
     """The simulated arm with its driver and its controller; send it ee_delta_cmd."""
     plan = {**options, 'sim': True}
-    around = _around(plan)
-    return [*_arm(plan, around), *_control(plan, around)]
+    contract = _contract(plan)
+    return [*_arm(plan, contract), *_control(plan, contract)]
 
 
 def teleop(options: Options) -> Nodes:
-    """A person drives: arm, controller, session and device, without policy and learner."""
+    """A human drives: arm, controller, session and device, without policy and learner."""
     plan = resolve({**options, 'learn': 'false', 'checkpoint': 'none'})
-    around = _around(plan)
+    contract = _contract(plan)
     return [
-        *_arm(plan, around),
-        *_control(plan, around),
-        _session(plan, around),
-        *_people(plan, around),
-        *_watching(plan, around),
+        *_arm(plan, contract),
+        *_control(plan, contract),
+        _session(plan, contract),
+        *_humans(plan, contract),
+        *_watching(plan, contract),
     ]
 
 
@@ -64,15 +149,15 @@ def policy(options: Options) -> Nodes:
 def hilserl(options: Options) -> Nodes:
     """The whole stack."""
     plan = resolve(options)
-    around = _around(plan)
+    contract = _contract(plan)
     return [
-        *_arm(plan, around),
-        *_control(plan, around),
-        _session(plan, around),
-        *_policy(plan, around),
-        *_learner(plan, around),
-        *_people(plan, around),
-        *_watching(plan, around),
+        *_arm(plan, contract),
+        *_control(plan, contract),
+        _session(plan, contract),
+        *_policy(plan, contract),
+        *_learner(plan, contract),
+        *_humans(plan, contract),
+        *_watching(plan, contract),
     ]
 
 
@@ -80,13 +165,13 @@ def record(options: Options) -> Nodes:
     """The recorder alone, beside a stack that runs already."""
     wanted = 'true' if options['record'] == 'false' else options['record']
     plan = resolve({**options, 'record': wanted})
-    return _recorder(plan, _around(plan))
+    return _recorder(plan, _contract(plan))
 
 
 def view(options: Options) -> Nodes:
     """Only what shows: the operator's page and RViz, beside a stack that runs already."""
     plan = resolve({**options, 'record': 'false'})
-    return _watching(plan, _around(plan))
+    return _watching(plan, _contract(plan))
 
 
 STACKS: Mapping[str, Callable[[Options], Nodes]] = {
@@ -100,25 +185,31 @@ STACKS: Mapping[str, Callable[[Options], Nodes]] = {
 }
 
 
-def _arm(options: Options, around: Surroundings) -> Nodes:
+def _node(
+    name: str, parameters: Mapping[str, Parameter], contract: 'ContractConfig | None', **how: Any
+) -> NodeSpec:
+    """Return a node of `NODES` with its parameters and what it takes of the contract configuration."""
+    package, file = NODES[name]
+    agreed = {parameter: getattr(contract, field) for field, parameter in AGREED.get(name, {}).items()}
+    return NodeSpec(name, package, name, file, {**parameters, **agreed}, **how)
+
+
+def _arm(options: Options, contract: 'ContractConfig') -> Nodes:
     if not options['sim']:
         return _real_arm(options)
     port = virtual_port(str(options['namespace']))
     # The scene of pick-101 has the camera that its policies were trained with.
-    same = around.camera_preset == 'pick101' and options['preset'] == OPTIONS['preset'].default
+    same = contract.camera_preset == 'pick101' and options['preset'] == OPTIONS['preset'].default
     preset = 'pick101' if same else options['preset']
     parameters: dict[str, Parameter] = {'link': port, 'task': options['task'], 'preset': preset}
     if options['camera']:  # another camera takes the place of the simulated one
         parameters['camera_rate_hz'] = 0.0
-    twin = NodeSpec(
-        'twin_node', 'so101_sim', 'twin_node', 'sim.yaml', parameters, required=True, outlives=True
-    )
+    twin = _node('twin_node', parameters, None, required=True, outlives=True)
     return [twin, _arm_node(port, f'{port}.json', True), *_camera(options)]
 
 
 def _real_arm(options: Options) -> Nodes:
-    arm = _arm_node(str(options['port']), str(options['calibration']), False)
-    return [arm, *_camera(options)]
+    return [_arm_node(str(options['port']), str(options['calibration']), False), *_camera(options)]
 
 
 def _arm_node(port: str, calibration: str, virtual: bool) -> NodeSpec:
@@ -127,17 +218,14 @@ def _arm_node(port: str, calibration: str, virtual: bool) -> NodeSpec:
         parameters['reading_timeout_s'] = SIM_READING_TIMEOUT_S
         parameters['connect_timeout_s'] = SIM_CONNECT_TIMEOUT_S
     # The arm is never started again by itself: an arm that re-enables unasked is a hazard.
-    return NodeSpec('arm_node', 'so101_driver', 'arm_node', 'driver.yaml', parameters, required=True)
+    return _node('arm_node', parameters, None, required=True)
 
 
 def _camera(options: Options) -> Nodes:
-    if not options['camera']:
-        return []
-    parameters = {'source': options['camera']}
-    return [NodeSpec('camera_node', 'so101_driver', 'camera_node', 'camera.yaml', parameters)]
+    return [_node('camera_node', {'source': options['camera']}, None)] if options['camera'] else []
 
 
-def _control(options: Options, around: Surroundings) -> Nodes:
+def _control(options: Options, contract: 'ContractConfig') -> Nodes:
     """From actions to joints, and the links' frames."""
     publisher = has_package('robot_state_publisher') if options['tf'] == 'auto' else options['tf'] == 'ros'
     namespace = str(options['namespace']).strip('/')
@@ -147,135 +235,71 @@ def _control(options: Options, around: Surroundings) -> Nodes:
         from so101_description.urdf import urdf_text
 
         package = 'robot_state_publisher'
-        parameters: dict[str, Parameter] = {
-            'robot_description': urdf_text(tcp=around.tcp, camera=around.camera_preset),
-            'frame_prefix': prefix,
-        }
-        nodes.append(NodeSpec(package, package, package, parameters=parameters))
-    parameters = {
+        urdf = urdf_text(tcp=contract.tcp, camera=contract.camera_preset)
+        described: dict[str, Parameter] = {'robot_description': urdf, 'frame_prefix': prefix}
+        nodes.append(NodeSpec(package, package, package, parameters=described))
+    parameters: dict[str, Parameter] = {
         'publish_tf': not publisher and options['tf'] != 'off',
-        'tcp': around.tcp,
-        'camera': around.camera_preset,
-        'profile': around.profile,
         'frame_prefix': prefix,
     }
-    kinematics = NodeSpec(
-        'kinematics_node', 'so101_kinematics', 'kinematics_node', 'kinematics.yaml', parameters, required=True
-    )
-    return [*nodes, kinematics]
+    return [*nodes, _node('kinematics_node', parameters, contract, required=True)]
 
 
-def _session(plan: Options, around: Surroundings) -> NodeSpec:
-    parameters: dict[str, Parameter] = {
-        'observation': around.observation,
-        'tcp': around.tcp,
-        'rate_hz': around.rate_hz,
-        'action_scale_m': around.action_scale_m,
-        'episodes': plan['episodes'],
-        'reward_source': 'sim' if plan['sim'] else 'operator',
-    }
+def _session(plan: Options, contract: 'ContractConfig') -> NodeSpec:
+    source = 'sim' if plan['sim'] else 'operator'
+    parameters: dict[str, Parameter] = {'episodes': plan['episodes'], 'reward_source': source}
     if plan[
         'sim'
     ]:  # the virtual arm pauses when the machine is busy; that is no reason to cut an episode short
         parameters['joint_timeout_s'] = 0.8
     # An arm that nobody arbitrates holds still by itself, so the session may start again.
-    return NodeSpec(
-        'session_node', 'so101_session', 'session_node', 'session.yaml', parameters, finishes=True
-    )
+    return _node('session_node', parameters, contract, finishes=True)
 
 
-def _policy(plan: Options, around: Surroundings) -> Nodes:
+def _policy(plan: Options, contract: 'ContractConfig') -> Nodes:
     if plan['operator'] == 'demonstrate' or (plan['checkpoint'] == 'none' and not plan['learn']):
         return []
-    parameters: dict[str, Parameter] = {
-        'policy': plan['checkpoint'],
-        'mode': 'explore' if plan['learn'] else 'eval',
-        **_contract(around),
-    }
-    return [NodeSpec('policy_node', 'drqv2_policy_node', 'policy_node', 'policy.yaml', parameters)]
+    parameters = {'policy': plan['checkpoint'], 'mode': 'explore' if plan['learn'] else 'eval'}
+    return [_node('policy_node', parameters, contract)]
 
 
-def _learner(plan: Options, around: Surroundings) -> Nodes:
+def _learner(plan: Options, contract: 'ContractConfig') -> Nodes:
     if not plan['learn']:
         return []
-    parameters: dict[str, Parameter] = {
-        'directory': plan['run'],
-        'policy': plan['checkpoint'],
-        'demos': plan['demos'],
-        **_contract(around),
-    }
-    return [
-        NodeSpec('learner_node', 'hilserl_learner', 'learner_node', 'learner.yaml', parameters, niceness=NICE)
-    ]
+    parameters = {'directory': plan['run'], 'policy': plan['checkpoint'], 'demos': plan['demos']}
+    return [_node('learner_node', parameters, contract, niceness=NICE)]
 
 
-def _people(plan: Options, around: Surroundings) -> Nodes:
-    """Who may drive instead of the policy."""
+def _humans(plan: Options, contract: 'ContractConfig') -> Nodes:
+    """Who may drive instead of the policy: the scripted operator, and a device."""
     nodes = []
     if plan['operator'] != 'none':
-        parameters: dict[str, Parameter] = {'mode': plan['operator'], 'rate_hz': around.rate_hz}
-        nodes.append(
-            NodeSpec('operator_node', 'so101_sim', 'operator_node', 'sim.yaml', parameters, niceness=NICE)
-        )
+        nodes.append(_node('operator_node', {'mode': plan['operator']}, contract, niceness=NICE))
     if plan['teleop'] != 'none':
-        parameters = {
-            'device': plan['teleop'],
-            'tcp': around.tcp,
-            'rate_hz': around.rate_hz,
-            'action_scale_m': around.action_scale_m,
-            'leader_port': plan['leader'],
-        }
-        nodes.append(NodeSpec('teleop_node', 'so101_session', 'teleop_node', 'teleop.yaml', parameters))
+        parameters = {'device': plan['teleop'], 'leader_port': plan['leader']}
+        nodes.append(_node('teleop_node', parameters, contract))
     return nodes
 
 
-def _watching(plan: Options, around: Surroundings) -> Nodes:
-    nodes = _recorder(plan, around)
+def _watching(plan: Options, contract: 'ContractConfig') -> Nodes:
+    nodes = _recorder(plan, contract)
     if plan['console']:
-        parameters: dict[str, Parameter] = {'port': plan['console_port']}
-        nodes.append(
-            NodeSpec(
-                'console_node', 'so101_console', 'console_node', 'console.yaml', parameters, niceness=NICE
-            )
-        )
+        nodes.append(_node('console_node', {'port': plan['console_port']}, None, niceness=NICE))
     if plan['rviz']:
-        nodes.append(
-            NodeSpec('rviz2', 'rviz2', 'rviz2', arguments=('-d', '{config}/so101.rviz'), niceness=NICE)
-        )
+        words = ('-d', '{config}/so101.rviz')
+        nodes.append(NodeSpec('rviz2', 'rviz2', 'rviz2', arguments=words, niceness=NICE))
     return nodes
 
 
-def _recorder(plan: Options, around: Surroundings) -> Nodes:
+def _recorder(plan: Options, contract: 'ContractConfig') -> Nodes:
     if not plan['record']:
         return []
-    parameters: dict[str, Parameter] = {
-        'out': plan['record'],
-        'config': '{config}',
-        'observation': around.observation,
-        'tcp': around.tcp,
-        'camera_preset': around.camera_preset,
-    }
-    return [
-        NodeSpec(
-            'recorder_node', 'so101_session', 'recorder_node', 'recorder.yaml', parameters, niceness=NICE
-        )
-    ]
+    parameters = {'out': plan['record'], 'config': '{config}'}
+    return [_node('recorder_node', parameters, contract, niceness=NICE)]
 
 
-def _around(plan: Options) -> Surroundings:
-    return surroundings(str(plan['checkpoint']), str(plan['observation']), str(plan['tcp']))
-
-
-def _contract(around: Surroundings) -> dict[str, Parameter]:
-    """What policy and learner compare with the policy's manifest."""
-    return {
-        'observation': around.observation,
-        'tcp': around.tcp,
-        'camera': around.camera_preset,
-        'control_rate_hz': around.rate_hz,
-        'ik_profile': around.profile,
-        'action_scale_m': around.action_scale_m,
-    }
+def _contract(plan: Options) -> 'ContractConfig':
+    return contract_config(str(plan['checkpoint']), str(plan['observation']), str(plan['tcp']))
 
 
 def virtual_port(namespace: str) -> str:

@@ -6,13 +6,20 @@ use the standard library alone. Each step leaves a stamp with the hash of what i
 skipped while the stamp matches. An interrupted step has no stamp and starts again: Ctrl-C does no harm.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+import ctypes.util
 import fcntl
 import hashlib
 import os
 from pathlib import Path
+import platform
+import re
+import shlex
+import shutil
+import subprocess
 import sys
+import sysconfig
 import time
 
 from so101_bringup.environment import (
@@ -21,15 +28,12 @@ from so101_bringup.environment import (
     EnvironmentFileError,
     fix_cmake_paths,
 )
-from so101_bringup.prerequisites import check_browser, check_prerequisites, PrerequisiteError
-from so101_bringup.progress import CommandError, run_logged, say
 
 # Packages that apt brings along with ROS 2; a second copy from PyPI beside apt's extension modules crashes.
 FROM_ROS = frozenset({'numpy', 'opencv-python-headless', 'pyyaml'})
 # PyPI's own torch is the CUDA build; this index has the one for machines without a GPU.
 TORCH_CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
-BUILD_INPUTS = ('package.xml', 'CMakeLists.txt', 'setup.py', 'setup.cfg', 'msg/*', 'srv/*')
 
 
 def main(argv: Sequence[str]) -> int:
@@ -162,19 +166,9 @@ class Workspace:
         return '\n'.join(line for line in lines if not drop.intersection(requirement_names(line))) + '\n'
 
     def _build_inputs(self) -> str:
-        digest = hashlib.sha256()
-        for pattern in BUILD_INPUTS:
-            for path in sorted([*self.root.glob(f'src/*/{pattern}'), *self.root.glob(f'compat/*/{pattern}')]):
-                digest.update(f'{path}\n{path.read_text()}'.encode())
-        for top in (
-            'src',
-            'launch',
-            'config',
-        ):  # the build makes a link for each file, so a new one needs a build
-            for path in sorted((self.root / top).rglob('*')):
-                if not {'__pycache__', 'test'}.intersection(path.parts) and '.egg-info' not in str(path):
-                    digest.update(f'{path}\n'.encode())
-        return digest.hexdigest()
+        """What ./so101 compares to see whether anything must be done; it has the list."""
+        words = ['sh', str(self.root / 'so101'), '--fingerprint']
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
     # --- stamps and locks ---
 
@@ -225,6 +219,136 @@ def requirement_lines(text: str) -> list[str]:
 def requirement_names(text: str) -> list[str]:
     """Names of the packages that a requirements file lists."""
     return [line.split('==')[0].lower() for line in requirement_lines(text)]
+
+
+class PrerequisiteError(Exception):
+    """Something is missing; the message says what, and the command that brings it."""
+
+
+def check_prerequisites(has_ros: bool) -> None:
+    """Check that the workspace can be made here; as root on Debian or Ubuntu, install what is missing.
+
+    Raises:
+        PrerequisiteError: one sentence that names everything still missing.
+    """
+    machine = f'{platform.system()} on {platform.machine()}'
+    if not has_ros and machine != 'Linux on x86_64':
+        raise PrerequisiteError(
+            f'the ROS 2 wheels exist for Linux on x86_64 only, this is {machine}; '
+            'install ROS 2 Jazzy, source its setup file, and run this again.'
+        )
+    wanted = missing_packages() + missing_for_pictures()
+    if wanted and os.geteuid() == 0 and shutil.which('apt-get'):
+        say(f'\nso101: installing {" ".join(wanted)} with apt-get ...')
+        _apt(['update', '-q'])
+        _apt(['install', '-qy', '--no-install-recommends', *wanted])
+    if missing_for_pictures():
+        say(
+            '\nso101: no OpenGL without a screen here, so the simulated camera stays dark; '
+            f'for pictures: sudo apt install {" ".join(missing_for_pictures())}'
+        )
+    missing = missing_packages()
+    if missing:
+        raise PrerequisiteError(
+            f'what pip cannot bring is missing; install it with: sudo apt install {" ".join(missing)}'
+        )
+
+
+def check_browser() -> None:
+    """Look for the browser that the tests of the console drive, and as root on Debian install it; they skip without."""
+    if shutil.which('chromium'):
+        return
+    if os.geteuid() == 0 and shutil.which('apt-get'):
+        say('\nso101: installing chromium with apt-get ...')
+        _apt(['update', '-q'])
+        _apt(['install', '-qy', '--no-install-recommends', 'chromium', 'fonts-dejavu-core'])
+    if not shutil.which('chromium'):
+        say(
+            "\nso101: no chromium here, so the console's browser tests are skipped; for them: sudo apt install chromium"
+        )
+
+
+def missing_packages() -> list[str]:
+    """Debian packages that hold what is missing here."""
+    version = f'python3.{sys.version_info.minor}'
+    missing = []
+    if not any(shutil.which(compiler) for compiler in ('c++', 'g++', 'clang++')):
+        missing.append('g++')
+    if not Path(sysconfig.get_paths()['include'], 'Python.h').exists():
+        missing.append(f'{version}-dev')
+    probe = subprocess.run([sys.executable, '-c', 'import venv, ensurepip'], capture_output=True, check=False)
+    if probe.returncode != 0:
+        missing.append(f'{version}-venv')
+    return missing
+
+
+def missing_for_pictures() -> list[str]:
+    """Debian packages for drawing without a screen, where neither EGL nor OSMesa is there."""
+    if ctypes.util.find_library('EGL') or ctypes.util.find_library('OSMesa'):
+        return []
+    return ['libegl1', 'libegl-mesa0', 'libgl1-mesa-dri']
+
+
+def _apt(arguments: list[str]) -> None:
+    environment = os.environ | {'DEBIAN_FRONTEND': 'noninteractive'}
+    # What failed shows in the second look at what is missing.
+    subprocess.run(['apt-get', *arguments], check=False, stdout=subprocess.DEVNULL, env=environment)
+
+
+TAIL_LINES = 30
+
+
+class CommandError(Exception):
+    """A command of the set-up failed; the message holds the end of its output."""
+
+
+def say(text: str, end: str = '\n') -> None:
+    """Say it at the terminal; stdout stays free for what the command prints."""
+    sys.stderr.write(text + end)
+    sys.stderr.flush()
+
+
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    title: str,
+    environment: Mapping[str, str] | None = None,
+    count: str = '',
+    total: int = 0,
+) -> None:
+    """Run a command with its output in a log; on a terminal, show how many of `total` lines match `count`.
+
+    Raises:
+        CommandError: the command ended with another exit code than 0.
+    """
+    tail: list[str] = []
+    done = 0
+    with log.open('a') as output:
+        output.write(f'\n$ {shlex.join(command)}\n')
+        process = subprocess.Popen(
+            command, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                output.write(line)
+                tail = [*tail[1 - TAIL_LINES :], line]
+                if count and re.match(count, line):
+                    done += 1
+                    if sys.stderr.isatty():
+                        say(f'\r{title} {done} of {total}', end='')
+            process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode != 0:
+        raise CommandError(
+            f'this command failed with exit code {process.returncode}: {shlex.join(command)}\n'
+            f'{"".join(tail)}The whole output is in {log}.'
+        )
 
 
 if __name__ == '__main__':

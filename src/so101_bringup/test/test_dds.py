@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 
-from so101_bringup.dds_check import measure
+from so101_bringup.doctor import measure
 
 
 def test_camera_images_arrive_with_the_shipped_profile(ros):

@@ -4,9 +4,11 @@
 from pathlib import Path
 import re
 
+import pitfall_docs
 import pytest
+import yaml
 
-from so101_bringup import pitfall_docs
+from so101_bringup.parameter_files import FILES
 from so101_interfaces_py import topics
 
 ROOT = Path(__file__).parents[3]
@@ -31,9 +33,18 @@ def test_every_topic_and_service_is_described():
 
 def test_the_parameter_page_is_up_to_date():
     pytest.importorskip('rclpy')
-    from so101_bringup.parameter_docs import render
+    from parameter_docs import render
 
     assert (DOCS / 'parameters.md').read_text() == render()
+
+
+def test_the_examples_of_the_parameter_files_are_up_to_date():
+    from parameter_docs import examples
+
+    for name in FILES:
+        text = (ROOT / 'config' / name).read_text()
+        if yaml.safe_load(text) is None:  # else somebody has changed it
+            assert text == examples(name)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))

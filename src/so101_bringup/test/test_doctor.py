@@ -3,8 +3,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 
-from so101_bringup.dds_check import Delivery
-from so101_bringup.doctor import check_dds, judge
+from so101_bringup.doctor import check_dds, Delivery, judge
 from so101_driver.checks import Status
 
 

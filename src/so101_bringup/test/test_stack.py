@@ -8,9 +8,10 @@ import re
 import pytest
 
 from so101_bringup import stack
-from so101_bringup.options import OptionError, parse_options, resolve, TCPS
-from so101_bringup.parameter_docs import NODES as MODULES
+from so101_bringup.options import OptionError, OPTIONS, parse_options, resolve, TCPS
+from so101_bringup.parameter_files import config_types
 from so101_bringup.programs import NodeSpec, ros_arguments
+from so101_contract.config import ContractConfig
 from so101_interfaces_py import params
 
 ROOT = Path(__file__).parents[3]
@@ -28,24 +29,32 @@ def test_every_executable_is_declared_by_its_package(node):
 
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
-def test_every_key_of_a_parameter_file_is_a_parameter_of_its_node(node):
-    module = import_module(MODULES[node.executable])
-    values = params.read_yaml(ROOT / 'config' / node.config, node.name)
-    assert values
-    for config in module.CONFIG:
-        params.from_mapping(config, {key: values[key] for key in values if key in params.describe(config)})
-    assert set(values) <= set(params.merged(*module.CONFIG))
+def test_every_parameter_that_the_stack_sets_is_a_parameter_of_its_node(node):
+    module = import_module(f'{node.package}.{node.executable}')
+    assert set(node.parameters) <= set(params.merged(*module.CONFIG))
 
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
-def test_every_parameter_that_the_stack_sets_is_a_parameter_of_its_node(node):
-    module = import_module(MODULES[node.executable])
-    assert set(node.parameters) <= set(params.merged(*module.CONFIG))
+def test_every_node_that_has_a_field_of_the_contract_is_told_it(node):
+    names = {'camera': 'camera_preset', 'profile': 'ik_profile'}
+    fields = {names.get(key, key): key for key in params.merged(*config_types(node.name))}
+    left_to_files = {'workspace_min', 'workspace_max'}
+    wanted = {field: fields[field] for field in vars(ContractConfig()) if field in fields} | {
+        field: key for field, key in stack.AGREED.get(node.name, {}).items() if key == 'rate_hz'
+    }
+    told = stack.AGREED.get(node.name, {})
+    assert {field: key for field, key in wanted.items() if field not in left_to_files} == told
+
+
+@pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
+def test_what_decides_a_parameter_that_the_stack_sets_is_known_and_is_an_option(node):
+    for key in node.parameters:
+        assert set(re.findall(r'(\w+):=', stack.decided_by(node.name, key))) <= set(OPTIONS)
 
 
 def test_parameter_files_name_nodes_in_any_namespace():
     for path in (ROOT / 'config').glob('*.yaml'):
-        keys = re.findall(r'^(\S+):$', path.read_text(), flags=re.MULTILINE)
+        keys = re.findall(r'^#?(/\S+|\w\S*):$', path.read_text(), flags=re.MULTILINE)
         assert keys, path
         assert all(key.startswith('/**/') for key in keys), path
 

@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from so101_bringup import environment, prerequisites, workspace
-from so101_bringup.progress import CommandError, run_logged
+from so101_bringup import environment, workspace
+from so101_bringup import workspace as prerequisites
+from so101_bringup.workspace import CommandError, run_logged
 
 ROOT = Path(__file__).parents[3]
 
@@ -103,3 +104,22 @@ def test_all_packages_have_one_version_and_one_licence():
         if setup.exists():
             assert f"version='{package.findtext('version')}'" in setup.read_text()
     assert len(found) == 1
+
+
+def test_one_list_says_what_makes_the_workspace_out_of_date(tmp_path):
+    package = tmp_path / 'src' / 'some'
+    for name in ('launch', 'config', 'compat', 'requirements', 'src/some/test'):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / 'so101').write_bytes((ROOT / 'so101').read_bytes())
+    (tmp_path / 'requirements' / 'run.txt').write_text('x==1\n')
+    (package / 'setup.py').write_text('')
+    (package / 'node.py').write_text('')
+    made = workspace.Workspace(tmp_path)
+    before = made._build_inputs()
+    (package / 'node.py').write_text('changed = True')  # the build links to it
+    (package / 'test' / 'test_node.py').write_text('')
+    assert made._build_inputs() == before
+    (package / 'setup.py').write_text('changed = True')
+    changed = made._build_inputs()
+    (package / 'new.py').write_text('')
+    assert len({before, changed, made._build_inputs()}) == 3

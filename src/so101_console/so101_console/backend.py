@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from so101_console.arm_model import ArmModel
-from so101_console.drive import DriveError, read_wish, Wheel
-from so101_console.flights import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import DriveError, read_wish, Wheel
+from so101_console.page_state import PageState
 
 ASKS = frozenset(
     (
@@ -31,18 +31,21 @@ ASKS = frozenset(
 
 
 class PageBackend:
-    """Serves `server.Backend`. Asks are put into a queue; `wake` makes the node take them at once."""
+    """What a page can see and do; the server's thread calls it.
+
+    What a page asks for is put into a queue; `wake` makes the node take it at once.
+    """
 
     def __init__(
-        self, arm: ArmModel, picture: Picture, frames: Frames, flights: Flights, wheel: Wheel
+        self, arm: ArmModel, page_state: PageState, frames: Frames, browser: EpisodeBrowser, wheel: Wheel
     ) -> None:
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""
         self.wake: Callable[[], None] = lambda: None
         self._arm_file = arm.file()
-        self._picture = picture
+        self._page_state = page_state
         self._frames = frames
-        self._flights = flights
+        self._browser = browser
         self._wheel = wheel
 
     def arm_file(self) -> bytes:
@@ -58,12 +61,12 @@ class PageBackend:
             'fps': round(self._frames.rate(now)),
             'problem': self._frames.refused,
         }
-        state = self._picture.state(now, self._wheel.driver, page, camera)
+        state = self._page_state.state(now, self._wheel.driver, page, camera)
         return {'type': 'state', 'camera': camera, **state}
 
     def curves(self, since: int) -> dict[str, Any]:
         """Return the rows of the curves from one on."""
-        return self._picture.curves.since(since)
+        return self._page_state.curves.since(since)
 
     def frame(self, newer_than: int) -> tuple[int, bytes] | None:
         """Return the newest picture as JPEG and its number, if there is a newer one."""
@@ -102,15 +105,15 @@ class PageBackend:
 
     def episodes(self) -> dict[str, Any]:
         """Return the list of recorded episodes."""
-        return {'rows': self._flights.episodes(), 'problems': self._flights.problems}
+        return {'rows': self._browser.episodes(), 'problems': self._browser.problems}
 
     def episode(self, key: str) -> dict[str, Any] | None:
         """Return one recorded episode, without its pictures."""
-        return self._flights.episode(key)
+        return self._browser.episode(key)
 
     def episode_frame(self, key: str, index: int) -> bytes | None:
         """Return the picture of one step of it as JPEG."""
-        return self._flights.frame(key, index)
+        return self._browser.frame(key, index)
 
     def ask(self, what: str) -> None:
         """Let the node do something, at once."""

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short advice to the person beside the arm, from the numbers of the last episodes."""
+"""The episodes of this run in numbers, and short advice to the human beside the arm from the last of them."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
+import statistics
+from typing import Any
+
+from so101_contract.thresholds import LONG_INTERVENTION_STEPS
 
 WINDOW = 20
 """Episodes looked at."""
 ENOUGH = 5
 """Fewer episodes than this say nothing."""
-LONG_STEPS = 30
-"""An intervention longer than this teaches little: the policy learns from its own mistakes and short corrections."""
 SPARSE = 0.15
 """Interventions in fewer episodes than this share are sparse."""
 REWARDED = 1 / 3
-"""Share of episodes that should earn a reward, by the policy or by a person."""
+"""Share of episodes that should earn a reward, by the policy or by a human."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class EpisodeNumbers:
 
     Attributes:
         steps: actions.
-        intervened: of them, decided by a person.
+        intervened: of them, decided by a human.
         interventions: runs of such actions.
         success: whether it was rewarded.
     """
@@ -45,7 +48,7 @@ class LearnerNumbers:
 
 
 def advice(episodes: Sequence[EpisodeNumbers], learner: LearnerNumbers | None = None) -> list[str]:
-    """Return what a person should do differently, the most important first; at most three sentences."""
+    """Return what a human should do differently, the most important first; at most three sentences."""
     said: list[str] = []
     if learner is not None and learner.q_mean > learner.q_bound:
         said.append(
@@ -71,7 +74,7 @@ def summary(episodes: Sequence[EpisodeNumbers]) -> str:
     helped = sum(episode.interventions > 0 for episode in recent) / len(recent)
     return (
         f'Last {len(recent)} episodes: {rewarded:.0%} rewarded (at least a third), {helped:.0%} with help, '
-        f'{length:.0f} steps a correction (under {LONG_STEPS}).'
+        f'{length:.0f} steps a correction (under {LONG_INTERVENTION_STEPS}).'
     )
 
 
@@ -86,7 +89,7 @@ def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
             f'Only {rewarded:.0%} of the last {len(recent)} episodes were rewarded: help more, until at least a third '
             f'end in success.'
         )
-    if length > LONG_STEPS:
+    if length > LONG_INTERVENTION_STEPS:
         rare = (
             ', and they are rare: long, rare ones make the learner believe in too much'
             if touched < SPARSE
@@ -94,7 +97,7 @@ def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
         )
         said.append(
             f'Your corrections are {length:.0f} steps long{rare}. Nudge it back on its way and let go: under '
-            f'{LONG_STEPS} steps.'
+            f'{LONG_INTERVENTION_STEPS} steps.'
         )
     alone = [e.steps for e in recent if not e.success and not e.interventions]
     if rewarded < REWARDED and touched < SPARSE and alone:
@@ -102,3 +105,80 @@ def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
     if touched == 0.0 and rewarded > 0.9:
         said.append('It needs no help any more: evaluate it, or make the task harder.')
     return said
+
+
+KEPT = 200
+LATENCIES = 2000
+"""Of one episode that are kept."""
+NO_COUNTERS: Mapping[str, int] = {}
+
+
+class Episodes:
+    """Counts while an episode runs; lists it when it has ended."""
+
+    def __init__(self) -> None:
+        self._closed: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._open: dict[int, dict[str, Any]] = {}
+
+    def begin(self, episode: int, counters: Mapping[str, int] = NO_COUNTERS) -> None:
+        """Note that an episode begins, and how the arm's counters stand."""
+        self._entry(episode)['before'] = dict(counters)
+
+    def action(self, episode: int, *, human: bool, latency_ms: float | None = None) -> None:
+        """Count one executed action and how long after its step it came [ms]."""
+        entry = self._entry(episode)
+        entry['steps'] += 1
+        entry['intervened'] += human
+        entry['interventions'] += human and not entry['human']
+        entry['human'] = human
+        if latency_ms is not None and len(entry['latencies']) < LATENCIES:
+            entry['latencies'].append(latency_ms)
+
+    def dropped(self, episode: int) -> None:
+        """Count a step that nobody answered."""
+        entry = self._entry(episode)
+        entry['dropped'] += 1
+        entry['human'] = False
+
+    def end(
+        self, episode: int, outcome: str, reason: str = '', counters: Mapping[str, int] = NO_COUNTERS
+    ) -> None:
+        """Note how an episode ended; a later label of a closed one replaces the first."""
+        for entry in self._closed:
+            if entry['episode'] == episode:
+                entry.update(outcome=outcome, reason=reason)
+                return
+        entry = self._entry(episode)
+        del self._open[episode]
+        latencies = entry.pop('latencies')
+        before = entry.pop('before', None)
+        entry.update(outcome=outcome, reason=reason)
+        entry['latency_ms'] = round(statistics.median(latencies), 1) if latencies else None
+        if before is not None:
+            entry.update({name: counters[name] - before.get(name, 0) for name in counters})
+        self._closed.append(entry)
+
+    def numbers(self) -> list[EpisodeNumbers]:
+        """Return what the coach reads; episodes that were thrown away do not count."""
+        return [
+            EpisodeNumbers(e['steps'], e['intervened'], e['interventions'], e['outcome'] == 'success')
+            for e in list(self._closed)
+            if e['outcome'] != 'discard'
+        ]
+
+    def rows(self, most: int) -> list[dict[str, Any]]:
+        """Return what the page lists, the newest first."""
+        newest = list(self._closed)[-most:][::-1]
+        return [{key: value for key, value in e.items() if key != 'human'} for e in newest]
+
+    def _entry(self, episode: int) -> dict[str, Any]:
+        empty = {
+            'episode': episode,
+            'steps': 0,
+            'intervened': 0,
+            'interventions': 0,
+            'dropped': 0,
+            'human': False,
+            'latencies': [],
+        }
+        return self._open.setdefault(episode, empty)

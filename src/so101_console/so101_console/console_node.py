@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator's page as a ROS node like the others: it reads topics, and drives through those of teleoperation."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 import os
 import queue
 import sys
@@ -11,26 +13,135 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
+from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from so101_console.access import Access, AccessError
-from so101_console.actions import Actions
 from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
-from so101_console.console_config import ConsoleConfig
-from so101_console.drive import Hand, Wheel
-from so101_console.flights import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import JogCommands, Wheel
+from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.joints import BASE_FRAME
+from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_interfaces_py import qos, topics
-from so101_interfaces_py.params import load_config, ParameterError
+from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
+
+
+@dataclass(frozen=True)
+class ConsoleConfig:
+    """Where the page is served and how often it is told what."""
+
+    host: str = param(
+        '127.0.0.1',
+        doc='Address to serve on; any other than this machine needs a token (SO101_CONSOLE_TOKEN).',
+    )
+    port: int = param(8101, doc='Port to serve on; 0 takes a free one.', lo=0, hi=65535)
+    token: str = param(
+        '', doc='Secret that a browser must know; empty: the one in SO101_CONSOLE_TOKEN, or none.'
+    )
+    rate_hz: float = param(
+        2.0 * CONTROL_RATE_HZ,
+        doc='How often the graph hears what the human at the page wants.',
+        unit='Hz',
+        lo=1.0,
+        hi=50.0,
+    )
+    state_rate_hz: float = param(
+        10.0, doc='How often a page hears how things are.', unit='Hz', lo=1.0, hi=30.0
+    )
+    camera_rate_hz: float = param(
+        10.0, doc='Most pictures per second sent to a page.', unit='Hz', lo=0.0, hi=30.0
+    )
+    jpeg_quality: int = param(80, doc='Of the pictures sent to a page.', lo=10, hi=100)
+    silence_s: float = param(
+        0.2, doc='A page that drives and is silent for so long drives no more.', unit='s', lo=0.05, hi=1.0
+    )
+    speed: float = param(
+        0.5, doc='Of the hand at full stick, as a share of the largest action.', lo=0.05, hi=1.0
+    )
+    bags: str = param('bags', doc='Folder of the bags whose episodes can be looked at again.')
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One button.
+
+    Attributes:
+        service: Its name.
+        kind: Its type.
+        fields: Of the request.
+    """
+
+    service: str
+    kind: type[Any]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+ACTIONS: Mapping[str, Action] = {
+    'e_stop': Action(topics.ARM_E_STOP_SERVICE, SetBool, {'data': True}),
+    'take': Action(topics.INTERVENE_SERVICE, SetBool, {'data': True}),
+    'give': Action(topics.INTERVENE_SERVICE, SetBool, {'data': False}),
+    'success': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.SUCCESS}),
+    'failure': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.FAILURE}),
+    'discard': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.DISCARD}),
+    'start': Action(topics.START_EPISODE_SERVICE, StartEpisode),
+    'reset': Action(topics.RESET_SERVICE, Trigger),
+    'enable': Action(topics.ARM_ENABLE_SERVICE, SetBool, {'data': True}),
+    'release': Action(topics.ARM_ENABLE_SERVICE, SetBool, {'data': False}),
+    'park': Action(topics.ARM_PARK_SERVICE, Trigger),
+    'clear': Action(topics.ARM_E_STOP_SERVICE, SetBool, {'data': False}),
+    'clear_fault': Action(topics.ARM_CLEAR_FAULT_SERVICE, Trigger),
+    'pause': Action(topics.PAUSE_SERVICE, SetBool, {'data': True}),
+    'resume': Action(topics.PAUSE_SERVICE, SetBool, {'data': False}),
+}
+
+
+class Actions:
+    """The clients of a node, one for each service."""
+
+    def __init__(self, node: Node, say: Say) -> None:
+        self._node = node
+        self._say = say
+        self._clients = {name: node.create_client(a.kind, a.service) for name, a in _services().items()}
+
+    def ask(self, name: str) -> None:
+        """Call the service of a button; its answer is said where it is a refusal."""
+        action = ACTIONS[name]
+        client = self._clients[action.service]
+        if not client.service_is_ready():
+            self._say(f'Nobody offers {action.service}: the node that does is not running.')
+            return
+        request = action.kind.Request(**action.fields)
+        client.call_async(request).add_done_callback(lambda future: self._answered(name, future))
+
+    def _answered(self, name: str, future: Future) -> None:
+        response = future.result()
+        if response is not None and not response.success:
+            self._say(
+                f'{name.replace("_", " ").capitalize()}: {response.message or "refused without a reason"}'
+            )
+
+
+def _services() -> dict[str, Action]:
+    return {action.service: action for action in ACTIONS.values()}
+
 
 CONFIG = (ConsoleConfig,)
 TOKEN_VARIABLE = 'SO101_CONSOLE_TOKEN'
@@ -45,11 +156,13 @@ class ConsoleNode(Node):
         access = Access(config.host, config.token or os.environ.get(TOKEN_VARIABLE, ''))
         arm = ArmModel('so101')
         self._frames = Frames(config.jpeg_quality)
-        self._picture = Picture(arm.poses)
+        self._page_state = PageState(arm.poses)
         self._wheel = Wheel(config.silence_s)
-        self._hand = Hand(ActionSpec(), config.speed, config.rate_hz)
-        self._backend = PageBackend(arm, self._picture, self._frames, Flights(config.bags), self._wheel)
-        self._actions = Actions(self, self._picture.say)
+        self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
+        self._backend = PageBackend(
+            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel
+        )
+        self._actions = Actions(self, self._page_state.say)
         self._subscribe()
         self._backend.wake = self._wake
         self._deltas = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
@@ -67,34 +180,36 @@ class ConsoleNode(Node):
         self._server.close()
 
     def _subscribe(self) -> None:
-        picture, newest = self._picture, self._picture.newest
+        page_state, newest = self._page_state, self._page_state.newest
         state = qos.STATE_SUBSCRIBER
         # What comes often is kept as it came: most of it is never looked at.
         self.create_subscription(Image, topics.IMAGE, self._frames.add, qos.IMAGE, raw=True)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
-        self.create_subscription(ArmStatus, topics.ARM_STATUS, picture.on_arm, qos.LATCHED)
-        self.create_subscription(Step, topics.STEP, picture.on_step, qos.EVENT)
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, page_state.on_arm, qos.LATCHED)
+        self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(String, topics.SESSION_STATUS, picture.on_session, qos.LATCHED)
-        self.create_subscription(PolicyStatus, topics.POLICY_STATUS, picture.on_policy, qos.LATCHED)
-        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, picture.on_learner, qos.LATCHED)
-        self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, picture.on_diagnostics, qos.DIAGNOSTICS)
+        self.create_subscription(String, topics.SESSION_STATUS, page_state.on_session, qos.LATCHED)
+        self.create_subscription(PolicyStatus, topics.POLICY_STATUS, page_state.on_policy, qos.LATCHED)
+        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, page_state.on_learner, qos.LATCHED)
+        self.create_subscription(
+            DiagnosticArray, topics.DIAGNOSTICS, page_state.on_diagnostics, qos.DIAGNOSTICS
+        )
 
     # --- callbacks ---
 
     def _on_command(self, message: EeDelta) -> None:
-        self._hand.commanded(message.gripper)
-        self._picture.on_command(message)
+        self._jog.commanded(message.gripper)
+        self._page_state.on_command(message)
 
     def _on_event(self, message: EpisodeEvent) -> None:
-        self._picture.on_event(message)
+        self._page_state.on_event(message)
         ended = message.kind == EpisodeEvent.INTERVENTION_END
-        if ended and self._picture.policy_is_there and self._wheel.drop():
+        if ended and self._page_state.policy_is_there and self._wheel.drop():
             # A page that went on to speak would take over the next episode without being asked to.
-            self._picture.say('Control is back with the policy; take over again when it needs you.')
+            self._page_state.say('Control is back with the policy; take over again when it needs you.')
 
     def _wake(self) -> None:
         """Have the node's thread look at what a page asked for; called by the server's."""
@@ -111,25 +226,25 @@ class ConsoleNode(Node):
                 # Whether or not the tick has seen by now that nobody drives.
                 self._say_gone()
             else:
-                self._actions.ask(self._picture.meaning(what))
+                self._actions.ask(self._page_state.meaning(what))
 
     # --- the tick ---
 
     def _tick(self) -> None:
         self._take_asked()
         if self._wheel.driver is None:
-            self._hand.let_go()
+            self._jog.let_go()
             return
         wish = self._wheel.wish(time.monotonic())
         if wish is None:
-            if self._hand.acting:
+            if self._jog.acting:
                 self._say_gone()
             return  # silent from now on: whatever listens to teleop/ee_delta lets the arm hold
-        self._say(self._hand.move(wish))
+        self._say(self._jog.move(wish))
 
     def _say_gone(self) -> None:
-        """Say that the person is gone, so that the arm stops at once and not with the end of the step."""
-        self._say(self._hand.hold(), EeDelta.SOURCE_NONE)
+        """Say that the human is gone, so that the arm stops at once and not with the end of the step."""
+        self._say(self._jog.hold(), EeDelta.SOURCE_NONE)
 
     def _say(self, value: EeDeltaValue, source: int = EeDelta.SOURCE_TELEOP) -> None:
         message = EeDelta(gripper=value.opening, source=source)

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 from typing import Any
 
 BETWEEN: Mapping[str, str] = {
@@ -69,10 +70,34 @@ def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page:
     if wheel is not None:
         return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
     if session.get('driver') == 'person':
-        return Headline('A person drives', f'{sentence}; the person is at another device.', 'you')
+        return Headline('A human drives', f'{sentence}; the human is at another device.', 'you')
     if session.get('intervening'):
         gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
         return Headline('Nobody drives', gone, 'nobody')
     if session.get('driver') == 'policy':
         return Headline('The policy drives', f'{sentence}.', 'policy')
     return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')
+
+
+def episode_line(session: Mapping[str, Any]) -> str:
+    """Return which episode runs and how the others ended; `session` is what the session says of itself."""
+    if not session:
+        return ''
+    outcomes = session.get('outcomes', {})
+    tally = ', '.join(
+        f'{count} {name.lower().replace("_", " ")}' for name, count in outcomes.items() if count
+    )
+    if session.get('episode'):
+        limit = f' of {session["limit"]}' if session.get('limit') else ''
+        return f'Episode {session["episode"]}, step {session.get("index", 0)}{limit} · {tally or "the first"}'
+    return f'Between episodes · {tally or "none yet"}'
+
+
+def learner_line(learner: Any) -> str:
+    """Return what a LearnerStatus says."""
+    rate = learner.updates_per_second
+    text = (
+        f'{learner.state.capitalize()}: version {learner.version}, {learner.updates} updates at '
+        f'{f"{rate:.1f}" if math.isfinite(rate) else "-"}/s, {learner.env_steps} steps in {learner.episodes} episodes'
+    )
+    return f'{text}. {learner.reason}' if learner.reason else text

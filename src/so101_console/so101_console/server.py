@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 import socket
 import threading
-from typing import Any, Protocol
+from typing import Any, TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -21,7 +21,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import uvicorn
 
 from so101_console.access import Access, AccessMiddleware
-from so101_console.drive import DriveError
+from so101_console.operator_input import DriveError
+
+if TYPE_CHECKING:
+    from so101_console.backend import PageBackend
 
 PAGE = Path(__file__).parent / 'page'
 LONGEST_MESSAGE = 2000
@@ -40,41 +43,9 @@ class ServerError(OSError):
     """The address cannot be served on."""
 
 
-class Backend(Protocol):
-    """What a page can see and do. Called from the server's thread."""
-
-    def arm_file(self) -> bytes:
-        """Return the meshes."""
-
-    def state(self, page: str) -> dict[str, Any]:
-        """Return how things are, for one page."""
-
-    def curves(self, since: int) -> dict[str, Any]:
-        """Return the rows of the curves from one on."""
-
-    def frame(self, newer_than: int) -> tuple[int, bytes] | None:
-        """Return the newest picture as JPEG and its number, if there is a newer one."""
-
-    def act(self, page: str, message: dict[str, Any]) -> str:
-        """Do what a page asks for; return a sentence where it cannot be done."""
-
-    def ask(self, what: str) -> None:
-        """Let something be done that is no page's own."""
-
-    def closed(self, page: str) -> None:
-        """A page has gone."""
-
-    def episodes(self) -> dict[str, Any]:
-        """Return the list of recorded episodes, and what could not be read."""
-
-    def episode(self, key: str) -> dict[str, Any] | None:
-        """Return one recorded episode, without its pictures."""
-
-    def episode_frame(self, key: str, index: int) -> bytes | None:
-        """Return the picture of one step of it as JPEG."""
-
-
-def application(backend: Backend, access: Access, state_period_s: float, frame_period_s: float) -> Starlette:
+def application(
+    backend: 'PageBackend', access: Access, state_period_s: float, frame_period_s: float
+) -> Starlette:
     """Return the application: everything it serves lies in this package."""
 
     async def page(_: Request) -> Response:
@@ -142,7 +113,7 @@ class _HeadersMiddleware:
 class _Page:
     """One open page: hears what it wants, tells it how things are."""
 
-    def __init__(self, socket: WebSocket, backend: Backend) -> None:
+    def __init__(self, socket: WebSocket, backend: 'PageBackend') -> None:
         self._socket = socket
         self._backend = backend
         self._name = uuid4().hex

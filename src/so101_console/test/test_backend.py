@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip('rclpy')
 
 from so101_console.backend import PageBackend
-from so101_console.drive import DriveError, Hand, Wheel, Wish
-from so101_console.flights import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
-from so101_console.picture import Picture
+from so101_console.operator_input import DriveError, JogCommands, Wheel, Wish
+from so101_console.page_state import PageState
 from so101_contract.action import ActionSpec
 
 
@@ -27,8 +27,8 @@ def wheel():
 
 @pytest.fixture
 def backend(wheel, tmp_path):
-    picture = Picture(lambda positions: positions.tolist())
-    return PageBackend(Meshes(), picture, Frames(80), Flights(str(tmp_path)), wheel)
+    picture = PageState(lambda positions: positions.tolist())
+    return PageBackend(Meshes(), picture, Frames(80), EpisodeBrowser(str(tmp_path)), wheel)
 
 
 def asked(backend):
@@ -94,7 +94,7 @@ def test_anybody_may_stop(backend):
 
 
 def test_the_end_of_a_motion_is_an_action_of_nothing_that_keeps_the_gripper():
-    hand = Hand(ActionSpec(), 0.5, 20.0)
+    hand = JogCommands(ActionSpec(), 0.5, 20.0)
     hand.commanded(0.3)
     hand.move(Wish((1.0, 0.0, 0.0), 0.0))
     assert hand.acting

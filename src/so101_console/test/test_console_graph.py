@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from so101_console.flights import Flights
+from so101_console.episode_browser import EpisodeBrowser
 from so101_contract.episodes import EventKind, Source
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
@@ -176,8 +176,8 @@ def test_what_a_person_does_at_the_page_is_what_the_bag_holds(desk):
     assert abs(abs(moved[1]) - 0.05) < 0.05
 
 
-def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
-    rows = [row for row in Flights(str(desk.bags)).episodes() if row['outcome'] == 'success']
+def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
+    rows = [row for row in EpisodeBrowser(str(desk.bags)).episodes() if row['outcome'] == 'success']
     assert rows
     row = rows[0]
     assert row['interventions'] == 1
@@ -185,9 +185,9 @@ def test_the_flight_recorder_shows_that_episode_and_its_pictures(desk):
     assert row['latency_ms'] is not None
     assert row['clamped'] >= 0
     page = desk.page
-    page.click('#flights-load')
-    page.wait_for_selector('#flights button')
-    page.click('#flights button')
+    page.click('#episodes-load')
+    page.wait_for_selector('#episodes button')
+    page.click('#episodes button')
     pictured = "document.getElementById('replay-frame').naturalWidth > 0"
     desk.until(lambda: page.evaluate(pictured), 'the picture of the first step is there')
     page.focus('#replay-step')

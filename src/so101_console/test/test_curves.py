@@ -2,8 +2,8 @@
 import json
 import math
 
+from so101_console.coach import Episodes
 from so101_console.curves import Curves, HISTORY, NAMES
-from so101_console.episodes import Episodes
 
 
 def row(value):
@@ -39,8 +39,8 @@ def test_what_is_not_known_is_null_in_json():
 
 def test_an_episode_is_counted_and_relabelled():
     episodes = Episodes()
-    for person in (False, True, True, False, True):
-        episodes.action(1, person=person)
+    for human in (False, True, True, False, True):
+        episodes.action(1, human=human)
     episodes.end(1, 'failure')
     episodes.end(1, 'success', 'it did lift it')
     (seen,) = episodes.rows(10)
@@ -50,6 +50,6 @@ def test_an_episode_is_counted_and_relabelled():
 
 def test_a_discarded_episode_does_not_count_for_the_coach():
     episodes = Episodes()
-    episodes.action(1, person=False)
+    episodes.action(1, human=False)
     episodes.end(1, 'discard')
     assert episodes.numbers() == []

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from so101_console.health import ArmFacts, examine, Facts
+from so101_console.health import ArmReport, examine, GraphReport
 from so101_driver.checks import Status
 
-WELL = Facts(
-    arm=ArmFacts(state='ready', hottest=('gripper', 31.0)),
+WELL = GraphReport(
+    arm=ArmReport(state='ready', hottest=('gripper', 31.0)),
     camera_age_s=0.05,
     camera_hz=20.0,
     session='running',

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from so101_console.access import Access
-from so101_console.drive import DriveError
+from so101_console.operator_input import DriveError
 from so101_console.server import application, Server, ServerError
 
 TOKEN = 'correct-horse-battery'

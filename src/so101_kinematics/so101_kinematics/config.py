@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number of the end-effector controller that may be chosen."""
+"""Parameters of kinematics_node: every number of the end-effector controller, and what is shown beside it."""
 
 from dataclasses import dataclass
 import math
 
+from so101_contract.config import ContractConfig
 from so101_contract.joints import ARM_JOINTS, BASE_FRAME, JOINT_LIMITS_RAD
+from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_kinematics.pick101 import RATE_HZ as PICK101_RATE_HZ
-from so101_kinematics.pick101 import TCP as PICK101_TCP
-from so101_kinematics.pick101 import WORKSPACE as PICK101_WORKSPACE
 from so101_kinematics.workspace import Workspace
+
+_CONTRACT = ContractConfig()
+
+PICK101_TCP = 'pick101'
+PICK101_RATE_HZ = 50.0
+PICK101_WORKSPACE = Workspace((0.10, -0.30, 0.01), (0.50, 0.30, 0.40))
+"""What policies of ggand0/pick-101 were trained with: TCP preset, control rate [Hz], and box of the TCP [m]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +24,13 @@ class KinematicsConfig:
     """Parameters of the end-effector controller and of its node."""
 
     profile: str = param(
-        'setpoint',
+        _CONTRACT.ik_profile,
         doc='setpoint: a Cartesian setpoint on a leash. pick101: what pick-101 policies trained with.',
         choices=('setpoint', 'pick101'),
     )
-    tcp: str = param('so101', doc='Tool centre point that displacements move.', choices=tuple(TCP_PRESETS))
+    tcp: str = param(
+        _CONTRACT.tcp, doc='Tool centre point that displacements move.', choices=tuple(TCP_PRESETS)
+    )
     base_frame: str = param(BASE_FRAME, doc='Frame that displacements are said in; others are refused.')
     rate_hz: float = param(50.0, doc='Control rate.', unit='Hz', lo=10.0, hi=200.0)
     command_timeout_s: float = param(
@@ -45,10 +53,18 @@ class KinematicsConfig:
         0.04, doc='Longer displacements are shortened to this length.', unit='m', lo=0.001, hi=0.2
     )
     workspace_min: tuple[float, float, float] = param(
-        (0.10, -0.25, 0.01), doc='Lower corner of the box that the TCP stays in.', unit='m', lo=-0.5, hi=0.6
+        _CONTRACT.workspace_min,
+        doc='Lower corner of the box that the TCP stays in.',
+        unit='m',
+        lo=-0.5,
+        hi=0.6,
     )
     workspace_max: tuple[float, float, float] = param(
-        (0.40, 0.25, 0.30), doc='Upper corner of the box that the TCP stays in.', unit='m', lo=-0.5, hi=0.6
+        _CONTRACT.workspace_max,
+        doc='Upper corner of the box that the TCP stays in.',
+        unit='m',
+        lo=-0.5,
+        hi=0.6,
     )
     locked_joints: tuple[str, ...] = param(
         ('',),
@@ -119,3 +135,21 @@ def _lock_position(entry: str, name: str, value: str) -> float | None:
             f'locked_joints has {entry!r}; {name} takes a number of radians between {low:.4f} and {high:.4f}.'
         )
     return position
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """What the node publishes beside joint commands."""
+
+    publish_tf: bool = param(
+        True, doc='Publish /tf and robot_description; false where robot_state_publisher does it.'
+    )
+    frame_prefix: str = param('', doc='Put before every link name on /tf, so that two arms share a tree.')
+    camera: str = param(
+        _CONTRACT.camera_preset, doc='Where the wrist camera is mounted.', choices=tuple(CAMERA_PRESETS)
+    )
+    marker_rate_hz: float = param(10.0, doc='Rate of the markers for RViz.', unit='Hz', lo=0.5, hi=50.0)
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)

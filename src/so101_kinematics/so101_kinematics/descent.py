@@ -91,6 +91,82 @@ class Preference:
         return np.diag(self.weights) + self.pitch_weight * np.outer(PITCH_ROW, PITCH_ROW)
 
 
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Joint positions and what is left of the task there.
+
+    Attributes:
+        q: (5,) joint positions [rad].
+        error: (m,) what is left of the task [m]: three rows, or four with the pitch.
+        J: (m, 5) its Jacobian.
+        squared: square of the error [m^2].
+        on_target: whether that is close enough.
+    """
+
+    q: Array
+    error: Array
+    J: Array
+    squared: float
+    on_target: bool
+
+
+class _Search:
+    """A descent under way: where it is, how bold its next step may be, and the best point on the target so far."""
+
+    def __init__(self, start: _Point, pull: float) -> None:
+        self.here = start
+        self.pull = pull
+        """Part of the way towards the posture that a step takes on top of the task's own."""
+        self.damping = 1.0
+        """Factor between squared error and damping [1/rad^2]."""
+        self.best = start.q
+        self.best_cost = math.inf
+        self._last_step = np.zeros(NUM_ARM_JOINTS)
+
+    def turn(self, step: Array) -> None:
+        """Weaken the pull where steps go to and fro: the way to the posture bends too much for it."""
+        if float(step @ self._last_step) < 0.0:
+            self.pull = _less(self.pull)
+        self._last_step = step
+
+    def gains(self, trial: _Point) -> bool:
+        """Whether a point takes off a part of the squared error that is worth a step."""
+        return self.here.squared - trial.squared >= STALLED_GAIN * self.here.squared
+
+    def refuses(self, trial: _Point, size: float) -> bool:
+        """Whether the step to a point was too long, `size` being its largest motion [rad].
+
+        Moving towards the posture costs some error, which the next step takes back; beyond that, a step must gain:
+        one that does not may have been too long, as beyond a valley lies as much error again.
+        """
+        if trial.squared > self.here.squared + (self.pull * MAX_POSTURE_ERROR_M) ** 2:
+            return True
+        can_be_shorter = self.pull == 0.0 and size >= STALLED_RAD and self.damping <= MAX_DAMPING
+        return can_be_shorter and not (self.gains(trial) or trial.on_target)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no shorter step is left to try."""
+        return self.pull == 0.0 and self.damping > MAX_DAMPING
+
+    def shorten(self) -> None:
+        """Make the next step from here shorter; without its pull it starts over with the damping."""
+        gives_up = self.pull > 0.0 and _less(self.pull) == 0.0
+        self.pull, self.damping = _less(self.pull), 1.0 if gives_up else 4.0 * self.damping
+
+    def move(self, trial: _Point) -> None:
+        """Go on from a point, more boldly."""
+        self.here = trial
+        self.damping = max(0.3 * self.damping, MIN_DAMPING)
+
+    def improve(self, cost: float) -> float:
+        """Keep where the search is if that is preferred to the best so far; return by how much [rad^2]."""
+        gain = self.best_cost - cost
+        if gain > 0.0:
+            self.best, self.best_cost = self.here.q, cost
+        return gain
+
+
 class Descent:
     """The iteration, for one arm, one set of joints that may move and one preference."""
 
@@ -117,97 +193,72 @@ class Descent:
         Returns:
             (5,) joint positions within limits, and the number of steps taken.
         """
-        lower, upper = self._fk.lower, self._fk.upper
-        q, wanted = start, start if posture is None else posture
-        error, J, squared = self._task(target, q)
-        damping, pull = 1.0, 0.0 if posture is None else 1.0
-        on_target = squared < CONVERGED_M**2
-        best, best_cost = q, self._cost(q, wanted) if on_target else math.inf
-        last_step = np.zeros(NUM_ARM_JOINTS)
+        wanted = start if posture is None else posture
+        search = _Search(self._point(target, start), pull=0.0 if posture is None else 1.0)
+        if search.here.on_target:
+            search.best_cost = self._cost(start, wanted)
         for iteration in range(1, max_iterations + 1):
-            if on_target and pull == 0.0:
-                return best, iteration - 1
-            wish = pull * (self._hessian @ (wanted - q))
-            step = self._step(q, error, J, damping * squared + DAMPING_FLOOR, wish)
+            if search.here.on_target and search.pull == 0.0:
+                return search.best, iteration - 1
+            step = self._step(search, wanted)
             size = max(map(abs, step.tolist()))
-            if on_target and size < SETTLED_RAD:
-                return best, iteration
-            if float(step @ last_step) < 0.0:  # to and fro: the way to the posture bends too much for it
-                pull = _less(pull)
-            last_step = step
-            if size > MAX_STEP_RAD:
-                step = step * (MAX_STEP_RAD / size)
-            trial = np.minimum(np.maximum(q + step, lower), upper)
-            trial_error, trial_J, trial_squared = self._task(target, trial)
-            arrives = trial_squared < CONVERGED_M**2
-            gains = squared - trial_squared >= STALLED_GAIN * squared
-            # Moving towards the posture costs some error, which the next step takes back; beyond that, a step
-            # must gain: one that does not may have been too long, as beyond a valley lies as much error again.
-            misses = trial_squared > squared + (pull * MAX_POSTURE_ERROR_M) ** 2
-            shorter = pull == 0.0 and size >= STALLED_RAD and damping <= MAX_DAMPING
-            if misses or (shorter and not (gains or arrives)):
-                if pull == 0.0 and damping > MAX_DAMPING:
+            if search.here.on_target and size < SETTLED_RAD:
+                return search.best, iteration
+            search.turn(step)
+            trial = self._point(target, self._trial(search.here.q, step, size))
+            if search.refuses(trial, size):
+                if search.is_exhausted:
                     break
-                gives_up = pull > 0.0 and _less(pull) == 0.0
-                pull, damping = _less(pull), 1.0 if gives_up else 4.0 * damping
+                search.shorten()
                 continue
-            stalled = size < STALLED_RAD or not gains
-            q, error, J, squared = trial, trial_error, trial_J, trial_squared
-            damping = max(0.3 * damping, MIN_DAMPING)
-            on_target = arrives
-            if on_target:
-                cost = self._cost(q, wanted)
-                gain = best_cost - cost
-                if gain > 0.0:
-                    best, best_cost = q, cost
-                if gain < SETTLED_COST:  # at a corner of the limits the posture is never reached
-                    return best, iteration
-            elif stalled and pull == 0.0:
+            stalled = size < STALLED_RAD or not search.gains(trial)
+            search.move(trial)
+            if trial.on_target:
+                if search.improve(self._cost(trial.q, wanted)) < SETTLED_COST:
+                    return search.best, iteration  # at a corner of the limits the posture is never reached
+            elif stalled and search.pull == 0.0:
                 break
             elif size < STALLED_RAD:
-                pull = 0.0  # out of reach: come as close as possible, whatever the posture
-        return (best if math.isfinite(best_cost) else q), iteration
+                search.pull = 0.0  # out of reach: come as close as possible, whatever the posture
+        return (search.best if math.isfinite(search.best_cost) else search.here.q), iteration
+
+    def _trial(self, q: Array, step: Array, size: float) -> Array:
+        """Return where a step (5,) leads, no joint further than it may go in one step and within limits."""
+        if size > MAX_STEP_RAD:
+            step = step * (MAX_STEP_RAD / size)
+        return np.minimum(np.maximum(q + step, self._fk.lower), self._fk.upper)
 
     def _cost(self, q: Array, posture: Array) -> float:
         away = posture - q
         return float(away @ self._hessian @ away)
 
-    def _task(self, target: Target, q: Array) -> tuple[Array, Array, float]:
-        """Return the error that is left [m] (3 rows, or 4 with the pitch), its Jacobian, and its square."""
+    def _point(self, target: Target, q: Array) -> '_Point':
+        """Return joint positions (5,) [rad] with what is left of the task there."""
         position, J = self._fk.evaluate(q)
         if target.pitch is None:
             error = target.position - position
-            return error, J, float(error @ error)
-        error = np.empty(4)
-        error[:3] = target.position - position
-        error[3] = PITCH_LEVER_M * target.pitch_error(q)
-        return error, np.concatenate((J, PITCH_LEVER_M * PITCH_ROW[None])), float(error @ error)
+        else:
+            error = np.empty(4)
+            error[:3] = target.position - position
+            error[3] = PITCH_LEVER_M * target.pitch_error(q)
+            J = np.concatenate((J, PITCH_LEVER_M * PITCH_ROW[None]))
+        squared = float(error @ error)
+        return _Point(q, error, J, squared, squared < CONVERGED_M**2)
 
-    def _step(self, q: Array, error: Array, J: Array, damping: float, wish: Array) -> Array:
-        """Return the damped step (5,) [rad] that keeps every joint within its limits.
+    def _step(self, search: '_Search', wanted: Array) -> Array:
+        """Return the damped step (5,) [rad] from where the search is that keeps every joint within its limits.
 
-        Args:
-            q: (5,) joint positions [rad].
-            error: (m,) task error.
-            J: (m, 5) Jacobian of the task.
-            damping: added to the diagonal of J H^-1 J'.
-            wish: (5,) the posture's pull, as a gradient: H (posture - q).
+        Joints that would pass a limit are put on it, one after the other, and the rest of the step is solved again
+        for those that still move.
         """
+        q, error, J = search.here.q, search.here.error, search.here.J
+        damping = search.damping * search.here.squared + DAMPING_FLOOR
+        wish = search.pull * (self._hessian @ (wanted - q))  # the posture's pull, as a gradient
         moving = self._free
         stopped: Array | None = None
         rest_error, rest_wish = error, wish
         while True:
-            inverse = self._inverse(moving)
-            free_step = inverse @ rest_wish
-            M = inverse @ J.T
-            if self._uniform:
-                step = free_step + M @ _solve(J @ M, damping, rest_error - J @ free_step)
-            else:
-                # Damp in plain joint space, so that a heavy weight does not slow the task down, then realise
-                # exactly that part of the task in the metric.
-                plain = (J * moving) @ J.T
-                part = plain @ _solve(plain.copy(), damping, rest_error)
-                step = free_step + M @ _solve(J @ M, METRIC_FLOOR, part - J @ free_step)
+            step = self._unbounded_step(rest_error, J, damping, rest_wish, moving)
             if stopped is not None:
                 step += stopped
             reached = q + step
@@ -224,6 +275,27 @@ class Descent:
             moving[first] = False
             rest_error = error - J @ stopped
             rest_wish = wish - self._hessian @ stopped
+
+    def _unbounded_step(self, error: Array, J: Array, damping: float, wish: Array, moving: Mask) -> Array:
+        """Return the damped step (5,) [rad] of the joints that move, whatever their limits.
+
+        Args:
+            error: (m,) task error.
+            J: (m, 5) Jacobian of the task.
+            damping: added to the diagonal of J H^-1 J'.
+            wish: (5,) the posture's pull, as a gradient: H (posture - q).
+            moving: (5,) joints that move.
+        """
+        inverse = self._inverse(moving)
+        free_step = inverse @ wish
+        M = inverse @ J.T
+        if self._uniform:
+            return free_step + M @ _solve(J @ M, damping, error - J @ free_step)
+        # Damp in plain joint space, so that a heavy weight does not slow the task down, then realise exactly that
+        # part of the task in the metric.
+        plain = (J * moving) @ J.T
+        part = plain @ _solve(plain.copy(), damping, error)
+        return free_step + M @ _solve(J @ M, METRIC_FLOOR, part - J @ free_step)
 
     def _inverse(self, moving: Mask) -> Array:
         """Return the inverse (5, 5) of the metric on the joints that move, with zeros for the others."""

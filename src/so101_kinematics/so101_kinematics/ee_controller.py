@@ -5,9 +5,14 @@ It decides when to move and when to hold; how to move is the profile's business.
 comes from outside: a displacement or a reading that is missing, old, not finite or in another frame makes it
 hold, and is counted. Holding repeats the last goal, so that the arm neither sinks nor drifts, and moving
 again starts over from the measured pose.
+
+When control changes hands while the arm moves, the goal does not jump (bumpless transfer, Astrom and Hagglund,
+"Advanced PID Control", 2006): see `Transfer`.
 """
 
 from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
 import math
 
 import numpy as np
@@ -15,17 +20,13 @@ import numpy.typing as npt
 
 from so101_contract.episodes import Source
 from so101_contract.joints import ARM_JOINTS, GRIPPER, gripper_opening_to_rad, JOINT_LIMITS_RAD
-from so101_kinematics.command import Command, DeltaCommand, Hold
 from so101_kinematics.config import KinematicsConfig
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS, NUM_JOINTS
 from so101_kinematics.ik import IkOptions, InverseKinematics
-from so101_kinematics.pick101 import Pick101Profile
-from so101_kinematics.profile import Clip, Profile
-from so101_kinematics.setpoint import SetpointProfile
-from so101_kinematics.transfer import Transfer
+from so101_kinematics.profiles import Clip, Pick101Profile, Profile, SetpointProfile
 
-__all__ = ['Command', 'DeltaCommand', 'EeController', 'Hold']
+__all__ = ['Clip', 'Command', 'DeltaCommand', 'EeController', 'Hold', 'Transfer']
 
 NOBODY = int(Source.NONE)
 """Nobody takes nothing over: the arm holds where it is commanded, and whoever acts next starts over."""
@@ -35,6 +36,103 @@ REST_SPEED_RAD_S = 0.1
 
 MAX_PERIODS = 5
 """A pause between two updates counts as at most so many control periods."""
+
+STEP_RAD = math.radians(0.4)
+"""Largest part of the difference that is taken out of a joint in one control period."""
+
+STEP_M = 0.001
+"""The same for the TCP."""
+
+LARGEST_RAD = 0.2
+"""A larger difference is no lag: the arm is blocked or has been carried away, and is let go at once."""
+
+
+class Hold(StrEnum):
+    """Why the arm holds."""
+
+    NO_COMMAND = 'no displacement yet'
+    STALE_COMMAND = 'no recent displacement'
+    BAD_COMMAND = 'displacement is not finite or has the wrong shape'
+    WRONG_FRAME = 'displacement is in another frame'
+    NO_JOINTS = 'no joint reading'
+    STALE_JOINTS = 'no recent joint reading'
+    BAD_JOINTS = 'joint reading is not finite or has the wrong shape'
+
+
+@dataclass(frozen=True)
+class DeltaCommand:
+    """One displacement, as it came.
+
+    Attributes:
+        xyz: (3,) displacement of the TCP [m].
+        gripper: target opening, 0 closed .. 1 open.
+        stamp_s: when it was decided, on the clock of `update` [s].
+        frame_id: frame that `xyz` is said in.
+        source: who decided it; a change of it is a takeover, from which control starts over.
+    """
+
+    xyz: npt.ArrayLike
+    gripper: float
+    stamp_s: float
+    frame_id: str
+    source: int | str = ''
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to tell the servos for one control period.
+
+    Attributes:
+        q_goal: (6,) joint goals within limits [rad]; None as long as there has been nothing to command.
+        setpoint: (3,) where the TCP is sent, in the base frame [m]; None as long as there is no goal.
+        reason: why the arm holds, with the goal of an earlier period; None when it moves.
+        clipped: why less was done than was asked for.
+    """
+
+    q_goal: Array | None
+    setpoint: Array | None
+    reason: Hold | None
+    clipped: frozenset[Clip]
+
+    @property
+    def held(self) -> bool:
+        """Whether the goal is that of an earlier period."""
+        return self.reason is not None
+
+
+class Transfer:
+    """Bumpless transfer: the difference between the old goal and the new one, and what is left of it.
+
+    An arm in motion lags behind its goal by some millimetres. Control that changes hands starts over from the
+    measured pose, and without more ado the goal would step back by that lag. Instead the difference is added to
+    the new goal and taken out little by little, while the new goal moves as it is told to.
+    """
+
+    def __init__(self, fk: ForwardKinematics) -> None:
+        self._fk = fk
+        self._old: Array | None = None
+        self._part = np.zeros(NUM_ARM_JOINTS)
+        self._left = 0
+
+    def begin(self, old_goal: Array | None) -> None:
+        """Go on from an old goal (6,) [rad]; None: there was none, and nothing to go on from."""
+        self._old = None if old_goal is None else old_goal[:NUM_ARM_JOINTS].copy()
+        self._left = 0
+
+    def next(self, new_goal: Array) -> Array:
+        """Return what to command (5,) [rad] in this control period, for the goal that control wants."""
+        if self._old is not None:
+            difference = self._old - new_goal
+            distance = float(np.linalg.norm(self._fk.position(self._old) - self._fk.position(new_goal)))
+            largest = float(np.abs(difference).max())
+            parts = max(largest / STEP_RAD, distance / STEP_M) if largest <= LARGEST_RAD else 0.0
+            self._left = math.ceil(parts)
+            self._part = difference / max(self._left, 1)
+            self._old = None
+        if self._left == 0:
+            return new_goal
+        self._left -= 1
+        return new_goal + self._left * self._part
 
 
 class EeController:
@@ -137,8 +235,7 @@ class EeController:
             if length > self.config.max_delta_m:
                 xyz = xyz * (self.config.max_delta_m / length)
                 clipped.add(Clip.DELTA)
-        step = self._profile.step(dt, q[:NUM_ARM_JOINTS], xyz)
-        lead = step.q_goal - q[:NUM_ARM_JOINTS]
+        lead = self._profile.step(dt, q[:NUM_ARM_JOINTS], xyz, clipped) - q[:NUM_ARM_JOINTS]
         limit = self.config.max_joint_lead_rad
         if float(np.abs(lead).max()) > limit:
             clipped.add(Clip.JOINT_LEAD)
@@ -148,10 +245,9 @@ class EeController:
         for name, position in self._lock_positions.items():
             goal[ARM_JOINTS.index(name)] = position
         goal[-1] = self._grip(dt, float(q[-1]), delta, clipped)
-        self._goal, self._setpoint = goal, step.setpoint
-        clipped |= step.clipped
+        self._goal, self._setpoint = goal, self._profile.setpoint
         self.counts.update(clipped)
-        return Command(goal.copy(), step.setpoint, False, None, frozenset(clipped))
+        return Command(goal.copy(), self._setpoint, None, frozenset(clipped))
 
     def _grip(self, dt: float, measured: float, delta: DeltaCommand | None, clipped: set[Clip]) -> float:
         """Return the gripper's goal [rad]: towards the opening asked for last, not faster than allowed."""
@@ -172,7 +268,7 @@ class EeController:
         self.counts[reason] += 1
         self._seeded = False
         goal = None if self._goal is None else self._goal.copy()
-        return Command(goal, self._setpoint, True, reason, frozenset())
+        return Command(goal, self._setpoint, reason, frozenset())
 
     def _start_over(self, q: Array, goal: Array | None, *, keep_posture: bool = False) -> None:
         """Seed the profile from the measured joints, and fix the joints that are locked where they are."""
@@ -229,7 +325,7 @@ class EeController:
     def _make_profile(self) -> Profile:
         config, locked = self.config, tuple(self._locks)
         if config.profile == 'pick101':
-            return Pick101Profile(self.fk, locked)
+            return Pick101Profile(self.fk, workspace=config.workspace, locked=locked)
         return SetpointProfile(
             InverseKinematics(self.fk, IkOptions(restarts=0)),
             workspace=config.workspace,

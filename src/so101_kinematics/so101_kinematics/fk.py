@@ -12,7 +12,10 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from so101_contract.assembly import FloatArray, StateOf
 from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
+from so101_contract.observation import state_builder
+from so101_contract.observation_spec import ObservationSpec
 from so101_contract.orientation import matrix_to_quat
 from so101_description.model import arm_index, load_model
 from so101_description.tcp import TcpPreset
@@ -197,3 +200,18 @@ def _frozen(values: npt.ArrayLike) -> Array:
     array = np.array(values, dtype=np.float64)
     array.setflags(write=False)
     return array
+
+
+def state_function(spec: ObservationSpec) -> StateOf:
+    """Return what turns joint positions (6,) [rad] and velocities (6,) [rad/s] into the state vector (D,).
+
+    Raises:
+        ObservationError: the spec has blocks that the arm alone does not tell, such as the cube's position.
+    """
+    fk = ForwardKinematics(spec.tcp)
+
+    def tcp_pose(joints: FloatArray) -> tuple[FloatArray, FloatArray]:
+        pose = fk.pose(joints)
+        return pose.position, pose.rotation
+
+    return state_builder(spec, tcp_pose)

@@ -13,7 +13,7 @@ or, where locked joints rule that out, from samples.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 import math
 
 import numpy as np
@@ -23,10 +23,8 @@ from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
 from so101_kinematics.closed_form import ArmGeometry
 from so101_kinematics.descent import Descent, Mask, PITCH_LEVER_M, Preference, Target
 from so101_kinematics.errors import IkError
-from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS
-from so101_kinematics.ik_types import finite_array, IkOptions, IkResult, joint_vector, rotation_matrix
-from so101_kinematics.orientation import angle_between, pitch_and_roll
-from so101_kinematics.pose_starts import pose_starts
+from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS, NUM_JOINTS
+from so101_kinematics.orientation import angle_between, pitch_and_roll, pose_starts
 from so101_kinematics.starts import closed_form_starts, sampled_starts
 
 __all__ = ['PITCH_FIRST', 'IkOptions', 'IkResult', 'InverseKinematics']
@@ -54,6 +52,59 @@ PLAIN = Preference()
 
 PITCH_FIRST = Preference(weights=(1.0, 1.0, 1.0, 1.0, 1e3), pitch_weight=1e3)
 """Preference that holds the pitch and the roll rather than the joints one by one."""
+
+ROTATION_TOLERANCE = 1e-3
+"""How far a rotation matrix may be from orthonormal, element by element."""
+
+
+@dataclass(frozen=True)
+class IkOptions:
+    """When a solution counts, and how long it is looked for.
+
+    Attributes:
+        position_tolerance: largest distance from the target position [m].
+        pitch_tolerance: largest distance from the target pitch [rad].
+        orientation_tolerance: largest angle to the target orientation [rad].
+        max_iterations: steps of one descent.
+        restarts: further descents, from samples, when the first ones fail; 0 looks next to the seed only, so
+            that the arm never changes its configuration (a rotation takes the closest exact solution still).
+    """
+
+    position_tolerance: float = 5e-4
+    pitch_tolerance: float = 5e-3
+    orientation_tolerance: float = 2e-2
+    max_iterations: int = 40
+    restarts: int = 24
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        tolerances = (self.position_tolerance, self.pitch_tolerance, self.orientation_tolerance)
+        if not all(t > 0.0 for t in tolerances) or self.max_iterations < 1 or self.restarts < 0:
+            raise IkError(
+                f'expected positive tolerances and iterations, and restarts >= 0, got {self}; correct them'
+            )
+
+
+@dataclass(frozen=True)
+class IkResult:
+    """What was found.
+
+    Attributes:
+        success: everything that was asked for is within its tolerance.
+        q: joint positions [rad], as many as the seed had, within limits; the closest point found where
+            success is False.
+        position_error: distance from the target position [m].
+        pitch_error: distance from the target pitch [rad]; 0 where none was asked for.
+        orientation_error: angle to the target orientation [rad]; 0 where none was asked for.
+        iterations: steps taken, over all starts.
+    """
+
+    success: bool
+    q: Array
+    position_error: float
+    pitch_error: float
+    orientation_error: float
+    iterations: int
 
 
 class InverseKinematics:
@@ -137,29 +188,46 @@ class InverseKinematics:
         best_score, iterations = math.inf, 0
         starts = self._starts(target, seed, free, near=near, in_closed_form=in_closed_form)
         for start, promising in starts:
-            q, taken = descent.run(target, start, posture if promising else None, self.options.max_iterations)
-            iterations += taken
-            found = self._judge(target, q, iterations)
-            if promising and not found.success:
-                # Next to a stretched arm the pull of the posture can keep it from arriving: go the shortest way.
-                q, taken = descent.run(target, start, None, self.options.max_iterations)
-                iterations += taken
-                closer = self._judge(target, q, iterations)
-                found = closer if closer.success or closer.position_error < found.position_error else found
-            elif found.success and not promising:
-                q, taken = descent.run(target, q, posture, self.options.max_iterations)
-                iterations += taken
-                closer = self._judge(target, q, iterations)
-                found = closer if closer.success else found
-            score = found.position_error + PITCH_LEVER_M * found.pitch_error
-            if found.success or score < best_score - SAME_SCORE_M:
-                best, best_score = found, score
+            attempt = self._keeping_posture if promising else self._posture_last
+            found, iterations = attempt(descent, target, start, posture, iterations)
             if found.success:
                 return found
+            score = found.position_error + PITCH_LEVER_M * found.pitch_error
+            if score < best_score - SAME_SCORE_M:
+                best, best_score = found, score
         assert best is not None  # the first start always beats an infinite score
         if target.pitch is None:
             return replace(best, iterations=iterations)
-        # The pitch cannot be had there: reach the position, then come as close to the pitch as that allows.
+        return self._position_first(target, best, free, iterations)
+
+    def _keeping_posture(
+        self, descent: Descent, target: Target, start: Array, posture: Array, iterations: int
+    ) -> tuple[IkResult, int]:
+        """Head for the posture from a start, or go the shortest way where that does not arrive.
+
+        Returns:
+            What was found, and the number of steps with those taken before.
+        """
+        found, iterations = self._run(descent, target, start, posture, iterations)
+        if found.success:
+            return found, iterations
+        # Next to a stretched arm the pull of the posture can keep it from arriving: go the shortest way.
+        closer, iterations = self._run(descent, target, start, None, iterations)
+        better = closer.success or closer.position_error < found.position_error
+        return (closer if better else found), iterations
+
+    def _posture_last(
+        self, descent: Descent, target: Target, start: Array, posture: Array, iterations: int
+    ) -> tuple[IkResult, int]:
+        """Go the shortest way from a start, and head for the posture once on the target."""
+        found, iterations = self._run(descent, target, start, None, iterations)
+        if not found.success:
+            return found, iterations
+        closer, iterations = self._run(descent, target, found.q, posture, iterations)
+        return (closer if closer.success else found), iterations
+
+    def _position_first(self, target: Target, best: IkResult, free: Mask, iterations: int) -> IkResult:
+        """Reach the position where the pitch cannot be had, then come as close to the pitch as that allows."""
         place, descent = Target(target.position), self._descent(free, PITCH_FIRST)
         q, taken = descent.run(place, best.q, None, self.options.max_iterations)
         wish = q.copy()
@@ -169,6 +237,12 @@ class InverseKinematics:
         if compromise.position_error < best.position_error:
             return compromise
         return replace(best, iterations=compromise.iterations)
+
+    def _run(
+        self, descent: Descent, target: Target, start: Array, posture: Array | None, iterations: int
+    ) -> tuple[IkResult, int]:
+        q, taken = descent.run(target, start, posture, self.options.max_iterations)
+        return self._judge(target, q, iterations + taken), iterations + taken
 
     def _judge(self, target: Target, q: Array, iterations: int) -> IkResult:
         position_error = math.dist(self.fk.position(q), target.position)
@@ -277,3 +351,31 @@ class InverseKinematics:
                 f'move it there first or do not lock it'
             )
         return bounded
+
+
+def finite_array(name: str, values: npt.ArrayLike, *shapes: tuple[int, ...]) -> Array:
+    """Return finite numbers of one of some shapes as a new array."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise IkError(f'expected {name} as numbers of shape {shapes[0]}, got {values!r}') from error
+    if array.shape not in shapes or not all(map(math.isfinite, array.flat)):
+        wanted = ' or '.join(map(str, shapes))
+        raise IkError(
+            f'expected {name} as finite numbers of shape {wanted}, got {array.tolist()}; '
+            f'check where it comes from'
+        )
+    return array
+
+
+def joint_vector(name: str, values: npt.ArrayLike) -> Array:
+    """Return (5,) or (6,) joint positions [rad] as a new array."""
+    return finite_array(name, values, (NUM_ARM_JOINTS,), (NUM_JOINTS,))
+
+
+def rotation_matrix(values: npt.ArrayLike) -> Array:
+    """Return a (3, 3) rotation matrix as a new array."""
+    rotation = finite_array('rotation', values, (3, 3))
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(rotation) < 0.0:
+        raise IkError(f'expected a rotation matrix, got {rotation.tolist()}; normalise it')
+    return rotation

@@ -8,8 +8,8 @@ import pytest
 
 from so101_contract.joints import ARM_JOINTS, JOINT_LIMITS_RAD
 from so101_kinematics.closed_form import ArmGeometry
-from so101_kinematics.closest import closest_solution
 from so101_kinematics.fk import ForwardKinematics
+from so101_kinematics.starts import closest_solution
 
 FK = ForwardKinematics()
 GEOMETRY = ArmGeometry.from_fk(FK)

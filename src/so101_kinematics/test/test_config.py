@@ -4,8 +4,7 @@ import math
 import pytest
 
 from so101_interfaces_py.params import describe, from_mapping, ParameterError
-from so101_kinematics.config import KinematicsConfig
-from so101_kinematics.pick101 import WORKSPACE
+from so101_kinematics.config import KinematicsConfig, PICK101_WORKSPACE
 
 
 def test_every_field_is_a_parameter_with_a_description():
@@ -53,6 +52,6 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(values, name):
 
 def test_pick101_brings_the_workspace_of_training():
     config = KinematicsConfig(profile='pick101', tcp='pick101')
-    assert config.workspace == WORKSPACE
-    assert WORKSPACE.lower == (0.10, -0.30, 0.01)
-    assert WORKSPACE.upper == (0.50, 0.30, 0.40)
+    assert config.workspace == PICK101_WORKSPACE
+    assert PICK101_WORKSPACE.lower == (0.10, -0.30, 0.01)
+    assert PICK101_WORKSPACE.upper == (0.50, 0.30, 0.40)

@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from so101_kinematics.dls import dls_step
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
+from so101_kinematics.profiles import dls_step
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,7 @@ from so101_kinematics.config import KinematicsConfig
 from so101_kinematics.ee_controller import DeltaCommand, EeController, Hold
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import ForwardKinematics
-from so101_kinematics.profile import Clip
+from so101_kinematics.profiles import Clip
 
 DT = 0.02
 FRAME = 'base_link'

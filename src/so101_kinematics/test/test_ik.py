@@ -11,7 +11,7 @@ from so101_kinematics.descent import Preference
 from so101_kinematics.errors import IkError
 from so101_kinematics.fk import ForwardKinematics, PITCH_ROW
 from so101_kinematics.ik import IkOptions, InverseKinematics
-from so101_kinematics.setpoint import KEEP_GRIPPER
+from so101_kinematics.profiles import KEEP_GRIPPER
 
 TOLERANCE_M = 5e-4
 SOLVERS = {}

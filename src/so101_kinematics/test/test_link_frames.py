@@ -6,7 +6,7 @@ from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_description.pose import Pose
 from so101_description.urdf import urdf_text
 from so101_kinematics.fk import ForwardKinematics
-from so101_kinematics.link_frames import LinkFrames
+from so101_kinematics.visualization import LinkFrames
 
 
 @pytest.mark.parametrize('tcp', ['so101', 'pick101'])

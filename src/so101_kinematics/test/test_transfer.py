@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from so101_kinematics.config import KinematicsConfig
-from so101_kinematics.ee_controller import DeltaCommand, EeController
+from so101_kinematics.ee_controller import DeltaCommand, EeController, LARGEST_RAD, STEP_M, STEP_RAD, Transfer
 from so101_kinematics.fk import ForwardKinematics
-from so101_kinematics.transfer import LARGEST_RAD, STEP_M, STEP_RAD, Transfer
 
 FK = ForwardKinematics()
 START = np.array([0.1, -0.3, 0.3, 1.2, 0.1])

@@ -11,10 +11,28 @@ from so101_kinematics.config import KinematicsConfig
 from so101_kinematics.errors import WorkspaceError
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_kinematics.workspace import is_reachable, reachable_pitches, Workspace
+from so101_kinematics.workspace import Workspace
 
 BOX = Workspace((0.10, -0.25, 0.01), (0.40, 0.25, 0.30))
 points = st.tuples(*[st.floats(-1.0, 1.0)] * 3)
+
+
+def reachable_pitches(geometry, position, roll=0.0):
+    """Return the approach pitches that the arm can take at a point, facing it."""
+    x, y, z = (float(v) for v in np.asarray(position, dtype=np.float64))
+    planes = [(pan, forward) for pan, forward in geometry.pan_solutions(x, y, roll) if forward >= 0.0]
+    grid = np.arange(-180, 181) * math.radians(1.0)
+    found = [
+        pitch
+        for pitch in grid.tolist()
+        if any(geometry.solve_in_plane(pan, forward, z, pitch, roll) for pan, forward in planes)
+    ]
+    return np.array(found)
+
+
+def is_reachable(geometry, position, roll=0.0):
+    """Return whether the TCP reaches a point (3,) [m] with some pitch, facing it, at a given roll [rad]."""
+    return len(reachable_pitches(geometry, position, roll)) > 0
 
 
 @given(points)

@@ -26,7 +26,7 @@ from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 
 SPEC = get_observation('compact')
 STEPS = 15

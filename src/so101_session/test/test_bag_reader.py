@@ -17,7 +17,7 @@ from so101_contract.image import preprocess
 from so101_contract.messages import ExecutedAction, ImageSample, JointSample, StepRecord
 from so101_contract.observation_spec import get_observation
 from so101_contract.transition import settle
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_session.bags import BagError, read_records, read_stamped, ReadReport
 from so101_session.bags.arms import arms_of
 from so101_session.bags.decode import Decoders

@@ -10,7 +10,7 @@ import pytest
 from drqv2_policy_node.acting import observation_digest
 from so101_contract.assembly import Assembler
 from so101_contract.messages import StepRecord
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_session.bags import BagError, read_records
 from so101_session.bags.parity import check_parity
 from so101_session.bags.raw import RawMessage

@@ -28,7 +28,7 @@ from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, joint_state
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 
 JOINT_RATE_HZ = 100.0
 PICTURES = 8

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page: one WebSocket brings how things are, and takes what the person wants.
+// The page: one WebSocket brings how things are, and takes what the human wants.
 
 import { ArmView } from './arm.js';
 import { Charts } from './charts.js';
-import { Flights } from './flights.js';
-import { Hands } from './hands.js';
+import { EpisodeBrowser } from './episodes.js';
+import { OperatorInput } from './operator_input.js';
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1000;
@@ -17,7 +17,7 @@ const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
 
 const arm = new ArmView($('arm'));
 const charts = new Charts($('charts'));
-const flights = new Flights();
+const episodes = new EpisodeBrowser();
 let socket = null;
 let now = {};
 let heardAt = 0;
@@ -39,7 +39,7 @@ function connect() {
   opened.onclose = () => {
     socket = null;
     now = {};
-    hands.let_go();
+    input.let_go();
     alarm();
     setTimeout(connect, RETRY_MS);
   };
@@ -87,7 +87,7 @@ function act(what) {
   send({ do: what });
 }
 
-const hands = new Hands({
+const input = new OperatorInput({
   drives: () => Boolean(now.you_drive) && connected(),
   drive: (axes, gripper) => send({ do: 'drive', axes, gripper }),
   act,
@@ -116,7 +116,7 @@ function show(state, news) {
   text('learner', state.learner || 'No learner is running');
   if (news.coach) list('coach', news.coach);
   if (news.curves) charts.add(news.curves);
-  if (news.flights) flights.show(news.flights);
+  if (news.episodes) episodes.show(news.episodes);
   if (news.note) say(news.note);
 }
 

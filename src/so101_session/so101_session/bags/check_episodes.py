@@ -19,8 +19,7 @@ from so101_contract.messages import (
 )
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
-from so101_kinematics.arm_state import state_function
-from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
+from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS, state_function
 from so101_session.bags.check_types import episode_name, EpisodeRow
 
 

@@ -12,7 +12,7 @@ from so101_contract.errors import AssemblyError
 from so101_contract.messages import StepRecord
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py import topics
-from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import state_function
 from so101_session.bags.arms import choose_arm
 from so101_session.bags.cdr import read_string_message
 from so101_session.bags.decode import BAD_BYTES

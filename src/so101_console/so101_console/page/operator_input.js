@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys, buttons, joystick and gamepad: what the person wants the hand to do, many times a second while they drive.
+// Keys, buttons, joystick and gamepad: what the human wants the hand to do, many times a second while they drive.
 
 const PERIOD_MS = 50;
-const DEADZONE = 0.12;
+const DEADZONE = 0.15;  // thresholds.STICK_DEAD_ZONE; a test compares
 const MOVES = { w: [0, 1], s: [0, -1], a: [1, 1], d: [1, -1], r: [2, 1], f: [2, -1] };
 const GRIPS = { e: 1, q: -1 };
 const ACTS = { t: 'take', g: 'give', 1: 'success', 2: 'failure', 3: 'discard', n: 'start', h: 'reset', p: 'pause' };
 const PAD_BUTTONS = { 0: 'success', 1: 'failure', 2: 'discard', 3: 'take_or_give', 8: 'e_stop', 9: 'start' };
 
-export class Hands {
+export class OperatorInput {
   constructor({ drives, drive, act }) {
     Object.assign(this, { drives, drive, act });
     this.keys = new Set();

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+from pathlib import Path
+import re
 
 import pytest
 
-from so101_console.drive import DriveError, Hand, read_wish, Wheel, Wish
+from so101_console import operator_input
+from so101_console.operator_input import DriveError, JogCommands, read_wish, Wheel, Wish
 from so101_contract.action import ActionSpec
+from so101_contract.thresholds import STICK_DEAD_ZONE
 
 FORWARD = Wish((1.0, 0.0, 0.0), 0.0)
 
@@ -61,7 +65,7 @@ def test_taking_over_again_forgets_what_was_wanted_before():
 
 
 def test_the_gripper_goes_on_from_what_it_was_told_last():
-    hand = Hand(ActionSpec(), 0.5, 10.0)
+    hand = JogCommands(ActionSpec(), 0.5, 10.0)
     hand.commanded(0.3)
     assert hand.move(Wish((0.0, 0.0, 0.0), 0.0)).opening == pytest.approx(0.3)
     hand.commanded(0.9)  # its own command comes back
@@ -72,4 +76,11 @@ def test_the_gripper_goes_on_from_what_it_was_told_last():
 
 
 def test_full_stick_is_the_share_of_the_largest_action_that_the_parameter_says():
-    assert Hand(ActionSpec(), 0.5, 10.0).move(FORWARD).translation.tolist() == pytest.approx([0.01, 0.0, 0.0])
+    assert JogCommands(ActionSpec(), 0.5, 10.0).move(FORWARD).translation.tolist() == pytest.approx(
+        [0.01, 0.0, 0.0]
+    )
+
+
+def test_the_page_has_the_dead_zone_that_every_stick_has():
+    script = (Path(operator_input.__file__).parent / 'page' / 'operator_input.js').read_text()
+    assert float(re.search(r'DEADZONE = ([\d.]+);', script)[1]) == STICK_DEAD_ZONE

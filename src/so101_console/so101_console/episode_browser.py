@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flight recorder: the episodes that lie in bags, and one of them step by step. No ROS needed.
+"""The episode browser: the episodes that lie in bags, and one of them step by step. No ROS needed.
 
 A bag is read once, and what the list needs is kept until the file changes. A picture is looked for around the time
 of its step only, and those of the next second come with it.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 import logging
 from pathlib import Path
+import statistics
 import threading
 from typing import Any
 
 import cv2
 import numpy as np
 
-from so101_console.flight import Flight
-from so101_contract.episodes import EventKind, NO_EPISODE
+from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
 from so101_interfaces_py import topics
-from so101_session.bags.cdr import ImageMessage
+from so101_session.bags.cdr import DeltaMessage, ImageMessage, StepMessage
 from so101_session.bags.decode import Decoders
 from so101_session.bags.errors import BagError, DecodeError
 from so101_session.bags.raw import open_bags, RawBag, RawMessage
@@ -39,13 +40,101 @@ AHEAD_NS = 2_000_000_000
 READ = (topics.STEP, topics.EE_DELTA_CMD, topics.EPISODE_EVENT, topics.ARM_STATUS)
 
 
-class Flights:
+WHO: Mapping[int, str] = {Source.POLICY: 'policy', Source.TELEOP: 'human'}
+
+
+@dataclass
+class RecordedEpisode:
+    """One episode of one arm of a bag.
+
+    Attributes:
+        bag: its folder.
+        arm: namespace of the arm, with a slash at its end.
+        number: of the episode.
+        outcome: how it ended; empty where the bag does not say.
+        reason: why.
+        steps: in order.
+        heard_ns: when each was received [ns].
+        actions: by the index of the step that they answer.
+        before: counters of the arm when it began.
+        grown: by how much they grew until it ended.
+    """
+
+    bag: Path
+    arm: str
+    number: int
+    outcome: str = ''
+    reason: str = ''
+    steps: list[StepMessage] = field(default_factory=list)
+    heard_ns: list[int] = field(default_factory=list)
+    actions: dict[int, DeltaMessage] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
+    grown: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What a page names it by."""
+        return f'{self.bag.name}{self.arm}{self.number}'
+
+    def add_step(self, step: StepMessage, heard_ns: int) -> None:
+        """Add the next step."""
+        self.steps.append(step)
+        self.heard_ns.append(heard_ns)
+
+    def end(self, outcome: str, reason: str, counters: Mapping[str, int]) -> None:
+        """Note an outcome; a late label replaces the one before, but not what was counted."""
+        if not self.outcome and self.before:
+            self.grown = {name: counters[name] - self.before.get(name, 0) for name in counters}
+        self.outcome, self.reason = outcome, reason
+
+    def row(self) -> dict[str, Any]:
+        """Return its line in the list."""
+        said = [self.actions[index].source for index in sorted(self.actions)]
+        by_hand = [source == Source.TELEOP for source in said]
+        runs = sum(now and not before for before, now in zip([False, *by_hand], by_hand, strict=False))
+        acted = sum(source in WHO for source in said)
+        latencies = [
+            (action.stamp_ns - step.stamp_ns) / 1e6
+            for step in self.steps
+            if (action := self.actions.get(step.index)) is not None and action.source in WHO
+        ]
+        return {
+            'key': self.key,
+            'episode': self.number,
+            'label': f'{self.bag.name} · {self.number}',
+            'outcome': self.outcome,
+            'reason': self.reason,
+            'steps': acted,
+            'intervened': sum(by_hand),
+            'interventions': runs,
+            'dropped': max(len(self.steps) - 1, 0) - acted,
+            'latency_ms': round(statistics.median(latencies), 1) if latencies else None,
+            **self.grown,
+        }
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what each step is called in a replay."""
+        return [_line(step, self.actions.get(step.index)) for step in self.steps]
+
+
+def _line(step: StepMessage, action: DeltaMessage | None) -> dict[str, Any]:
+    who = 'nobody' if action is None else WHO.get(action.source, 'nobody')
+    if action is None or who == 'nobody':
+        said = 'Nobody acted: the arm held, or the episode ended'
+    else:
+        x, y, z = (1000.0 * metre for metre in action.translation)
+        said = f'{who.capitalize()}: {x:+.0f}, {y:+.0f}, {z:+.0f} mm, gripper {action.gripper:.0%} open'
+    reward = f' · reward {step.reward:g}' if step.reward else ''
+    return {'index': step.index, 'who': who, 'said': said + reward}
+
+
+class EpisodeBrowser:
     """Reads bags when somebody asks; keeps what it has read of a bag until the bag changes."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._lock = threading.Lock()
-        self._read: dict[Path, tuple[float, list[Flight]]] = {}
+        self._read: dict[Path, tuple[float, list[RecordedEpisode]]] = {}
         self._pictures: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self.problems: list[str] = []
         """Why bags are not in the list, a sentence each."""
@@ -53,21 +142,21 @@ class Flights:
     def episodes(self) -> list[dict[str, Any]]:
         """Return a line for each episode, the newest first."""
         with self._lock:
-            return [flight.row() for flight in self._flights()]
+            return [episode.row() for episode in self._recorded()]
 
     def episode(self, key: str) -> dict[str, Any] | None:
         """Return an episode's steps."""
-        flight = self._find(key)
-        return None if flight is None else {**flight.row(), 'steps': flight.lines()}
+        episode = self._find(key)
+        return None if episode is None else {**episode.row(), 'steps': episode.lines()}
 
     def frame(self, key: str, index: int) -> bytes | None:
         """Return the picture that a step names as JPEG."""
-        flight = self._find(key)
-        if flight is None:
+        episode = self._find(key)
+        if episode is None:
             return None
         with self._lock:
             if (key, index) not in self._pictures:
-                self._keep(key, _pictures(flight, index))
+                self._keep(key, _pictures(episode, index))
             return self._pictures.get((key, index))
 
     def _keep(self, key: str, pictures: dict[int, bytes]) -> None:
@@ -76,15 +165,15 @@ class Flights:
         while len(self._pictures) > MOST_PICTURES:
             self._pictures.popitem(last=False)
 
-    def _find(self, key: str) -> Flight | None:
+    def _find(self, key: str) -> RecordedEpisode | None:
         """Return an episode; what has been read is not read again to find it."""
         with self._lock:
-            known = [flight for _, flights in self._read.values() for flight in flights]
-            found = next((flight for flight in known if flight.key == key), None)
-            return found or next((flight for flight in self._flights() if flight.key == key), None)
+            known = [episode for _, episodes in self._read.values() for episode in episodes]
+            found = next((episode for episode in known if episode.key == key), None)
+            return found or next((episode for episode in self._recorded() if episode.key == key), None)
 
-    def _flights(self) -> list[Flight]:
-        found: list[Flight] = []
+    def _recorded(self) -> list[RecordedEpisode]:
+        found: list[RecordedEpisode] = []
         self.problems = []
         for bag in self._newest():
             if not (bag / 'metadata.yaml').exists():  # it is written when a bag is closed
@@ -110,37 +199,37 @@ class Flights:
             return []
 
 
-def _read(bag: Path) -> list[Flight]:
-    flights: dict[tuple[str, int], Flight] = {}
+def _read(bag: Path) -> list[RecordedEpisode]:
+    episodes: dict[tuple[str, int], RecordedEpisode] = {}
     status: dict[str, RawMessage] = {}
     with open_bags(bag) as raw:
         decoders = Decoders(raw.topics.values())
         step, delta, event = decoders.step(), decoders.delta(), decoders.event()
 
-        def flight(topic: str, name: str, number: int) -> Flight:
+        def recorded(topic: str, name: str, number: int) -> RecordedEpisode:
             arm = topic.removesuffix(name)
-            return flights.setdefault((arm, number), Flight(bag, arm, number))
+            return episodes.setdefault((arm, number), RecordedEpisode(bag, arm, number))
 
         for message in raw.messages(_named(raw, READ)):
             topic = message.topic
             if topic.endswith(topics.STEP):
                 seen = step(message.data)
-                flight(topic, topics.STEP, seen.episode).add_step(seen, message.log_ns)
+                recorded(topic, topics.STEP, seen.episode).add_step(seen, message.log_ns)
             elif topic.endswith(topics.EE_DELTA_CMD):
                 action = delta(message.data)
-                flight(topic, topics.EE_DELTA_CMD, action.episode).actions[action.index] = action
+                recorded(topic, topics.EE_DELTA_CMD, action.episode).actions[action.index] = action
             elif topic.endswith(topics.ARM_STATUS):
                 status[topic.removesuffix(topics.ARM_STATUS)] = message
             else:
                 said = event(message.data)
-                kind, about = EventKind(said.kind), flight(topic, topics.EPISODE_EVENT, said.episode)
+                kind, about = EventKind(said.kind), recorded(topic, topics.EPISODE_EVENT, said.episode)
                 now = _counters(decoders, status.get(about.arm))
                 if kind is EventKind.START:
                     about.before = now
                 elif kind.outcome is not None:
                     about.end(kind.outcome.name.lower().replace('_', ' '), said.reason, now)
-    whole = [flight for key, flight in flights.items() if key[1] != NO_EPISODE and flight.steps]
-    return sorted(whole, key=lambda flight: flight.steps[0].stamp_ns)
+    whole = [episode for key, episode in episodes.items() if key[1] != NO_EPISODE and episode.steps]
+    return sorted(whole, key=lambda episode: episode.steps[0].stamp_ns)
 
 
 def _counters(decoders: Decoders, status: RawMessage | None) -> dict[str, int]:
@@ -157,23 +246,23 @@ def _named(raw: RawBag, names: Sequence[str]) -> list[str]:
     return [topic for topic in raw.topics if topic.endswith(tuple(f'/{name}' for name in names))]
 
 
-def _pictures(flight: Flight, index: int) -> dict[int, bytes]:
+def _pictures(episode: RecordedEpisode, index: int) -> dict[int, bytes]:
     """Return the pictures of a step and of those after it as JPEG."""
-    first = next((n for n, step in enumerate(flight.steps) if step.index == index), None)
+    first = next((n for n, step in enumerate(episode.steps) if step.index == index), None)
     if first is None:
         return {}
-    begin = flight.heard_ns[first]
+    begin = episode.heard_ns[first]
     wanted = {
         step.image_stamps_ns[0]: step.index
-        for step, heard in zip(flight.steps[first:], flight.heard_ns[first:], strict=True)
+        for step, heard in zip(episode.steps[first:], episode.heard_ns[first:], strict=True)
         if step.image_stamps_ns and heard <= begin + AHEAD_NS
     }
     found: dict[int, bytes] = {}
     try:
-        with open_bags(flight.bag) as raw:
+        with open_bags(episode.bag) as raw:
             decode = Decoders(raw.topics.values()).image()
             window = begin - SLACK_NS, begin + AHEAD_NS + SLACK_NS
-            for message in raw.messages([f'{flight.arm}{topics.IMAGE}'], window_ns=window):
+            for message in raw.messages([f'{episode.arm}{topics.IMAGE}'], window_ns=window):
                 image = decode(message.data)
                 if image.stamp_ns in wanted and (picture := _jpeg(image)) is not None:
                     found[wanted[image.stamp_ns]] = picture

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy gets the surroundings that its manifest asks for."""
+"""A policy gets what its manifest requires."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from drqv2_policy_node.store import find_policy
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options
-from so101_bringup.surroundings import surroundings
+from so101_bringup.policy_requirements import contract_config
 from so101_contract.manifest import PolicyManifest
 from so101_contract.observation_spec import get_observation
 
@@ -25,7 +25,7 @@ def written(folder, manifest):
 
 def test_what_is_shipped_fits_the_defaults(manifest):
     assert manifest.observation == get_observation('compact')
-    assert surroundings('default', 'compact', 'so101').rate_hz == manifest.control_rate_hz
+    assert contract_config('default', 'compact', 'so101').control_rate_hz == manifest.control_rate_hz
 
 
 def test_every_node_gets_what_a_converted_policy_asks_for(tmp_path, manifest):
@@ -47,10 +47,10 @@ def test_every_node_gets_what_a_converted_policy_asks_for(tmp_path, manifest):
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / 'manifest.json').write_text('{')
     with pytest.raises(OptionError, match='cannot be read'):
-        surroundings(str(tmp_path), 'compact', 'so101')
+        contract_config(str(tmp_path), 'compact', 'so101')
 
 
 def test_an_observation_without_a_name_is_refused_with_what_it_is(tmp_path, manifest):
     odd = replace(manifest, observation=replace(manifest.observation, frame_stack=2))
     with pytest.raises(OptionError, match='2 frames'):
-        surroundings(written(tmp_path, odd), 'compact', 'so101')
+        contract_config(written(tmp_path, odd), 'compact', 'so101')

@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.curves import NAMES
-from so101_console.picture import Picture
+from so101_console.page_state import PageState
 from so101_contract.joints import JOINT_NAMES
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
@@ -25,7 +25,7 @@ CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
 
 @pytest.fixture
 def picture():
-    return Picture(lambda positions: positions.tolist())
+    return PageState(lambda positions: positions.tolist())
 
 
 def state(picture, later=0.0, wheel=None):
@@ -61,7 +61,7 @@ def test_an_empty_picture_can_be_sent_as_json(picture):
 
 def test_joints_are_read_only_once_for_all_pages(picture):
     asked = []
-    picture = Picture(lambda positions: asked.append(1) or positions.tolist())
+    picture = PageState(lambda positions: asked.append(1) or positions.tolist())
     picture.newest.keep('joints')(joints(0.5))
     for _ in range(5):
         assert state(picture)['poses'][0] == 0.5
@@ -115,7 +115,7 @@ def test_an_episode_is_listed_with_what_happened_in_it(picture):
         picture.on_command(delta(4, index, source, at=12_000_000))
     picture.on_arm(arm(clamped=8, lost=3))
     picture.on_event(EpisodeEvent(kind=EpisodeEvent.SUCCESS, episode=4, reason='the person says success'))
-    row = state(picture, later=1.0)['flights'][0]
+    row = state(picture, later=1.0)['episodes'][0]
     assert row['outcome'] == 'success'
     assert (row['steps'], row['intervened'], row['interventions'], row['dropped']) == (2, 1, 1, 1)
     assert (row['clamped'], row['lost'], row['latency_ms']) == (3, 1, 12.0)

@@ -24,7 +24,7 @@ class DriveError(ValueError):
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person wants the hand to do now.
+    """What a human wants the hand to do now.
 
     Attributes:
         axes: Speed along x, y, z of the base, as a share of the fastest, -1..1.
@@ -98,8 +98,8 @@ class Wheel:
         return self._wish if now - self._heard_s <= self._silence_s else None
 
 
-class Hand:
-    """Turns wishes into actions. The opening goes on from what the gripper was told last, so that it never jumps."""
+class JogCommands:
+    """Turns wishes into actions; the opening goes on from what the gripper was told last, so that it never jumps."""
 
     def __init__(self, spec: ActionSpec, speed: float, rate_hz: float) -> None:
         self._spec = spec
@@ -110,11 +110,11 @@ class Hand:
 
     @property
     def acting(self) -> bool:
-        """Whether the last word of this hand was a motion that it may have to end."""
+        """Whether the last action was a motion that it may have to end."""
         return self._mine
 
     def hold(self) -> EeDeltaValue:
-        """Return the action of nothing: said once, in the name of nobody, when the person is gone."""
+        """Return the action of nothing: said once, in the name of nobody, when the human is gone."""
         self._mine = False
         return self._spec.limit(EeDeltaValue(np.zeros(AXES), self._opening))
 

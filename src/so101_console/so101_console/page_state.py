@@ -11,22 +11,53 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 import numpy as np
 import numpy.typing as npt
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
 from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
-from so101_console.arm_facts import ARM_STATES, ArmWatch, bus_line, counters, servo_rows
-from so101_console.coach import advice, LearnerNumbers, summary
+from so101_console.coach import advice, Episodes, LearnerNumbers, summary
 from so101_console.curves import Curves, finite
-from so101_console.episodes import Episodes
-from so101_console.headline import headline
-from so101_console.health import examine, Facts
-from so101_console.newest import Newest
-from so101_console.sentences import episode_line, learner_line
+from so101_console.headline import episode_line, headline, learner_line
+from so101_console.health import ARM_STATES, ArmWatch, bus_line, counters, examine, GraphReport, servo_rows
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
+
+
+class Newest:
+    """One message of each name. The node's thread keeps, the server's reads."""
+
+    def __init__(self) -> None:
+        self._raw: dict[str, bytes] = {}
+        self._read: dict[tuple[str, str], tuple[bytes, Any]] = {}
+
+    def keep(self, name: str) -> Callable[[bytes], None]:
+        """Return a callback for serialised messages."""
+
+        def hear(message: bytes) -> None:
+            self._raw[name] = message
+
+        return hear
+
+    def read(self, name: str, kind: Any, what: Callable[[Any], Any], purpose: str = '') -> Any:
+        """Return what the newest message says, worked out once for all who ask; None before the first.
+
+        Args:
+            name: what it was kept as.
+            kind: type of the message.
+            what: takes from a message what is wanted.
+            purpose: tells what is wanted of one message for several reasons apart.
+        """
+        raw = self._raw.get(name)
+        if raw is None:
+            return None
+        before = self._read.get((name, purpose))
+        if before is None or before[0] is not raw:
+            self._read[name, purpose] = before = raw, what(deserialize_message(raw, kind))
+        return before[1]
+
 
 STALE_S = 2.0
 SLOW_S = 0.5
@@ -39,7 +70,7 @@ STEPS_KEPT = 50
 Poses = Callable[[npt.NDArray[np.float64]], list[float]]
 
 
-class Picture:
+class PageState:
     """The newest of everything."""
 
     def __init__(self, poses: Poses) -> None:
@@ -98,8 +129,8 @@ class Picture:
         if message.source in (EeDelta.SOURCE_POLICY, EeDelta.SOURCE_TELEOP):
             begun = self._steps.get((message.episode, message.index))
             latency = None if begun is None else (stamp_to_ns(message.header.stamp) - begun) / 1e6
-            person = message.source == EeDelta.SOURCE_TELEOP
-            self._episodes.action(message.episode, person=person, latency_ms=latency)
+            human = message.source == EeDelta.SOURCE_TELEOP
+            self._episodes.action(message.episode, human=human, latency_ms=latency)
         elif message.source == EeDelta.SOURCE_NONE:
             self._episodes.dropped(message.episode)
 
@@ -190,7 +221,7 @@ class Picture:
         else:
             numbers = LearnerNumbers(learner.q_mean, learner.q_bound, learner.demo_size, learner.state)
             told = advice(self._episodes.numbers(), numbers)
-        checks = examine(self._facts(now, camera))
+        checks = examine(self._report(now, camera))
         return {
             'servos': [] if arm is None else servo_rows(arm, angles),
             'bus': '' if arm is None else bus_line(arm, self._arm_watch),
@@ -198,22 +229,22 @@ class Picture:
             if learner is None or now - self._learner_s > LEARNER_STALE_S
             else learner_line(learner),
             'coach': [*told, summary(self._episodes.numbers())],
-            'flights': self._episodes.rows(LISTED),
+            'episodes': self._episodes.rows(LISTED),
             'checks': [
                 {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}
                 for c in checks
             ],
         }
 
-    def _facts(self, now: float, camera: Mapping[str, Any]) -> Facts:
+    def _report(self, now: float, camera: Mapping[str, Any]) -> GraphReport:
         policy = self._policy if now - self._policy_s <= STALE_S else None
         learner = self._learner if now - self._learner_s <= LEARNER_STALE_S else None
         heard = self._arm is not None and now - self._arm_s <= STALE_S
         said = sorted(
             (name, text, bad) for name, (at, text, bad) in list(self._diagnostics.items()) if now - at < 5.0
         )
-        return Facts(
-            arm=self._arm_watch.facts(self._arm) if heard else None,
+        return GraphReport(
+            arm=self._arm_watch.report(self._arm) if heard else None,
             camera_age_s=camera['age'],
             camera_hz=camera['fps'],
             camera_problem=camera.get('problem', ''),

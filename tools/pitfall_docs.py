@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps docs/pitfalls.md true: `python -m so101_bringup.pitfall_docs` writes the column of tests anew.
+"""Keeps docs/pitfalls.md true: `tools/pitfall_docs.py` writes the column of tests anew.
 
 The page itself says what each defect is; the tests say by their names which defect they keep out.
 """
 
+import argparse
 from collections import defaultdict
 from pathlib import Path
 import re
 import sys
 
-from so101_bringup.cli import root
-
+ROOT = Path(__file__).resolve().parents[1]
 ID = re.compile(r'def test_((?:[A-Z]\d+_)+)')
 ROW = re.compile(r'^\| ([A-Z]\d+) \| (.+?) \|.*\|$', flags=re.MULTILINE)
 
@@ -39,10 +39,10 @@ def render(folder: Path) -> str:
 
 def main() -> int:
     """Write the page; say which ids have no row, and which rows have no test."""
-    folder = root()
-    (folder / 'docs' / 'pitfalls.md').write_text(render(folder))
-    rows = {name for name, _ in ROW.findall(render(folder))}
-    tests = set(tests_by_id(folder))
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    (ROOT / 'docs' / 'pitfalls.md').write_text(render(ROOT))
+    rows = {name for name, _ in ROW.findall(render(ROOT))}
+    tests = set(tests_by_id(ROOT))
     sys.stdout.write(
         f'ids without a row: {sorted(tests - rows)}; rows without a test: {sorted(rows - tests)}\n'
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flight recorder on a bag that the recorder's own writer made."""
+"""The episode browser on a bag that the recorder's own writer made."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from so101_console.flights import Flights
+from so101_console.episode_browser import EpisodeBrowser
 
 EPISODES, STEPS = 20, 12
 
@@ -22,7 +22,7 @@ def bags(tmp_path_factory):
 
 @pytest.fixture
 def flights(bags):
-    return Flights(str(bags))
+    return EpisodeBrowser(str(bags))
 
 
 def test_every_episode_is_listed_the_newest_first(flights):
@@ -49,21 +49,21 @@ def test_a_lost_action_is_a_dropped_step(tmp_path):
         return None if len(lost) == 3 else message
 
     write(tmp_path / 'bag', edited(Session(episodes=1).messages(), '/ee_delta_cmd', lose))
-    assert Flights(str(tmp_path)).episodes()[0]['dropped'] == 1
+    assert EpisodeBrowser(str(tmp_path)).episodes()[0]['dropped'] == 1
 
 
 def test_the_steps_of_an_episode_say_who_moved_the_hand_where(flights):
     episode = flights.episode(flights.episodes()[0]['key'])
     lines = episode['steps']
     assert [line['index'] for line in lines] == list(range(STEPS))
-    assert [line['who'] for line in lines].count('person') == STEPS // 3
+    assert [line['who'] for line in lines].count('human') == STEPS // 3
     assert 'mm, gripper' in lines[0]['said']
     assert 'reward 1' in lines[-1]['said']
 
 
 def test_the_picture_of_a_step_is_the_one_that_the_step_names(tmp_path):
     folder = write(tmp_path / 'bag', Session(episodes=2, steps=6).messages())
-    flights = Flights(str(tmp_path))
+    flights = EpisodeBrowser(str(tmp_path))
     key = flights.episodes()[0]['key']
     seen = [flights.frame(key, index) for index in range(6)]
     assert all(seen)
@@ -75,13 +75,13 @@ def test_the_picture_of_a_step_is_the_one_that_the_step_names(tmp_path):
 def test_a_replay_reads_around_its_step_and_not_the_whole_bag(flights, monkeypatch):
     key = flights.episodes()[EPISODES // 2]['key']
     assert flights.frame(key, 0)
-    monkeypatch.setattr('so101_console.flights.open_bags', None)  # what follows is there already
+    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)  # what follows is there already
     assert all(flights.frame(key, index) for index in range(STEPS))
 
 
 def test_a_bag_is_read_again_only_when_it_has_changed(flights, monkeypatch):
     before = flights.episodes()
-    monkeypatch.setattr('so101_console.flights.open_bags', None)
+    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)
     assert flights.episodes() == before
 
 
@@ -89,7 +89,7 @@ def test_a_bag_that_is_still_recorded_is_named_and_the_others_are_listed(tmp_pat
     write(tmp_path / 'whole', Session(episodes=1).messages())
     shutil.copytree(tmp_path / 'whole', tmp_path / 'open')
     (tmp_path / 'open' / 'metadata.yaml').unlink()
-    flights = Flights(str(tmp_path))
+    flights = EpisodeBrowser(str(tmp_path))
     assert [row['label'] for row in flights.episodes()] == ['whole · 1']
     assert 'open is still being recorded' in flights.problems[0]
 
@@ -98,13 +98,13 @@ def test_a_damaged_bag_is_a_sentence_and_not_the_end(tmp_path):
     bag = write(tmp_path / 'bag', Session(episodes=1).messages())
     file = next(bag.glob('*.mcap'))
     file.write_bytes(file.read_bytes()[:-2000])
-    flights = Flights(str(tmp_path))
+    flights = EpisodeBrowser(str(tmp_path))
     assert flights.episodes() == []
     assert flights.problems
 
 
 def test_no_folder_is_an_empty_list(tmp_path):
-    flights = Flights(str(tmp_path / 'nothing'))
+    flights = EpisodeBrowser(str(tmp_path / 'nothing'))
     assert flights.episodes() == []
     assert flights.episode('x/1') is None
     assert flights.frame('x/1', 0) is None
@@ -114,6 +114,6 @@ def test_episodes_of_two_arms_in_one_bag_are_told_apart(tmp_path):
     one = Session(episodes=1, namespace='/left').messages()
     two = Session(episodes=1, namespace='/right', steps=8).messages()
     write(tmp_path / 'bag', sorted([*one, *two], key=lambda message: message.log_ns))
-    rows = Flights(str(tmp_path)).episodes()
+    rows = EpisodeBrowser(str(tmp_path)).episodes()
     assert sorted(row['steps'] for row in rows) == [7, 11]
     assert len({row['key'] for row in rows}) == 2

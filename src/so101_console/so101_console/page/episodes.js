@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// The flight recorder: the episodes of this run, those in the bags, and one of them step by step.
+// The episode browser: the episodes of this run, those in the bags, and one of them step by step.
 
 const $ = (id) => document.getElementById(id);
 const STEP_MS = 100;
 
-export class Flights {
+export class EpisodeBrowser {
   constructor() {
     this.recorded = null;
     this.shown = '';
-    $('flights-load').addEventListener('click', () => this.#load());
+    $('episodes-load').addEventListener('click', () => this.#load());
     $('replay-step').addEventListener('input', () => this.#showStep());
     $('replay-play').addEventListener('click', () => this.#play());
   }
 
-  // The episodes of this run, until the person looks at the bags.
+  // The episodes of this run, until the human looks at the bags.
   show(rows) {
     if (!this.recorded) this.#list(rows);
   }
 
   async #load() {
-    const button = $('flights-load');
+    const button = $('episodes-load');
     button.disabled = true;
     button.textContent = 'Reading the bags …';
     const answer = await fetch('/episodes');
     const { rows, problems } = answer.ok ? await answer.json() : { rows: [], problems: ['The bags could not be read.'] };
     this.recorded = rows;
     this.#list(rows);
-    $('flights-problems').replaceChildren(...problems.map((line) => Object.assign(document.createElement('li'), { textContent: line })));
+    $('episodes-problems').replaceChildren(...problems.map((line) => Object.assign(document.createElement('li'), { textContent: line })));
     button.disabled = false;
     button.textContent = this.recorded.length ? 'Read the bags again' : 'No bag has an episode yet; read again';
   }
@@ -35,7 +35,7 @@ export class Flights {
     const text = JSON.stringify(rows);
     if (text === this.shown) return;
     this.shown = text;
-    $('flights').replaceChildren(...rows.map((row) => this.#row(row)));
+    $('episodes').replaceChildren(...rows.map((row) => this.#row(row)));
   }
 
   #row(row) {

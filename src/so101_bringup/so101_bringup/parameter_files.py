@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter files in config/: what they hold for a node, and the refusal of what would have no effect.
+
+A file holds what differs from a node's own default. ROS ignores a misspelt key or section without a word, and a value
+that the stack sets itself would be overridden; both are refused here, before anything starts, with a sentence.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from so101_bringup.options import OptionError
+from so101_bringup.programs import NodeSpec
+from so101_bringup.stack import decided_by, NODES
+from so101_interfaces_py.params import check_bounds, describe, from_mapping, merged
+
+FILES: Mapping[str, list[str]] = {
+    file: [node for node, (_, own) in NODES.items() if own == file] for _, file in NODES.values()
+}
+"""Parameter file -> the nodes that read it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a file says to one node.
+
+    Attributes:
+        path: the file.
+        title: its section, as it is written there.
+        node: name of the node.
+        values: its parameters.
+    """
+
+    path: Path
+    title: str
+    node: str
+    values: Mapping[str, Any]
+
+
+def check_files(nodes: Sequence[NodeSpec], folder: Path) -> None:
+    """Check the parameter files of a folder, and that the nodes of a stack would follow what they say.
+
+    Raises:
+        OptionError: a file cannot be read, names what does not exist, holds a value that a node does not take, or one
+            that the stack sets itself.
+    """
+    started = {node.name: node for node in nodes}
+    for name in FILES:
+        for section in read_sections(folder / name):
+            if section.values:
+                _check_keys(section)
+                own = started.get(section.node)
+                _check_effect(section, own)
+                _check_values(section, own)
+
+
+def read_sections(path: Path) -> Iterator[Section]:
+    """Yield what a file says to each of its nodes; nothing where there is no file.
+
+    Raises:
+        OptionError: it is no parameter file of these nodes.
+    """
+    if not path.exists():
+        return
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError(f'{path} cannot be read: {" ".join(str(error).split())}.') from error
+    nodes = FILES[path.name]
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise OptionError(f'{path} holds no sections; it begins with: /**/{nodes[0]}:')
+    for title, block in content.items():
+        wanted = str(title).split('/')[-1]
+        if wanted not in (*nodes, '*', '**'):
+            raise OptionError(
+                f'{path}: there is no node {str(title)!r} that reads it; its sections are: '
+                f'{", ".join(f"/**/{node}" for node in nodes)}.'
+            )
+        if not isinstance(block, dict) or set(block) != {'ros__parameters'}:
+            raise OptionError(
+                f'{path}: {title} holds ros__parameters and nothing else; the values stand in that.'
+            )
+        values = block['ros__parameters'] or {}
+        if not isinstance(values, dict):
+            raise OptionError(f'{path}: ros__parameters of {title} holds lines of the form "name: value".')
+        for node in [wanted] if wanted in nodes else nodes:
+            yield Section(path, str(title), node, {str(key): value for key, value in values.items()})
+
+
+def config_types(node: str) -> tuple[type, ...]:
+    """Return the configurations that declare a node's parameters."""
+    types: tuple[type, ...] = import_module(f'{NODES[node][0]}.{node}').CONFIG
+    return types
+
+
+def _check_keys(section: Section) -> None:
+    known = merged(*config_types(section.node))
+    for key in section.values:
+        if key not in known:
+            raise OptionError(
+                f'{section.path}: {section.node} has no parameter {key!r}; it has: {", ".join(known)}.'
+            )
+
+
+def _check_effect(section: Section, node: NodeSpec | None) -> None:
+    """Refuse what the stack sets anyway."""
+    if node is None:
+        return
+    for key in section.values:
+        if key in node.parameters:
+            raise OptionError(
+                f'{section.path}: {key} of {section.node} is {section.values[key]!r} there, but the stack sets it to '
+                f'{node.parameters[key]!r}; {decided_by(node.name, key)}; take it out of the file.'
+            )
+
+
+def _check_values(section: Section, node: NodeSpec | None) -> None:
+    """Refuse values of a wrong type or out of bounds, and those that exclude each other or what the stack sets."""
+    values = dict(section.values) | ({} if node is None else dict(node.parameters))
+    for config in config_types(section.node):
+        own = {key: value for key, value in values.items() if key in describe(config)}
+        try:
+            check_bounds(from_mapping(config, own))
+        except (ValueError, TypeError) as error:
+            raise OptionError(f'{section.path}, {section.node}: {error}') from error

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract configuration: what every node of a running graph must agree on, in one place.
+
+A policy answers to an observation, at a rate, with displacements of one scale that one controller executes. Session,
+controller, policy, learner, recorder and devices are told the same values; who starts them builds one of these, from
+the policy's manifest where there is one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from so101_contract.errors import ContractError
+from so101_contract.manifest import PolicyManifest
+from so101_contract.observation_spec import (
+    CONTROL_RATE_HZ,
+    DEFAULT_OBSERVATION,
+    get_observation,
+    OBSERVATIONS,
+)
+
+_DEFAULT = get_observation(DEFAULT_OBSERVATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractConfig:
+    """Observation, TCP, camera, rate, controller, action scale and workspace.
+
+    Attributes:
+        observation: name of what is observed (`presets.OBSERVATIONS`).
+        tcp: TCP preset that actions move.
+        camera_preset: where the wrist camera is mounted.
+        control_rate_hz: steps per second [Hz].
+        ik_profile: control law that executes the actions.
+        action_scale_m: displacement for 1.0 along each axis [m].
+        workspace_min: lower corner of the box that the TCP stays in [m].
+        workspace_max: its upper corner [m].
+    """
+
+    observation: str = DEFAULT_OBSERVATION
+    tcp: str = _DEFAULT.tcp
+    camera_preset: str = _DEFAULT.camera_preset
+    control_rate_hz: float = CONTROL_RATE_HZ
+    ik_profile: str = 'setpoint'
+    action_scale_m: float = 0.02
+    workspace_min: tuple[float, float, float] = (0.10, -0.25, 0.01)
+    workspace_max: tuple[float, float, float] = (0.40, 0.25, 0.30)
+
+    @classmethod
+    def from_manifest(cls, manifest: PolicyManifest) -> Self:
+        """Return what a policy was trained with. The workspace stays that of the arm that it acts on.
+
+        Raises:
+            ContractError: it observes what has no name here.
+        """
+        return cls(
+            observation=_name_of(manifest),
+            tcp=manifest.observation.tcp,
+            camera_preset=manifest.observation.camera_preset,
+            control_rate_hz=manifest.control_rate_hz,
+            ik_profile=manifest.ik_profile,
+            action_scale_m=manifest.action.translation_scale_m[0],
+        )
+
+
+def _name_of(manifest: PolicyManifest) -> str:
+    wanted = manifest.observation
+    named: Mapping[str, object] = {
+        name: replace(
+            get_observation(name, tcp=wanted.tcp, camera_preset=wanted.camera_preset),
+            normalization=wanted.normalization,
+        )
+        for name in OBSERVATIONS
+    }
+    # With another TCP two names may mean the same; the one that means it by itself goes first.
+    names = [name for name, spec in named.items() if spec == wanted]
+    names.sort(key=lambda name: get_observation(name).tcp != wanted.tcp)
+    if not names:
+        raise ContractError(
+            f'expected an observation that has a name here, got {wanted.state_size} numbers, {wanted.image_size} px, '
+            f'{wanted.frame_stack} frames of {list(wanted.camera_names)}; add it to so101_contract/observation_spec.py'
+        )
+    return names[0]
