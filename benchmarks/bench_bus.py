@@ -71,7 +71,7 @@ def measure(cycle: Any, cycles: int) -> Numbers:
 def run_ours(port: str, cycles: int) -> Numbers:
     """Measure so101_driver."""
     use_sources('so101_driver')
-    from so101_driver.bus import ServoBus
+    from so101_driver.bus.bus import ServoBus
 
     goals = dict.fromkeys(IDS, POSITION)
     with ServoBus(port) as bus:

@@ -7,8 +7,8 @@ import os
 import rclpy
 
 from so101_bringup.dds_check import DdsCheckError, Delivery, measure, RATE_HZ, SIZE
-from so101_driver import doctor
-from so101_driver.checks import Check, Status
+from so101_driver.doctor import cli as doctor
+from so101_driver.doctor.checks import Check, Status
 
 ENOUGH = 0.99
 PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE'

@@ -5,7 +5,7 @@ pytest.importorskip('rclpy')
 
 from so101_bringup.dds_check import Delivery
 from so101_bringup.doctor import check_dds, judge
-from so101_driver.checks import Status
+from so101_driver.doctor.checks import Status
 
 
 @pytest.mark.parametrize(

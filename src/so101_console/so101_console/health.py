@@ -7,7 +7,7 @@
 from dataclasses import dataclass, field
 import math
 
-from so101_driver.checks import Check, Status
+from so101_driver.doctor.checks import Check, Status
 
 SILENT_S = 2.0
 WARM_C, HOT_C = 55.0, 65.0

@@ -10,16 +10,16 @@ import numpy as np
 from so101_contract.errors import VelocityError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.velocity import VelocityEstimator
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import ArmCalibration
-from so101_driver.calibration_check import differences
-from so101_driver.errors import BusError, PortError
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_types import ArmReading, GateOutput, Vector
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError, PortError
+from so101_driver.bus.readings import BusReading, ServoReading
+from so101_driver.bus.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.calibration.checks import differences
+from so101_driver.calibration.servo import read_servo_values
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import ArmReading, GateOutput, Vector
 from so101_driver.power_watch import PowerWatch
-from so101_driver.readings import BusReading, ServoReading
-from so101_driver.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
-from so101_driver.servo_calibration import read_servo_values
 
 logger = logging.getLogger(__name__)
 

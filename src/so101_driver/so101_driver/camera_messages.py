@@ -9,9 +9,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from so101_description.cameras import get_camera
-from so101_driver.camera_stats import CameraReport, CameraStatus
-from so101_driver.frame import Frame
-from so101_driver.lens import Lens
+from so101_driver.camera.frame import Frame
+from so101_driver.camera.lens import Lens
+from so101_driver.camera.stats import CameraReport, CameraStatus
 
 JPEG_QUALITY = 90
 LEVELS = {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notices a servo that was without power for a moment, before a goal makes it jump."""
 
-from so101_driver.bus import ServoBus
-from so101_driver.readings import BusReading
-from so101_driver.registers import Reg
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.readings import BusReading
+from so101_driver.bus.registers import Reg
 
 # A servo that restarts is silent for longer; on a wire that loses every fifth answer this is rare.
 SILENT_CYCLES = 3

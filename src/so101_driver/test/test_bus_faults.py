@@ -9,13 +9,13 @@ from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver import protocol
-from so101_driver.bus import ServoBus
-from so101_driver.bus_config import BusConfig
+from so101_driver.bus import protocol
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
+from so101_driver.bus.errors import PortError, ServoTimeout
+from so101_driver.bus.registers import Reg
+from so101_driver.bus.windows import WindowChooser, WINDOWS
 from so101_driver.emulator import FaultRates, VirtualArm
-from so101_driver.errors import PortError, ServoTimeout
-from so101_driver.registers import Reg
-from so101_driver.windows import WindowChooser, WINDOWS
 
 # patient, since the machine that runs the tests may be busy
 PATIENT = BusConfig(min_timeout_s=0.03, timeout_s=0.1, retries=4, budget_s=0.5)

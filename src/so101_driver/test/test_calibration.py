@@ -14,7 +14,7 @@ from so101_contract.joints import (
     JOINT_LIMITS_RAD,
     JOINT_NAMES,
 )
-from so101_driver.calibration import (
+from so101_driver.calibration.calibration import (
     ArmCalibration,
     CalibrationError,
     JointCalibration,

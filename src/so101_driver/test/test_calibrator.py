@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import CalibrationError, SERVO_IDS
-from so101_driver.calibration_check import differences
-from so101_driver.calibration_file import CalibrationNotFoundError, load, save
-from so101_driver.calibrator import Calibrator, commit, pending_path, resume, STEADY_SAMPLES
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError, HandshakeError, ServoTimeout
+from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
+from so101_driver.calibration.calibration import CalibrationError, SERVO_IDS
+from so101_driver.calibration.checks import differences
+from so101_driver.calibration.files import CalibrationNotFoundError, load, save
+from so101_driver.calibration.procedure import Calibrator, commit, pending_path, resume, STEADY_SAMPLES
+from so101_driver.calibration.servo import read_servo_values, write_servo_values
 from so101_driver.emulator import VirtualArm
-from so101_driver.errors import BusError, HandshakeError, ServoTimeout
-from so101_driver.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
-from so101_driver.servo_calibration import read_servo_values, write_servo_values
 
 # Encoder angles of the stops [ticks]; the seam lies inside the travel of the first, the third and the last.
 STOPS = {
@@ -263,7 +263,7 @@ def test_a_servo_that_falls_silent_ends_the_sweep(arm, bus, monkeypatch):
     calibrator.start()
     calibrator.sample()
     arm.faults.mute([2])
-    monkeypatch.setattr('so101_driver.calibrator.SILENT_S', 0.05)
+    monkeypatch.setattr('so101_driver.calibration.procedure.SILENT_S', 0.05)
     with pytest.raises(ServoTimeout, match='Servo 2'):
         repeat(calibrator.sample, 100)
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver import protocol
+from so101_driver.bus import protocol
 from so101_driver.emulator import Fault, FaultRates
 from so101_driver.emulator.faults import FaultInjector
 

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from so101_driver.bus import ServoBus
-from so101_driver.bus_config import BusConfig
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
+from so101_driver.bus.errors import PortError
+from so101_driver.bus.registers import Reg
 from so101_driver.emulator import ArmControl, ControlServer, VirtualArm, VirtualArmProcess
-from so101_driver.errors import PortError
-from so101_driver.registers import Reg
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibration import ArmCalibration
+from so101_driver.calibration.calibration import ArmCalibration
 from so101_driver.emulator.dynamics import Motion, MotionLimits
 from so101_sim.servo import BoolArray, FloatArray, ServoLimits
 from so101_sim.simulation import Simulation

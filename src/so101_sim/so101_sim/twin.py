@@ -14,10 +14,10 @@ from typing import Self
 import mujoco
 import numpy as np
 
-from so101_driver.calibration import ArmCalibration
+from so101_driver.calibration.calibration import ArmCalibration
 from so101_driver.emulator import VirtualArm
-from so101_driver.gate_config import GateConfig
-from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.emulator.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.gate.config import GateConfig
 from so101_sim.dynamics import MujocoDynamics
 from so101_sim.presets import Preset
 from so101_sim.rewards import dense, get_reward, Moment

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from so101_contract.action import EeDeltaValue
-from so101_driver.gate_config import GateConfig
-from so101_driver.joint_calibration import RAD_PER_TICK
-from so101_driver.limits import JointRamp
+from so101_driver.calibration.joint_calibration import RAD_PER_TICK
+from so101_driver.gate.config import GateConfig
+from so101_driver.gate.follower import JointRamp
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.chain import _Driver, ArmChain, Reading
 from so101_sim.presets import get_preset

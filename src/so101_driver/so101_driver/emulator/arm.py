@@ -14,14 +14,14 @@ from typing import Self
 
 import numpy as np
 
+from so101_driver.bus.protocol import build, Frame, Instruction
+from so101_driver.bus.registers import BROADCAST_ID, Reg
 from so101_driver.emulator.dynamics import MotionLimits, ServoDynamics, SimpleDynamics
 from so101_driver.emulator.faults import FaultInjector
 from so101_driver.emulator.line import Answer, PtyLine
 from so101_driver.emulator.memory import ServoMemory
 from so101_driver.emulator.servo import Behaviour, VirtualServo
 from so101_driver.emulator.write_log import WriteEvent, WriteLog
-from so101_driver.protocol import build, Frame, Instruction
-from so101_driver.registers import BROADCAST_ID, Reg
 
 _LONGEST_CATCH_UP_S = 0.1  # after a pause of the process the motors do not jump
 

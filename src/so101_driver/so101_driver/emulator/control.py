@@ -16,8 +16,8 @@ import socketserver
 import threading
 from typing import Any
 
+from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import VirtualArm
-from so101_driver.registers import Reg
 
 Json = Any
 

@@ -18,8 +18,8 @@ import time
 import tty
 from typing import Final, NamedTuple
 
+from so101_driver.bus.protocol import Frame, FrameStream, OVERHEAD, wire_time_s
 from so101_driver.emulator.faults import FaultInjector
-from so101_driver.protocol import Frame, FrameStream, OVERHEAD, wire_time_s
 
 _TCGETS2: Final = 0x802C542A
 _TERMIOS2 = struct.Struct('4IB19s2I')

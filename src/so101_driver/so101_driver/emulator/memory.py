@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from so101_driver.registers import Area, BAUD_RATES, Reg, TABLE_SIZE
+from so101_driver.bus.registers import Area, BAUD_RATES, Reg, TABLE_SIZE
 
 _OWNER: Final = {address: reg for reg in Reg for address in range(reg.address, reg.end)}
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import math
 from typing import Final
 
-from so101_driver.emulator.memory import OnWrite, ServoMemory
-from so101_driver.registers import (
+from so101_driver.bus.registers import (
     ACCELERATION_UNIT,
     CURRENT_UNIT_A,
     LOAD_FULL_SCALE,
@@ -20,6 +19,7 @@ from so101_driver.registers import (
     TICKS_PER_TURN,
     VOLTAGE_UNIT_V,
 )
+from so101_driver.emulator.memory import OnWrite, ServoMemory
 
 _PHASE_FINE_SPEED: Final = 0x04
 _PHASE_ZERO_SPEED_IS_MAX: Final = 0x08

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from so101_driver.registers import Reg, REG_AT
+from so101_driver.bus.registers import Reg, REG_AT
 
 _LENGTH = 200_000
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Can this calibration be right? And is it the one that the servos hold?
+
+Both questions are answered in sentences. The first compares each joint's recorded travel with the model's:
+real arms differ from the model by up to 9 percent (27 at the gripper), recording mistakes by far more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+
+from so101_contract.joints import GRIPPER, JOINT_LIMITS_RAD, JOINT_NAMES
+from so101_driver.calibration.calibration import ArmCalibration, CalibrationError, JointCalibration, MAX_TICK
+
+FULL_TURN_JOINTS = ('wrist_roll',)
+"""Joints that may be recorded as the whole turn 0..4095: they have no stop that must be found."""
+
+LEAST_TRAVEL, MOST_TRAVEL = 0.5, 1.35
+"""Recorded travel over the model's; outside of this the recording is wrong."""
+
+LEAST_LINEAR_TRAVEL = 0.25
+"""The same for a leader's trigger, which need not turn as far as the jaw."""
+
+SEAM_MARGIN = 200
+"""Between two samples a hand moves a joint by less, so a wrapped range ends this near to the seam [ticks]."""
+
+
+def travel_of_model(name: str) -> float:
+    """Travel of a joint of the model, from limit to limit [rad]."""
+    low, high = JOINT_LIMITS_RAD[name]
+    return high - low
+
+
+def joint_problem(name: str, joint: JointCalibration, *, linear: bool = False) -> str | None:
+    """Say what makes the recorded range of a joint impossible, or None when it is plausible."""
+    if name in FULL_TURN_JOINTS and (joint.range_min, joint.range_max) == (0, MAX_TICK):
+        return None
+    ratio = joint.travel_rad / travel_of_model(name)
+    least = LEAST_LINEAR_TRAVEL if linear and name == GRIPPER else LEAST_TRAVEL
+    if least <= ratio <= MOST_TRAVEL:
+        return None
+    degrees = f'{math.degrees(joint.travel_rad):.1f} degrees ({joint.range_min} to {joint.range_max} ticks)'
+    model = f'{math.degrees(travel_of_model(name)):.0f}'
+    if ratio < least:
+        return (
+            f'{name}: expected a travel of about {model} degrees, got {degrees}: the joint was not moved '
+            f'from stop to stop; calibrate again and move it all the way'
+        )
+    if joint.range_min < SEAM_MARGIN or joint.range_max > MAX_TICK - SEAM_MARGIN:
+        return (
+            f"{name}: expected a travel of about {model} degrees, got {degrees}: the encoder's seam "
+            f'(4095 to 0) lies inside the travel and the range wrapped; calibrate again with this project, '
+            f'which finds the seam and moves it away'
+        )
+    return (
+        f'{name}: expected a travel of about {model} degrees, got {degrees}: the horn slipped or this is '
+        f'another joint; check the assembly and calibrate again'
+    )
+
+
+def problems(calibration: ArmCalibration) -> tuple[str, ...]:
+    """One sentence for each joint whose recorded range cannot be right."""
+    linear = calibration.gripper_map == 'linear'
+    found = (joint_problem(name, calibration[name], linear=linear) for name in JOINT_NAMES)
+    return tuple(sentence for sentence in found if sentence)
+
+
+def require_plausible(calibration: ArmCalibration) -> ArmCalibration:
+    """Return the calibration, or raise `CalibrationError` with everything that is wrong with it."""
+    found = problems(calibration)
+    if found:
+        raise CalibrationError('. '.join(found))
+    return calibration
+
+
+@dataclass(frozen=True)
+class ServoValues:
+    """The part of a joint's calibration that lives in its servo's EEPROM [ticks]."""
+
+    homing_offset: int
+    range_min: int
+    range_max: int
+
+    @classmethod
+    def of(cls, joint: JointCalibration) -> 'ServoValues':
+        """What the servo of this joint should hold."""
+        return cls(joint.homing_offset, joint.range_min, joint.range_max)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number that a calibration and a servo do not agree on [ticks]."""
+
+    joint: str
+    field: str
+    calibration: int
+    servo: int
+
+    def __str__(self) -> str:
+        return f'{self.joint}: {self.field} is {self.calibration} in the file and {self.servo} in the servo'
+
+
+def differences(calibration: ArmCalibration, servos: Mapping[str, ServoValues]) -> tuple[Difference, ...]:
+    """List every number in which the servos differ from the calibration, in joint order."""
+    return tuple(
+        Difference(name, field, wanted, found)
+        for name in JOINT_NAMES
+        for field in ('homing_offset', 'range_min', 'range_max')
+        if (wanted := getattr(calibration[name], field)) != (found := getattr(servos[name], field))
+    )
+
+
+def matching(
+    calibrations: Mapping[str, ArmCalibration], servos: Mapping[str, ServoValues]
+) -> tuple[str, ...]:
+    """Names of the calibrations that these servos hold.
+
+    The homing offsets of two arms practically never agree, so this tells which arm is on the port.
+    """
+    return tuple(name for name, calibration in calibrations.items() if not differences(calibration, servos))
