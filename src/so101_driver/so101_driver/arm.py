@@ -19,7 +19,56 @@ from so101_driver.calibration.checks import differences
 from so101_driver.calibration.servo import read_servo_values
 from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import ArmReading, GateOutput, Vector
-from so101_driver.power_watch import PowerWatch
+from so101_interfaces_py.params import check_bounds, param
+
+# A servo that restarts is silent for longer; on a wire that loses every fifth answer this is rare.
+SILENT_CYCLES = 3
+
+
+class PowerWatch:
+    """Asks each servo that was silent for some cycles whether it still knows how it was set up.
+
+    A servo that restarts forgets what is kept in RAM: its torque is off, and the joint falls. Its port is
+    still there, and its next goal would switch the torque on again, far from where the joint now is.
+
+    Args:
+        bus: The servos.
+        acceleration: What Acceleration was set to, another value than that of a new start.
+
+    Attributes:
+        unsure: A servo came back and did not answer the question; write nothing until it has.
+    """
+
+    def __init__(self, bus: ServoBus, acceleration: int) -> None:
+        self.unsure = False
+        self._bus = bus
+        self._acceleration = acceleration
+        self._silent = dict.fromkeys(bus.ids, 0)
+
+    def reset(self) -> None:
+        """Forget the silence: the servos have just been set up."""
+        self.unsure = False
+        self._silent = dict.fromkeys(self._bus.ids, 0)
+
+    def restarted(self, reading: BusReading) -> tuple[int, ...]:
+        """Ids of the servos that are back after a silence and have forgotten how they were set up.
+
+        Raises:
+            PortError: the port is gone.
+        """
+        back = []
+        for servo in reading.servos:
+            if not servo.ok:
+                self._silent[servo.servo_id] += 1
+            elif self._silent[servo.servo_id] >= SILENT_CYCLES:
+                back.append(servo.servo_id)
+            else:
+                self._silent[servo.servo_id] = 0
+        found = self._bus.read_available(Reg.ACCELERATION, back) if back else {}
+        self._silent |= dict.fromkeys(found, 0)
+        self.unsure = len(found) < len(back)
+        return tuple(servo_id for servo_id, value in found.items() if value != self._acceleration)
+
 
 logger = logging.getLogger(__name__)
 
@@ -244,3 +293,33 @@ class _Reading:
     stamp_s: float
     arm: ArmReading
     complete: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverConfig:
+    """Which arm, how fast, and how it starts and ends."""
+
+    port: str = param('/dev/so101', doc='Serial device of the servo bus; a by-id or by-path link is best.')
+    calibration: str = param(
+        '', doc='Calibration: a file, or the name of an arm; empty: the only one that there is.'
+    )
+    rate_hz: float = param(100.0, doc='Control rate.', unit='Hz', lo=10.0, hi=200.0)
+    enable_at_start: bool = param(
+        False, doc='Switch torque on as soon as the arm answers, without a request.'
+    )
+    connect_timeout_s: float = param(
+        10.0, doc='How long to wait at start for the arm to answer.', unit='s', lo=0.0, hi=300.0
+    )
+    exit_timeout_s: float = param(
+        1.7,
+        doc='Longest time for parking at exit; what has not arrived then is released where it is.',
+        unit='s',
+        lo=0.0,
+        hi=30.0,
+    )
+    frame_id: str = param('base_link', doc='frame_id of joint_states.')
+    status_rate_hz: float = param(10.0, doc='Rate of arm/status.', unit='Hz', lo=0.1, hi=50.0)
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)

@@ -14,17 +14,15 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus
 from std_srvs.srv import SetBool, Trigger
 
-from so101_driver.arm import Arm, ArmMismatchError, ArmState
+from so101_driver.arm import Arm, ArmMismatchError, ArmState, DriverConfig
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError
 from so101_driver.calibration.calibration import ArmCalibration, CalibrationError
-from so101_driver.calibration.places import find_calibration
-from so101_driver.driver_config import DriverConfig
+from so101_driver.calibration.files import find_calibration
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import Verdict
-from so101_driver.loop_timing import LoopTiming
-from so101_driver.messages import diagnostics_message, joint_state_message, status_message
+from so101_driver.messages import diagnostics_message, joint_state_message, LoopTiming, status_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import ns_to_stamp, stamp_to_ns
 from so101_interfaces_py.params import load_configs, ParameterError

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.emulator import ArmControl
-from so101_driver.emulator.virtual_arm import virtual_calibration
+from so101_driver.emulator.arm import virtual_calibration
+from so101_driver.emulator.control import ArmControl
 
 ARM_NODE = (sys.executable, '-m', 'so101_driver.arm_node')
 START_S = 30.0
@@ -170,7 +170,7 @@ class ArmProcesses:
         command = (
             sys.executable,
             '-m',
-            'so101_driver.emulator.virtual_arm',
+            'so101_driver.emulator.arm',
             *files,
             '--control',
             str(control),

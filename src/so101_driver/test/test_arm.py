@@ -15,8 +15,8 @@ from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import HandshakeError, PortError
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
 from so101_driver.calibration.calibration import ArmCalibration, RAD_PER_TICK
-from so101_driver.emulator import FaultRates, VirtualArm
-from so101_driver.emulator.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
+from so101_driver.emulator.faults import FaultRates
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import GateState

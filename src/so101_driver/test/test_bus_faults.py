@@ -11,11 +11,12 @@ import pytest
 
 from so101_driver.bus import protocol
 from so101_driver.bus.bus import ServoBus
-from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import PortError, ServoTimeout
+from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import Reg
-from so101_driver.bus.windows import WindowChooser, WINDOWS
-from so101_driver.emulator import FaultRates, VirtualArm
+from so101_driver.bus.sync_read import WindowChooser, WINDOWS
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.emulator.faults import FaultRates
 
 # patient, since the machine that runs the tests may be busy
 PATIENT = BusConfig(min_timeout_s=0.03, timeout_s=0.1, retries=4, budget_s=0.5)
@@ -292,7 +293,7 @@ def test_a_keyboard_interrupt_between_request_and_answer_latches_nothing(virtual
 
 
 def test_P13_a_cycle_of_read_and_write_costs_little_processor_time(virtual_arm):
-    from so101_driver.emulator import VirtualArmProcess
+    from so101_driver.emulator.control import VirtualArmProcess
 
     with VirtualArmProcess('--no-pacing') as arm, ServoBus(arm.port) as bus:
         goals = dict.fromkeys(bus.ids, 2048)

@@ -20,14 +20,15 @@ from so101_driver.calibration.checks import (
 from so101_driver.calibration.files import (
     CalibrationNotFoundError,
     check_arm_id,
+    find_calibration,
     from_lerobot,
     lerobot_text,
     load,
+    Places,
     save,
     sidecar_path,
     to_lerobot,
 )
-from so101_driver.calibration.places import find_calibration, Places
 
 
 def row(servo_id, offset, low, high):

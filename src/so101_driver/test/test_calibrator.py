@@ -15,7 +15,7 @@ from so101_driver.calibration.checks import differences
 from so101_driver.calibration.files import CalibrationNotFoundError, load, save
 from so101_driver.calibration.procedure import Calibrator, commit, pending_path, resume, STEADY_SAMPLES
 from so101_driver.calibration.servo import read_servo_values, write_servo_values
-from so101_driver.emulator import VirtualArm
+from so101_driver.emulator.arm import VirtualArm
 
 # Encoder angles of the stops [ticks]; the seam lies inside the travel of the first, the third and the last.
 STOPS = {

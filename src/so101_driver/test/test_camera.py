@@ -12,13 +12,10 @@ import numpy as np
 import pytest
 
 from so101_driver.camera import source as camera_source
-from so101_driver.camera.camera import Camera
+from so101_driver.camera.camera import Camera, CameraStatus
 from so101_driver.camera.config import CameraConfig
-from so101_driver.camera.frame import Frame
-from so101_driver.camera.source import SourceKind
-from so101_driver.camera.stats import CameraStatus
-from so101_testing.frame_counter import counter_image, decode_counter
-from so101_testing.mjpeg_server import MjpegServer
+from so101_driver.camera.source import Frame, SourceKind
+from so101_testing.mjpeg_server import counter_image, decode_counter, MjpegServer
 
 SIZE = (160, 120)
 FPS = 40.0

@@ -11,7 +11,7 @@ import pytest
 from so101_driver.camera import source as camera_source
 from so101_driver.camera.config import CameraConfig
 from so101_driver.camera.source import open_source, source_kind, SourceEnded, SourceError, SourceKind
-from so101_testing.frame_counter import counter_image, decode_counter
+from so101_testing.mjpeg_server import counter_image, decode_counter
 
 
 def config(source: object, **change: Any) -> CameraConfig:

@@ -14,13 +14,11 @@ from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
 from so101_driver.calibration.calibration import SERVO_IDS
-from so101_driver.calibration.files import from_lerobot, save
-from so101_driver.calibration.places import Places
+from so101_driver.calibration.files import from_lerobot, Places, save
 from so101_driver.doctor.arm import check_arm
-from so101_driver.doctor.camera import check_camera, check_cameras, find_cameras
 from so101_driver.doctor.checks import as_json, Check, passed, run_extra, Status
-from so101_driver.doctor.cli import check_access, check_ports, main
-from so101_driver.emulator import VirtualArm
+from so101_driver.doctor.cli import check_access, check_camera, check_cameras, check_ports, find_cameras, main
+from so101_driver.emulator.arm import VirtualArm
 from so101_driver.setup.ports import SerialPort
 
 DATA = {
@@ -341,5 +339,5 @@ def test_cameras_are_found_by_their_stable_names(tmp_path):
 
 
 def test_no_camera_is_no_failure(monkeypatch):
-    monkeypatch.setattr('so101_driver.doctor.camera.find_cameras', lambda: ())
+    monkeypatch.setattr('so101_driver.doctor.cli.find_cameras', lambda: ())
     assert [check.status for check in check_cameras()] == [Status.SKIP]

@@ -11,7 +11,7 @@ import serial
 
 from so101_driver.bus import protocol
 from so101_driver.bus.registers import Reg
-from so101_driver.emulator import VirtualArm
+from so101_driver.emulator.arm import VirtualArm
 
 
 class PatientPort(scservo_sdk.PortHandler):

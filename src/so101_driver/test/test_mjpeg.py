@@ -11,8 +11,7 @@ import pytest
 
 from so101_driver.camera.mjpeg_client import JpegSplitter, MjpegClient
 from so101_driver.camera.source import SourceError
-from so101_testing.frame_counter import counter_image, COUNTS, decode_counter, encode_counter
-from so101_testing.mjpeg_server import MjpegServer
+from so101_testing.mjpeg_server import counter_image, COUNTS, decode_counter, encode_counter, MjpegServer
 
 
 def jpeg(count: int = 1, quality: int = 85, size: tuple[int, int] = (160, 120)) -> bytes:

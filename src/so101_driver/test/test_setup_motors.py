@@ -11,10 +11,9 @@ from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, HandshakeError
 from so101_driver.bus.registers import BAUD_RATES, MULTI_TURN_PHASE_BIT, Reg
 from so101_driver.calibration.calibration import SERVO_IDS
-from so101_driver.emulator import VirtualArm
+from so101_driver.emulator.arm import VirtualArm
 from so101_driver.setup.cli import main, SETUP_TIMES
-from so101_driver.setup.motors import FoundMotor, MotorSetup, next_step, SetupError
-from so101_driver.setup.state import SETUP_ORDER, SetupState
+from so101_driver.setup.motors import FoundMotor, MotorSetup, next_step, SETUP_ORDER, SetupError, SetupState
 
 
 @pytest.fixture

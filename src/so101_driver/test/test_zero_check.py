@@ -8,7 +8,7 @@ import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_driver.calibration.calibration import ArmCalibration, CalibrationError, JointCalibration, SERVO_IDS
-from so101_driver.calibration.zero_check import check_zero, corrected, POSES, Verdict
+from so101_driver.calibration.checks import check_zero, corrected, POSES, Verdict
 
 ZERO = np.array(POSES['zero'].joints_rad)
 

@@ -14,13 +14,11 @@ from so101_contract.action import EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.velocity import VelocityEstimator
-from so101_driver.arm import SERVO_SETTINGS, VELOCITY_SMOOTHING_S
+from so101_driver.arm import DriverConfig, SERVO_SETTINGS, VELOCITY_SMOOTHING_S
 from so101_driver.bus.registers import ACCELERATION_UNIT, Reg
-from so101_driver.calibration.joint_calibration import RAD_PER_TICK
-from so101_driver.driver_config import DriverConfig
+from so101_driver.calibration.calibration import RAD_PER_TICK
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
-from so101_driver.gate.follower import JointRamp
-from so101_driver.gate.gripper_guard import GripperGuard
+from so101_driver.gate.follower import GripperGuard, JointRamp
 from so101_driver.gate.types import ArmReading
 from so101_kinematics.ee_controller import DeltaCommand, EeController
 from so101_kinematics.fk import ForwardKinematics

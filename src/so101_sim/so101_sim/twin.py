@@ -15,8 +15,7 @@ import mujoco
 import numpy as np
 
 from so101_driver.calibration.calibration import ArmCalibration
-from so101_driver.emulator import VirtualArm
-from so101_driver.emulator.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
 from so101_driver.gate.config import GateConfig
 from so101_sim.dynamics import MujocoDynamics
 from so101_sim.presets import Preset

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from so101_contract.action import EeDeltaValue
-from so101_driver.calibration.joint_calibration import RAD_PER_TICK
+from so101_driver.calibration.calibration import RAD_PER_TICK
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.follower import JointRamp
 from so101_kinematics.ik import InverseKinematics

@@ -7,8 +7,8 @@ import pytest
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.registers import TICKS_PER_TURN
 from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.emulator.arm import virtual_calibration
 from so101_driver.emulator.dynamics import MotionLimits
-from so101_driver.emulator.virtual_arm import virtual_calibration
 from so101_sim.dynamics import MujocoDynamics, RateClock
 from so101_sim.simulation import Simulation
 

@@ -17,12 +17,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from so101_driver.bus import protocol
-from so101_driver.bus.config import BusConfig
-from so101_driver.bus.counters import BusCounters
 from so101_driver.bus.errors import BusError, CorruptAnswer, PortError, ServoTimeout, WriteNotTaken
 from so101_driver.bus.handshake import check_servos, ServoIdentity
-from so101_driver.bus.port import ArmPort
-from so101_driver.bus.readings import BusReading
+from so101_driver.bus.port import ArmPort, BusConfig, BusCounters, LateAnswers, SingleTransactions
+from so101_driver.bus.readings import BusReading, StateReader
 from so101_driver.bus.registers import (
     Area,
     BROADCAST_ID,
@@ -33,8 +31,7 @@ from so101_driver.bus.registers import (
     ServoError,
     TICKS_PER_TURN,
 )
-from so101_driver.bus.sync_read import GroupTransactions, StateReader
-from so101_driver.bus.transactions import LateAnswers, SingleTransactions
+from so101_driver.bus.sync_read import SyncReads
 
 ARM_IDS: Final = (1, 2, 3, 4, 5, 6)
 _PING_GAP_S = 0.03  # between the answers of several servos to one ping
@@ -76,9 +73,7 @@ class ServoBus:
         self._port = ArmPort(port, baud_rate)
         late = LateAnswers(self.config.late_window_s)
         self._single = SingleTransactions(self._port, self.counters, late, self.config)
-        self._group = GroupTransactions(
-            self._port, self.ids, counters=self.counters, late=late, config=self.config
-        )
+        self._group = SyncReads(self._port, self.ids, counters=self.counters, late=late, config=self.config)
         self._states = StateReader(self._group, self.ids, self.config)
         self._next_attempt_s = 0.0
 
@@ -226,7 +221,7 @@ class ServoBus:
 
         Args:
             servo_id: the servo.
-            register: any writable register but ID and BAUD_RATE, see `so101_driver.setup.bus_setup`.
+            register: any writable register but ID and BAUD_RATE, see `so101_driver.setup.motors`.
             value: decoded value.
             verify: read the register back.
             persist: unlock the EEPROM around the write, so that the value survives a power-off. Without it an
@@ -241,7 +236,7 @@ class ServoBus:
             raise ValueError(f'{register.name} is read-only; nothing was sent.')
         if register in {Reg.ID, Reg.BAUD_RATE}:
             raise ValueError(
-                f'{register.name} changes how the servo is reached; so101_driver.setup.bus_setup does that.'
+                f'{register.name} changes how the servo is reached; so101_driver.setup.motors does that.'
             )
         if register.area is Area.EEPROM and persist:
             with self.unlocked(servo_id):

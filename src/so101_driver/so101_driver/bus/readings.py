@@ -1,12 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one cycle of the bus tells about the arm."""
+"""What the bus knows of the arm: the last good state of each servo, read anew in every cycle of the control loop."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 import math
+import struct
+import time
 
-from so101_driver.bus.registers import NO_FAULT, ServoError, wrap_ticks
+from so101_driver.bus.port import BusConfig
+from so101_driver.bus.registers import (
+    CURRENT_UNIT_A,
+    decode_sign_magnitude,
+    LOAD_FULL_SCALE,
+    NO_FAULT,
+    ServoError,
+    VOLTAGE_UNIT_V,
+    wrap_ticks,
+)
+from so101_driver.bus.sync_read import SyncReads, Window, WindowChooser, WINDOWS
+
+_PROBES = 3
+_SILENT_AFTER = 5  # cycles without an answer after which a servo is no longer asked twice
+# position, velocity, load, voltage, temperature, REG WRITE flag, status, moving, target, current
+_STATE = struct.Struct('<HHHBBBBBHH')
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +114,119 @@ class BusReading:
             if servo.servo_id == servo_id:
                 return servo
         raise KeyError(f'Servo {servo_id} is not among the expected ids {[s.servo_id for s in self.servos]}.')
+
+
+class StateReader:
+    """Reads the state of all servos cycle by cycle and keeps the last good one of each.
+
+    Args:
+        group: the sync reads.
+        ids: the servos, in the order of the joints.
+        config: times and retries.
+    """
+
+    def __init__(self, group: SyncReads, ids: Sequence[int], config: BusConfig) -> None:
+        self._group = group
+        self._ids = tuple(ids)
+        self._config = config
+        self._chooser = WindowChooser(WINDOWS, config.late_window_s)
+        self._states = {servo_id: ServoReading(servo_id) for servo_id in self._ids}
+        self._stamps_s = dict.fromkeys(self._ids, -float('inf'))
+        self._misses = dict.fromkeys(self._ids, 0)
+
+    def probe_windows(self) -> None:
+        """Find out which blocks the servos let be read, for telling late answers apart."""
+        readable = tuple(filter(self._can_read, WINDOWS))
+        self._chooser = WindowChooser(readable or WINDOWS[:1], self._config.late_window_s)
+
+    def _can_read(self, window: Window) -> bool:
+        patience_s = self._config.single_timeout_s
+        return any(
+            len(self._group.ask(window, self._ids, patience_s=patience_s).good) == len(self._ids)
+            for _ in range(_PROBES)
+        )
+
+    def cycle(self) -> BusReading:
+        """One cycle; see `ServoBus.cycle_read`."""
+        begin = time.monotonic()
+        fresh: dict[int, ServoReading] = {}
+        # A mute servo goes first: the answer of the last one then ends the wait for it.
+        pending = tuple(sorted(self._ids, key=self._talks))
+        for attempt in range(1 + self._config.retries):
+            self._group.counters.retried += attempt > 0
+            taken = self._attempt(pending)
+            fresh.update(taken)
+            pending = tuple(filter(self._talks, (servo_id for servo_id in pending if servo_id not in taken)))
+            if not pending or time.monotonic() - begin > self._config.budget_s:
+                break
+        return self._reading(begin, fresh)
+
+    def _attempt(self, ids: tuple[int, ...]) -> dict[int, ServoReading]:
+        """Ask once, and only those servos from which no earlier answer of the same size can still come."""
+        chooser, begin = self._chooser, time.monotonic()
+        window = chooser.choose(filter(self._talks, ids), begin)
+        asked = tuple(servo_id for servo_id in ids if not chooser.is_due(window, servo_id, begin))
+        if not asked:
+            return {}
+        try:
+            answers = self._group.ask(window, asked)
+        except BaseException:  # an interrupt leaves answers on the way
+            for servo_id in asked:
+                chooser.missed(window, servo_id, time.monotonic())
+            raise
+        now = time.monotonic()
+        for servo_id in asked:
+            if servo_id in answers.good:
+                self._stamps_s[servo_id] = now
+            elif servo_id not in answers.broken:
+                chooser.missed(window, servo_id, now)
+        return {
+            servo_id: decode_state(servo_id, error, payload, window)
+            for servo_id, (error, payload) in answers.good.items()
+        }
+
+    def _talks(self, servo_id: int) -> bool:
+        return self._misses[servo_id] < _SILENT_AFTER
+
+    def _reading(self, begin: float, fresh: Mapping[int, ServoReading]) -> BusReading:
+        end = time.monotonic()
+        for servo_id in self._ids:
+            if servo_id in fresh:
+                self._states[servo_id] = fresh[servo_id]
+                self._misses[servo_id] = 0
+            else:
+                age_s = end - self._stamps_s[servo_id]
+                self._states[servo_id] = replace(self._states[servo_id], ok=False, age_s=age_s)
+                self._misses[servo_id] += 1
+        counters = self._group.counters
+        counters.cycles += 1
+        counters.full_cycles += len(fresh) == len(self._ids)
+        return BusReading(begin, end - begin, tuple(self._states[servo_id] for servo_id in self._ids))
+
+
+def decode_state(servo_id: int, error: int, payload: bytes, window: Window) -> ServoReading:
+    """State of a servo from the answer that has just come.
+
+    Args:
+        servo_id: the servo.
+        error: error byte of the answer.
+        payload: registers of `window`.
+        window: the block that was asked for.
+    """
+    position, velocity, load, voltage, temperature, _, status, moving, _, current = _STATE.unpack_from(
+        payload, window.state_offset
+    )
+    return ServoReading(
+        servo_id=servo_id,
+        ok=True,
+        age_s=0.0,
+        position_ticks=decode_sign_magnitude(position, 15),
+        velocity_ticks_s=decode_sign_magnitude(velocity, 15),
+        load=decode_sign_magnitude(load, 10) / LOAD_FULL_SCALE,
+        voltage_v=voltage * VOLTAGE_UNIT_V,
+        temperature_c=float(temperature),
+        current_a=decode_sign_magnitude(current, 15) * CURRENT_UNIT_A,
+        status=ServoError(status) if status else NO_FAULT,
+        error=ServoError(error) if error else NO_FAULT,
+        moving=bool(moving),
+    )

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from so101_driver.calibration.procedure import Calibrator, POSE_LIMIT_DEG
-from so101_driver.calibration.sweep import JointProgress
+from so101_driver.calibration.procedure import Calibrator, JointProgress, POSE_LIMIT_DEG
 
 BAR_WIDTH = 33
 PLAIN_INTERVAL_S = 2.0

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from so101_driver.gate.config import GateConfig
-from so101_driver.gate.types import NUM_JOINTS, Vector
+from so101_driver.bus.registers import ServoError
+from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
+from so101_driver.gate.types import ArmReading, NUM_JOINTS, Vector
 
 
 class Step(NamedTuple):
@@ -89,3 +90,107 @@ class JointRamp:
         change = self._acceleration * dt
         eased = np.clip(np.clip(wanted, self._speed - change, self._speed + change), -limit, limit)
         return np.where(error == 0.0, 0.0, eased)  # a goal that has arrived does not coast on
+
+
+class GripperGuard:
+    """Sees contact (load without motion) and keeps the gripper's goal within a squeeze of the gripper.
+
+    Contact ends when the target turns back to the other side of the jaw, or when the jaw moves on because the
+    object is gone.
+    """
+
+    def __init__(self, config: GateConfig) -> None:
+        self._config = config
+        self._direction = 0.0
+        self._pressed_s = 0.0
+        self._squeeze = config.gripper_squeeze_rad
+
+    @property
+    def contact(self) -> bool:
+        """Whether the gripper holds, or pushes against, something."""
+        return self._direction != 0.0
+
+    def reset(self) -> None:
+        """Forget the contact."""
+        self._direction = self._pressed_s = 0.0
+
+    def update(self, reading: ArmReading, goal: float, dt: float) -> None:
+        """Look for contact.
+
+        Args:
+            reading: the joints now.
+            goal: the gripper's present goal [rad].
+            dt: time since the last call [s].
+        """
+        if not reading.fresh[GRIPPER_INDEX]:
+            return
+        config = self._config
+        push = goal - float(reading.position_rad[GRIPPER_INDEX])
+        velocity = float(reading.velocity_rad_s[GRIPPER_INDEX])
+        loaded = abs(float(reading.load[GRIPPER_INDEX])) >= config.gripper_contact_load
+        overloaded = bool(int(reading.error[GRIPPER_INDEX]) & ServoError.OVERLOAD)
+        direction = 1.0 if push > 0.0 else -1.0
+        pressing = loaded and abs(velocity) <= config.gripper_contact_speed_rad_s and push != 0.0
+        self._pressed_s = self._pressed_s + dt if pressing else 0.0
+        touched = self._direction == 0.0 and pressing and self._pressed_s >= config.gripper_contact_s
+        if touched or (overloaded and push != 0.0):
+            self._direction = direction
+        elif self._direction * velocity > 2.0 * config.gripper_contact_speed_rad_s:
+            self.reset()
+        self._squeeze = 0.0 if overloaded else config.gripper_squeeze_rad
+
+    def limit(self, target: float, position: float) -> float:
+        """Return the target [rad], kept within a squeeze of the position [rad] while in contact."""
+        if self._direction == 0.0:
+            return target
+        if self._direction * (target - position) <= 0.0:
+            self.reset()
+            return target
+        if self._direction > 0.0:
+            return min(target, position + self._squeeze)
+        return max(target, position - self._squeeze)
+
+
+SETTLE_S = 0.5
+"""How long a parked arm may take to come to the last goal before it is released anyway [s]."""
+
+ARRIVED_RAD = 0.1
+"""Distance from the rest pose at which a joint has arrived [rad]; sag and backlash stay below it."""
+
+
+class ParkPath:
+    """A straight line in joint space with a smooth start and end.
+
+    All joints move together, since that line stays off the table: moving one joint after the other does not,
+    whatever the order. The gripper stays as it is: an object held is neither dropped nor crushed.
+    """
+
+    def __init__(self, start: Vector, config: GateConfig) -> None:
+        self._start = start.copy()
+        self._end = np.array(config.rest_rad)
+        self._end[GRIPPER_INDEX] = start[GRIPPER_INDEX]
+        self._timeout_s = config.park_timeout_s
+        # The smooth step below peaks at 1.5 times its mean speed.
+        self.duration_s = 1.5 * float(np.max(np.abs(self._end - self._start))) / config.park_speed_rad_s
+        self.elapsed_s = 0.0
+
+    def advance(self, dt: float) -> None:
+        """Let time pass [s]."""
+        self.elapsed_s += dt
+
+    def goal(self) -> Vector:
+        """Return the goal (6,) [rad] for this moment."""
+        s = min(self.elapsed_s / self.duration_s, 1.0) if self.duration_s > 0.0 else 1.0
+        return self._start + (self._end - self._start) * (s * s * (3.0 - 2.0 * s))
+
+    def finished(self, measured: Vector) -> bool:
+        """Return whether the arm is to be released: it has arrived, or waiting longer makes no sense.
+
+        Args:
+            measured: joint positions (6,) [rad].
+        """
+        if self.elapsed_s >= min(self.duration_s + SETTLE_S, self._timeout_s):
+            return True
+        error = np.abs(measured - self._end)
+        error[GRIPPER_INDEX] = 0.0
+        return self.elapsed_s >= self.duration_s and bool(np.max(error) <= ARRIVED_RAD)

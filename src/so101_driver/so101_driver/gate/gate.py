@@ -27,15 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import GRIPPER
-from so101_driver.gate.command_slot import CommandSlot
 from so101_driver.gate.config import ExitPolicy, GateConfig, GRIPPER_INDEX, StopAction
-from so101_driver.gate.follower import JointRamp
-from so101_driver.gate.gripper_guard import GripperGuard
+from so101_driver.gate.follower import GripperGuard, JointRamp, ParkPath
 from so101_driver.gate.health import HealthMonitor
-from so101_driver.gate.inputs import ReadingWatch
-from so101_driver.gate.park import ParkPath
-from so101_driver.gate.tick_clock import TickClock
-from so101_driver.gate.torque_switch import TorqueSwitch
+from so101_driver.gate.inputs import CommandSlot, ReadingWatch, TickClock, TorqueSwitch
 from so101_driver.gate.types import (
     ArmReading,
     Finding,

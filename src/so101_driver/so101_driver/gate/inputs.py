@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells for how long the joints have given nothing to believe."""
 
+from collections.abc import Callable, Sequence
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.joints import JOINT_NAMES
+from so101_contract.joints import JOINT_NAMES, order_by_name
 from so101_driver.gate.config import GateConfig
-from so101_driver.gate.types import ArmReading, NUM_JOINTS
+from so101_driver.gate.types import ArmReading, GateCounters, NUM_JOINTS, Vector, Verdict
 
 
 class ReadingWatch:
@@ -67,3 +69,167 @@ class ReadingWatch:
         position = self.reading.position_rad
         inside: npt.NDArray[np.bool_] = (position >= self._lower) & (position <= self._upper)  # False for NaN
         return inside
+
+
+class CommandError(ValueError):
+    """A joint command cannot be followed; the message says why."""
+
+
+def check_command(names: Sequence[str], positions: npt.ArrayLike) -> Vector:
+    """Put a joint command into `JOINT_NAMES` order.
+
+    Args:
+        names: joint names as they came, in any order.
+        positions: one position per name [rad].
+
+    Returns:
+        The (6,) positions [rad], finite, not yet clamped.
+
+    Raises:
+        CommandError: wrong length; unknown, repeated or missing joint; a value that is not finite.
+    """
+    try:
+        values = np.asarray(positions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f'expected {NUM_JOINTS} numbers [rad], got {positions!r}; send floats.') from error
+    if values.shape != (len(names),):
+        raise CommandError(
+            f'expected one position per joint name, got {len(names)} names and positions of shape '
+            f'{values.shape}; fill both lists.'
+        )
+    unknown = sorted(set(names) - set(JOINT_NAMES))
+    if unknown:
+        raise CommandError(
+            f'expected the joints {", ".join(JOINT_NAMES)}, got {", ".join(unknown)}; '
+            'send this arm only its own joints.'
+        )
+    try:
+        ordered = order_by_name(names, values)
+    except (KeyError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    bad = [name for name, value in zip(JOINT_NAMES, ordered, strict=True) if not np.isfinite(value)]
+    if bad:
+        raise CommandError(
+            f'expected finite positions in rad, got NaN or infinity for {", ".join(bad)}; '
+            'look for the fault upstream.'
+        )
+    return ordered
+
+
+class CommandSlot:
+    """Holds one joint command with the time at which it was made."""
+
+    def __init__(self, timeout_s: float, clamp: Callable[[Vector], Vector], counters: GateCounters) -> None:
+        self._timeout_s = timeout_s
+        self._clamp = clamp
+        self._counters = counters
+        self._positions: Vector | None = None
+        self._time = -math.inf
+
+    def drop(self) -> None:
+        """Forget the command."""
+        self._positions = None
+
+    def fresh(self, now: float) -> Vector | None:
+        """Return the command (6,) [rad] if it may still be followed at this time [s]."""
+        return self._positions if 0.0 <= now - self._time <= self._timeout_s else None
+
+    def offer(
+        self, now: float, stamp_age: float, names: Sequence[str], positions: npt.ArrayLike, closed: str = ''
+    ) -> Verdict:
+        """Take a command if it is good; see `SafetyGate.command`.
+
+        Args:
+            now: monotonic time [s].
+            stamp_age: age of the command on arrival [s].
+            names: joint names.
+            positions: wanted joint positions [rad].
+            closed: why no command is followed at the moment, or an empty string.
+        """
+        try:
+            wanted = check_command(names, positions)
+        except CommandError as error:
+            self._counters.refused += 1
+            return Verdict(False, f'command refused: {error}')
+        if not (math.isfinite(now) and abs(stamp_age) <= self._timeout_s):
+            self._counters.stale += 1
+            return Verdict(
+                False,
+                f'command refused: expected a stamp at most {self._timeout_s} s old, got {stamp_age:.3f} s; '
+                'check the load of the machine and the clocks.',
+            )
+        if closed:
+            self._counters.dropped += 1
+            return Verdict(False, f'command not followed: {closed}')
+        clamped = self._clamp(wanted)
+        outside = [name for name, a, b in zip(JOINT_NAMES, clamped, wanted, strict=True) if a != b]
+        self._counters.clamped += bool(outside)
+        self._counters.commands += 1
+        self._positions, self._time = clamped, now - max(stamp_age, 0.0)
+        return Verdict(True, f'clamped into the limits: {", ".join(outside)}' if outside else 'taken')
+
+
+class Tick(NamedTuple):
+    """One step of time.
+
+    Attributes:
+        dt: time to account for [s], 0 .. `max_tick_s`.
+        late: more time had passed than may be accounted for.
+        jumped: the time was not finite or ran backwards; ages from before cannot be told any longer.
+    """
+
+    dt: float
+    late: bool = False
+    jumped: bool = False
+
+
+class TickClock:
+    """Turns the times of ticks into bounded steps, so that a stalled loop never makes a goal jump."""
+
+    def __init__(self, max_tick_s: float) -> None:
+        self._max_tick_s = max_tick_s
+        self.last: float | None = None
+
+    def advance(self, now: float) -> Tick:
+        """Take the time of a tick [s] in and return the step."""
+        if not math.isfinite(now):
+            return Tick(0.0, jumped=True)
+        before, self.last = self.last, now
+        if before is None:
+            return Tick(0.0)
+        if now < before:
+            return Tick(0.0, jumped=True)
+        return Tick(min(now - before, self._max_tick_s), late=now - before > self._max_tick_s)
+
+    def since(self, now: float) -> float:
+        """Return the time since the last tick [s], infinite where it cannot be told."""
+        if self.last is None or not math.isfinite(now):
+            return math.inf
+        return max(now - self.last, 0.0)
+
+
+class TorqueSwitch:
+    """Whether torque is wanted. It starts off, and the first write says so."""
+
+    def __init__(self, refresh_s: float) -> None:
+        self.on = False
+        self._refresh_s = refresh_s
+        self._written: bool | None = None
+        self._unwritten_s = math.inf
+
+    def advance(self, dt: float) -> None:
+        """Let time pass [s]."""
+        self._unwritten_s += dt
+
+    def to_write(self, *, always: bool, quiet: bool) -> bool:
+        """Return whether the switch is to be written now, and take it as written.
+
+        Args:
+            always: repeat it in every tick.
+            quiet: do not repeat a switch that is on: nothing is to be sent to servos that hold on their own.
+        """
+        repeat = always or self._unwritten_s >= self._refresh_s
+        write = self.on != self._written or (repeat and not (quiet and self.on))
+        if write:
+            self._written, self._unwritten_s = self.on, 0.0
+        return write

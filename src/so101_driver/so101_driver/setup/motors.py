@@ -5,15 +5,186 @@ Every motor leaves the factory with ID 1, so only one may hang on the bus. What 
 motor itself: when the program or the power ends in the middle, the same call goes on where it was.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+import json
+import os
+from pathlib import Path
+import time
+
+from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, CorruptAnswer, ServoTimeout
 from so101_driver.bus.handshake import check_servos
-from so101_driver.bus.registers import BAUD_RATES, MULTI_TURN_PHASE_BIT, Reg
-from so101_driver.calibration.joint_calibration import SERVO_IDS
-from so101_driver.setup.bus_setup import change_baud_rate, change_id
-from so101_driver.setup.state import SETUP_ORDER, SetupState
+from so101_driver.bus.registers import BAUD_RATES, MAX_ID, MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.calibration.calibration import SERVO_IDS
+
+SETUP_ORDER = tuple(reversed(JOINT_NAMES))
+"""Gripper first: the order in which the motors are reached when the arm is put together."""
+
+
+class SetupState:
+    """The joints whose motors are done.
+
+    Args:
+        path: where to keep it; None keeps it in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._done: list[str] = self._load()
+
+    @classmethod
+    def of_arm(cls, arm: str) -> 'SetupState':
+        """The state of an arm, in the place that the XDG rules give for such."""
+        base = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state')
+        return cls(base / 'so101' / f'setup_motors_{arm}.json')
+
+    @property
+    def done(self) -> tuple[str, ...]:
+        """Joints whose motors are done, in the order in which they were."""
+        return tuple(self._done)
+
+    @property
+    def next_joint(self) -> str | None:
+        """The joint whose motor comes next; None when all are done."""
+        return next((name for name in SETUP_ORDER if name not in self._done), None)
+
+    def mark_done(self, joint: str) -> None:
+        """Note that a motor is done."""
+        if joint not in self._done:
+            self._done.append(joint)
+        self._save()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._done = []
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _load(self) -> list[str]:
+        if self._path is None:
+            return []
+        try:
+            names = json.loads(self._path.read_text(encoding='utf-8'))['done']
+            return [name for name in SETUP_ORDER if name in names]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # what is done is found again by looking at each motor
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix('.tmp')
+        temporary.write_text(json.dumps({'done': self._done}), encoding='utf-8')
+        temporary.replace(self._path)
+
+
+_EEPROM_WRITE_S = 0.006  # programming one cell takes 3 to 5 ms
+_ATTEMPTS = 3
+
+
+def find_servos(
+    bus: ServoBus, baud_rates: Iterable[int] = tuple(BAUD_RATES.values()), *, wait_s: float = 0.1
+) -> dict[int, tuple[int, ...]]:
+    """Baud rate [bit/s] -> ids of the servos that answer at it; rates without an answer are left out.
+
+    Leaves the bus at the rate that it had. Meant for one servo on the wire.
+
+    Args:
+        bus: the open bus.
+        baud_rates: the rates to try [bit/s].
+        wait_s: for an answer at each rate [s].
+    """
+    before = bus.baud_rate
+    found = {}
+    try:
+        for rate in baud_rates:
+            bus.change_baud_rate(rate)
+            if ids := bus.broadcast_ping(wait_s=wait_s):
+                found[rate] = ids
+    finally:
+        bus.change_baud_rate(before)
+    return found
+
+
+def change_id(bus: ServoBus, old: int, new: int) -> None:
+    """Give a servo another id, for good.
+
+    Args:
+        bus: the open bus.
+        old: its id now.
+        new: its id from now on, 0..253.
+
+    Raises:
+        ValueError: `new` is no id.
+        BusError: another servo has the new id already, or the servo does not take it.
+    """
+    if not 0 <= new <= MAX_ID:
+        raise ValueError(f'A servo id is 0..{MAX_ID}, got {new}; nothing was sent.')
+    if old == new:
+        return
+    if new in bus.broadcast_ping() or new in bus.scan([new]):
+        raise BusError(f'The id {new} is taken; connect only the servo that is to get it.')
+    bus.ping(old)
+    bus.write(old, Reg.LOCK, 0)
+    _write_unseen(bus, Reg.ID, old, new, lambda: bus.read(new, Reg.ID))
+    bus.write(new, Reg.LOCK, 1)
+
+
+def change_baud_rate(bus: ServoBus, servo_id: int, baud_rate: int) -> None:
+    """Give a servo another baud rate, for good, and follow it with the port.
+
+    Args:
+        bus: the open bus, with this servo only.
+        servo_id: the servo.
+        baud_rate: [bit/s], one of `BAUD_RATES`.
+
+    Raises:
+        ValueError: a servo does not know this rate.
+        BusError: the servo does not answer at the new rate.
+    """
+    codes = {rate: code for code, rate in BAUD_RATES.items()}
+    if baud_rate not in codes:
+        raise ValueError(f'A servo knows the baud rates {", ".join(map(str, codes))}, got {baud_rate}.')
+    bus.ping(servo_id)
+    bus.write(servo_id, Reg.LOCK, 0)
+    before = bus.baud_rate
+
+    def follow() -> None:
+        bus.change_baud_rate(baud_rate)
+        try:
+            bus.ping(servo_id)
+        except ServoTimeout:
+            bus.change_baud_rate(before)
+            raise
+
+    _write_unseen(bus, Reg.BAUD_RATE, servo_id, codes[baud_rate], follow)
+    bus.write(servo_id, Reg.LOCK, 1)
+
+
+def _write_unseen(
+    bus: ServoBus, register: Reg, servo_id: int, value: int, check: Callable[[], object]
+) -> None:
+    """Write a register after which the servo is reached in another way, so that only `check` can tell.
+
+    A sync write is used: its acknowledgement, which would come in the old way, does not exist.
+    """
+    for attempt in range(_ATTEMPTS):
+        bus.write_all(register, {servo_id: value})
+        time.sleep(_EEPROM_WRITE_S)
+        try:
+            check()
+            return
+        except ServoTimeout as error:
+            if attempt == _ATTEMPTS - 1:
+                raise BusError(
+                    f'Servo {servo_id} does not take {value} as its {register.name}; switch it off and on '
+                    'and try again.'
+                ) from error
+
 
 BUS_RATE = BAUD_RATES[0]
 PROBES = 12

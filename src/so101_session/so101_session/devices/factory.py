@@ -5,7 +5,7 @@ from collections.abc import Callable
 import sys
 
 from so101_driver.calibration.calibration import CalibrationError
-from so101_driver.calibration.places import find_calibration
+from so101_driver.calibration.files import find_calibration
 from so101_session.devices.base import Device, DeviceError
 from so101_session.devices.combined import Combined
 from so101_session.devices.gamepad import Gamepad
