@@ -1,17 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leads joint goals towards a target, within every limit."""
+"""Leads the joint goals towards a target within every limit, in front of the metal arm and of the simulated one."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from so101_driver.bus.registers import ServoError
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
-from so101_driver.gate.types import ArmReading, NUM_JOINTS, Vector
+from so101_driver.gate.types import NUM_JOINTS, Vector
+
+SETTLE_S = 0.5
+"""How long a parked arm may take to come to the last goal before it is released anyway [s]."""
+
+ARRIVED_RAD = 0.1
+"""Distance from the rest pose at which a joint has arrived [rad]; sag and backlash stay below it."""
+
+
+class Grip(NamedTuple):
+    """What the servo of the gripper says of the force it puts on things.
+
+    Attributes:
+        velocity_rad_s: its speed [rad/s].
+        load: its output as a signed fraction of full output.
+        overloaded: whether it reports overload.
+        fresh: whether it answered in this cycle.
+    """
+
+    velocity_rad_s: float
+    load: float
+    overloaded: bool = False
+    fresh: bool = True
 
 
 class Step(NamedTuple):
-    """One step of the ramp.
+    """One step of the goals.
 
     Attributes:
         goal_rad: the new goals (6,) [rad].
@@ -24,22 +45,23 @@ class Step(NamedTuple):
     lead_limited: bool
 
 
-class JointRamp:
-    """Six goals that never go too fast, too far ahead of their joints, or out of their limits."""
+class GoalFollower:
+    """Six goals that never go too fast, too far ahead of their joints, out of their limits, or squeeze too hard."""
 
     def __init__(self, config: GateConfig) -> None:
         self.lower = np.array(config.joint_lower_rad)
         self.upper = np.array(config.joint_upper_rad)
+        self.goal = np.zeros(NUM_JOINTS)
         self._speed_limit = np.array(config.max_speed_rad_s)
         self._recovery_speed = np.minimum(config.recovery_speed_rad_s, self._speed_limit)
         self._acceleration = config.max_acceleration_rad_s2
         self._lead = config.max_lead_rad
         self._speed = np.zeros(NUM_JOINTS)
-        self.goal = np.zeros(NUM_JOINTS)
+        self._guard = GripperGuard(config)
 
     def clamp(self, target: Vector) -> Vector:
-        """Return the target clipped into the limits (6,) [rad]."""
-        return np.clip(target, self.lower, self.upper)
+        """Return the target within the joint limits (6,) [rad]."""
+        return np.minimum(np.maximum(target, self.lower), self.upper)
 
     def seed(self, position: Vector) -> None:
         """Set the goals to where the joints are (6,) [rad], even outside the limits: nothing moves."""
@@ -50,24 +72,56 @@ class JointRamp:
         """Forget the speed; the goals stay."""
         self._speed = np.zeros(NUM_JOINTS)
 
-    def step(self, target: Vector, measured: Vector, dt: float) -> Step:
+    def let_go(self) -> None:
+        """Forget that the gripper is in contact: it holds nothing any more."""
+        self._guard.reset()
+
+    def lead(self, target: Vector, measured: Vector, dt: float, grip: Grip | None = None) -> Step:
         """Move the goals towards a target for one tick.
 
-        A goal that started outside the limits moves inwards only, at recovery speed. When a joint is pushed
-        farther than the lead from its goal, the goal follows it at ramp speed.
+        This is the one place where a target is clamped into the joint limits. A goal that started outside of
+        them moves inwards only, at recovery speed. When a joint is pushed farther than the lead from its goal,
+        the goal follows it at ramp speed. In contact the gripper's goal stays within a squeeze of the gripper.
 
         Args:
-            target: wanted goals (6,) [rad]; clipped into the limits here.
+            target: wanted goals (6,) [rad], finite.
             measured: joint positions (6,) [rad].
             dt: time since the last step [s], already bounded by the caller.
+            grip: of the gripper; None leaves it unguarded.
         """
-        if dt <= 0.0:
-            return Step(self.goal.copy(), False, False)
         goal = self.goal
+        if grip is not None:
+            target = self._held(target, float(measured[GRIPPER_INDEX]), dt, grip)
+        wanted = self.clamp(target)
+        clamped = bool((wanted != target).any())
+        if dt <= 0.0:
+            return Step(goal.copy(), False, False)
         inside = (goal >= self.lower) & (goal <= self.upper)
+        if not clamped and self._in_reach(wanted, measured, inside, dt):
+            self.goal = wanted
+            return Step(wanted.copy(), False, False)
+        return self._ramp(wanted, measured, inside, dt)
+
+    def _held(self, target: Vector, gripper: float, dt: float, grip: Grip) -> Vector:
+        """The target with the gripper's goal close to the gripper [rad] while that squeezes something."""
+        self._guard.update(grip, float(self.goal[GRIPPER_INDEX]) - gripper, dt)
+        held = self._guard.limit(float(target[GRIPPER_INDEX]), gripper)
+        if held == target[GRIPPER_INDEX]:
+            return target
+        target = target.copy()
+        target[GRIPPER_INDEX] = held
+        return target
+
+    def _in_reach(self, wanted: Vector, measured: Vector, inside: Vector, dt: float) -> bool:
+        """Whether no limit holds the goals back: then the ramp, spared here, would end at the target."""
+        near = np.abs(wanted - self.goal) <= self._speed_limit * dt
+        followed = np.abs(wanted - measured) <= self._lead
+        return self._acceleration == 0.0 and bool((near & followed & inside).all())
+
+    def _ramp(self, wanted: Vector, measured: Vector, inside: Vector, dt: float) -> Step:
+        goal = self.goal
         low, high = np.minimum(self.lower, goal), np.maximum(self.upper, goal)
         behind, ahead = measured - self._lead, measured + self._lead
-        wanted = self.clamp(target)
         allowed = np.clip(np.clip(wanted, behind, ahead), low, high)
         limit = np.where(inside, self._speed_limit, self._recovery_speed)
         moved = goal + self._speed_towards(allowed - goal, limit, dt) * dt
@@ -93,51 +147,42 @@ class JointRamp:
 
 
 class GripperGuard:
-    """Sees contact (load without motion) and keeps the gripper's goal within a squeeze of the gripper.
+    """Keeps the gripper from squeezing beyond contact, which overloads and burns its servo.
 
-    Contact ends when the target turns back to the other side of the jaw, or when the jaw moves on because the
-    object is gone.
+    Contact is load without motion. It ends when the target turns back to the other side of the jaw, or when the
+    jaw moves on because the object is gone.
     """
 
     def __init__(self, config: GateConfig) -> None:
         self._config = config
-        self._direction = 0.0
+        self._direction = 0.0  # of the contact, 0 without one
         self._pressed_s = 0.0
         self._squeeze = config.gripper_squeeze_rad
-
-    @property
-    def contact(self) -> bool:
-        """Whether the gripper holds, or pushes against, something."""
-        return self._direction != 0.0
 
     def reset(self) -> None:
         """Forget the contact."""
         self._direction = self._pressed_s = 0.0
 
-    def update(self, reading: ArmReading, goal: float, dt: float) -> None:
+    def update(self, grip: Grip, push: float, dt: float) -> None:
         """Look for contact.
 
         Args:
-            reading: the joints now.
-            goal: the gripper's present goal [rad].
+            grip: of the gripper now.
+            push: how far its goal is ahead of it [rad].
             dt: time since the last call [s].
         """
-        if not reading.fresh[GRIPPER_INDEX]:
+        if not grip.fresh:
             return
         config = self._config
-        push = goal - float(reading.position_rad[GRIPPER_INDEX])
-        velocity = float(reading.velocity_rad_s[GRIPPER_INDEX])
-        loaded = abs(float(reading.load[GRIPPER_INDEX])) >= config.gripper_contact_load
-        overloaded = bool(int(reading.error[GRIPPER_INDEX]) & ServoError.OVERLOAD)
-        direction = 1.0 if push > 0.0 else -1.0
-        pressing = loaded and abs(velocity) <= config.gripper_contact_speed_rad_s and push != 0.0
+        loaded = abs(grip.load) >= config.gripper_contact_load
+        pressing = loaded and abs(grip.velocity_rad_s) <= config.gripper_contact_speed_rad_s and push != 0.0
         self._pressed_s = self._pressed_s + dt if pressing else 0.0
         touched = self._direction == 0.0 and pressing and self._pressed_s >= config.gripper_contact_s
-        if touched or (overloaded and push != 0.0):
-            self._direction = direction
-        elif self._direction * velocity > 2.0 * config.gripper_contact_speed_rad_s:
+        if touched or (grip.overloaded and push != 0.0):
+            self._direction = 1.0 if push > 0.0 else -1.0
+        elif self._direction * grip.velocity_rad_s > 2.0 * config.gripper_contact_speed_rad_s:
             self.reset()
-        self._squeeze = 0.0 if overloaded else config.gripper_squeeze_rad
+        self._squeeze = 0.0 if grip.overloaded else config.gripper_squeeze_rad
 
     def limit(self, target: float, position: float) -> float:
         """Return the target [rad], kept within a squeeze of the position [rad] while in contact."""
@@ -151,15 +196,8 @@ class GripperGuard:
         return max(target, position - self._squeeze)
 
 
-SETTLE_S = 0.5
-"""How long a parked arm may take to come to the last goal before it is released anyway [s]."""
-
-ARRIVED_RAD = 0.1
-"""Distance from the rest pose at which a joint has arrived [rad]; sag and backlash stay below it."""
-
-
 class ParkPath:
-    """A straight line in joint space with a smooth start and end.
+    """The way to the rest pose: a straight line in joint space with a smooth start and end, slowly.
 
     All joints move together, since that line stays off the table: moving one joint after the other does not,
     whatever the order. The gripper stays as it is: an object held is neither dropped nor crushed.

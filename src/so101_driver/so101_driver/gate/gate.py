@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import GRIPPER
+from so101_driver.bus.registers import ServoError
 from so101_driver.gate.config import ExitPolicy, GateConfig, GRIPPER_INDEX, StopAction
-from so101_driver.gate.follower import GripperGuard, JointRamp, ParkPath
+from so101_driver.gate.follower import GoalFollower, Grip, ParkPath
 from so101_driver.gate.health import HealthMonitor
 from so101_driver.gate.inputs import CommandSlot, ReadingWatch, TickClock, TorqueSwitch
 from so101_driver.gate.types import (
@@ -67,9 +68,8 @@ class SafetyGate:
         self._clock = TickClock(config.max_tick_s)
         self._watch = ReadingWatch(config, servo_ids)
         self._health = HealthMonitor(config, servo_ids)
-        self._ramp = JointRamp(config)
-        self._command = CommandSlot(config.command_timeout_s, self._ramp.clamp, self.counters)
-        self._guard = GripperGuard(config)
+        self._follower = GoalFollower(config)
+        self._command = CommandSlot(config, self.counters)
         self._torque = TorqueSwitch(config.torque_refresh_s)
         self._latched = False  # the e-stop: set before anything else, asked after everything else
         self._state = GateState.DISABLED
@@ -159,7 +159,7 @@ class SafetyGate:
         if self.state not in (GateState.ENABLED, GateState.HOLD) or self._priming:
             return Verdict(False, f'cannot park in {self.state}: {self._reason}; enable the arm first')
         if not self.parking:
-            self._park = ParkPath(self._ramp.goal, self.config)
+            self._park = ParkPath(self._follower.goal, self.config)
             self._enter(GateState.ENABLED, 'parking', keep_park=True)
         return Verdict(True, 'moving to the rest pose, then releasing')
 
@@ -248,11 +248,11 @@ class SafetyGate:
             self._enter(GateState.DISABLED, f'released: no command for {self.config.hold_release_s} s')
             return None
         # The goal stays, but for a joint outside its limits, pushed beyond the lead, or squeezing too hard.
-        return self._move(self._ramp.goal, dt)
+        return self._move(self._follower.goal, dt)
 
     def _stale_readings(self) -> None:
         """Freeze without writing; readings that stay away are a fault."""
-        self._ramp.stop()
+        self._follower.stop()
         who = self._watch.silent_joints()
         if self._watch.silent_s > self.config.reading_timeout_s:
             silent = f'{self._watch.silent_s:.1f} s'
@@ -266,15 +266,15 @@ class SafetyGate:
         blocker = self._enable_blocker(now)
         if not blocker:
             position = self._watch.reading.position_rad
-            moved = float(np.max(np.abs(position - self._ramp.goal)))
+            moved = float(np.max(np.abs(position - self._follower.goal)))
             if self._primed and moved <= self.config.enable_tolerance_rad:
                 self._torque.on = True
                 self._enter(GateState.HOLD, 'enabled; waiting for a command')
-                return self._ramp.goal.copy()
+                return self._follower.goal.copy()
             if self._in_state_s <= self.config.enable_timeout_s:
-                self._ramp.seed(position)
+                self._follower.seed(position)
                 self._primed = True
-                return self._ramp.goal.copy()
+                return self._follower.goal.copy()
             blocker = f'the arm moved by {moved:.2f} rad between two readings; hold it still'
         self._primed = False  # the goal written last may be old by the time that nothing blocks any longer
         if self._in_state_s > self.config.enable_timeout_s:
@@ -309,11 +309,14 @@ class SafetyGate:
 
     def _move(self, target: Vector, dt: float) -> Vector:
         """Lead the goal towards a target; return it."""
-        reading, gripper = self._watch.reading, GRIPPER_INDEX
-        self._guard.update(reading, float(self._ramp.goal[gripper]), dt)
-        target = target.copy()
-        target[gripper] = self._guard.limit(float(target[gripper]), float(reading.position_rad[gripper]))
-        step = self._ramp.step(target, reading.position_rad, dt)
+        reading = self._watch.reading
+        grip = Grip(
+            velocity_rad_s=float(reading.velocity_rad_s[GRIPPER_INDEX]),
+            load=float(reading.load[GRIPPER_INDEX]),
+            overloaded=bool(int(reading.error[GRIPPER_INDEX]) & ServoError.OVERLOAD),
+            fresh=bool(reading.fresh[GRIPPER_INDEX]),
+        )
+        step = self._follower.lead(target, reading.position_rad, dt, grip)
         self.counters.ramp_limited += step.ramp_limited
         self.counters.lead_limited += step.lead_limited
         return step.goal_rad
@@ -365,7 +368,7 @@ class SafetyGate:
         self.counters.faults += 1
         parks = overheat and self.config.overheat_action == StopAction.PARK
         if parks and self._park is None:
-            self._park = ParkPath(self._ramp.goal, self.config)
+            self._park = ParkPath(self._follower.goal, self.config)
         self._enter(GateState.FAULT, sentence, keep_park=parks)
         if overheat and not parks:
             releases = self._exiting or self.config.overheat_action == StopAction.RELEASE
@@ -387,9 +390,9 @@ class SafetyGate:
         ):
             self._torque.on = False
         if state is not GateState.ENABLED:
-            self._ramp.stop()
+            self._follower.stop()
         if not self._torque.on:
-            self._guard.reset()
+            self._follower.let_go()
         self._state, self._reason, self._in_state_s = state, reason, 0.0
         self._say(f'{state}: {reason}')
 

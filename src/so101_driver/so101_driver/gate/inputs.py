@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells for how long the joints have given nothing to believe."""
+"""What the safety gate takes in (readings, commands, time), each checked once, on arrival; and its torque switch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import math
 from typing import NamedTuple
 
@@ -119,9 +119,9 @@ def check_command(names: Sequence[str], positions: npt.ArrayLike) -> Vector:
 class CommandSlot:
     """Holds one joint command with the time at which it was made."""
 
-    def __init__(self, timeout_s: float, clamp: Callable[[Vector], Vector], counters: GateCounters) -> None:
-        self._timeout_s = timeout_s
-        self._clamp = clamp
+    def __init__(self, config: GateConfig, counters: GateCounters) -> None:
+        self._timeout_s = config.command_timeout_s
+        self._lower, self._upper = np.array(config.joint_lower_rad), np.array(config.joint_upper_rad)
         self._counters = counters
         self._positions: Vector | None = None
         self._time = -math.inf
@@ -131,7 +131,7 @@ class CommandSlot:
         self._positions = None
 
     def fresh(self, now: float) -> Vector | None:
-        """Return the command (6,) [rad] if it may still be followed at this time [s]."""
+        """Return the command (6,) [rad], finite but not yet clamped, if it may still be followed at this time [s]."""
         return self._positions if 0.0 <= now - self._time <= self._timeout_s else None
 
     def offer(
@@ -161,11 +161,11 @@ class CommandSlot:
         if closed:
             self._counters.dropped += 1
             return Verdict(False, f'command not followed: {closed}')
-        clamped = self._clamp(wanted)
-        outside = [name for name, a, b in zip(JOINT_NAMES, clamped, wanted, strict=True) if a != b]
+        far = (wanted < self._lower) | (wanted > self._upper)
+        outside = [name for name, out in zip(JOINT_NAMES, far, strict=True) if out]
         self._counters.clamped += bool(outside)
         self._counters.commands += 1
-        self._positions, self._time = clamped, now - max(stamp_age, 0.0)
+        self._positions, self._time = wanted, now - max(stamp_age, 0.0)
         return Verdict(True, f'clamped into the limits: {", ".join(outside)}' if outside else 'taken')
 
 
