@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the arm's node says about the arm, as messages."""
+"""What the nodes of the driver publish: the state of the arm and of its loop, frames, and the state of their camera."""
 
 from collections import deque
 from dataclasses import dataclass

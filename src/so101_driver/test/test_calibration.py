@@ -14,6 +14,7 @@ from so101_contract.joints import (
     JOINT_LIMITS_RAD,
     JOINT_NAMES,
 )
+from so101_driver.bus.registers import TICKS_PER_TURN
 from so101_driver.calibration.calibration import (
     ArmCalibration,
     CalibrationError,
@@ -21,7 +22,6 @@ from so101_driver.calibration.calibration import (
     MAX_TICK,
     RAD_PER_TICK,
     SERVO_IDS,
-    TICKS_PER_TURN,
 )
 
 # Measured travel of five real arms [deg], joints in columns; wrist_roll is recorded as a whole turn.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibration.calibration import CalibrationError, RAD_PER_TICK, TICKS_PER_TURN
+from so101_driver.bus.registers import TICKS_PER_TURN
+from so101_driver.calibration.calibration import CalibrationError, RAD_PER_TICK
 from so101_driver.calibration.checks import travel_of_model
 from so101_driver.calibration.procedure import ArmSweep, JointSweep
 from so101_driver.calibration.servo import full_turn_joint, MID_TICK, reported_after, swept_joint

@@ -112,17 +112,6 @@ def _check_whole(name: str, value: object) -> None:
         raise CalibrationError(f'{name} must be a whole number, got {value!r}; calibrate again')
 
 
-__all__ = [
-    'MAX_TICK',
-    'RAD_PER_TICK',
-    'SERVO_IDS',
-    'TICKS_PER_TURN',
-    'ArmCalibration',
-    'CalibrationError',
-    'GripperMap',
-    'JointCalibration',
-]
-
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 

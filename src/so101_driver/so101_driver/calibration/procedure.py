@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 import math
 from pathlib import Path
+from typing import TypeVar
 
 from so101_contract.joints import GRIPPER, JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
@@ -23,7 +24,6 @@ from so101_driver.calibration.calibration import (
     JointCalibration,
     RAD_PER_TICK,
     SERVO_IDS,
-    TICKS_PER_TURN,
 )
 from so101_driver.calibration.checks import FULL_TURN_JOINTS, MOST_TRAVEL, require_plausible, travel_of_model
 from so101_driver.calibration.files import load, save, sidecar_path
@@ -34,6 +34,8 @@ from so101_driver.calibration.servo import (
     torque_off,
     write_servo_values,
 )
+
+_Ticks = TypeVar('_Ticks', int, float)
 
 MAX_STEP = 512
 """A step of an eighth of a turn between two samples is first taken for a misreading [ticks]."""
@@ -104,9 +106,9 @@ class JointSweep:
         if self._position is None:
             self._start(raw)
             return
-        step = _short_way_sweep(raw - self._position)
+        step = _short_way(raw - self._position)
         if abs(step) > MAX_STEP:
-            confirmed = self._suspect is not None and abs(_short_way_sweep(raw - self._suspect)) <= MAX_STEP
+            confirmed = self._suspect is not None and abs(_short_way(raw - self._suspect)) <= MAX_STEP
             if not confirmed:
                 self._suspect = raw
                 return
@@ -242,11 +244,6 @@ def _progress(name: str, sweep: JointSweep) -> JointProgress:
         done=sweep.done,
         advice=sweep.advice,
     )
-
-
-def _short_way_sweep(step: int) -> int:
-    half = TICKS_PER_TURN // 2
-    return (step + half) % TICKS_PER_TURN - half
 
 
 SILENT_S = 1.0
@@ -452,6 +449,7 @@ def _spread(ticks: list[int]) -> float:
     return max(around) - min(around)
 
 
-def _short_way(ticks: float) -> float:
-    half = TICKS_PER_TURN / 2
+def _short_way(ticks: _Ticks) -> _Ticks:
+    """The same step the short way round [ticks]."""
+    half = TICKS_PER_TURN // 2
     return (ticks + half) % TICKS_PER_TURN - half

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
-from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, TICKS_PER_TURN
 from so101_driver.calibration.calibration import (
     ArmCalibration,
     CalibrationError,
@@ -13,7 +13,6 @@ from so101_driver.calibration.calibration import (
     MAX_HOMING_OFFSET,
     MAX_TICK,
     SERVO_IDS,
-    TICKS_PER_TURN,
 )
 from so101_driver.calibration.checks import differences, ServoValues
 

@@ -13,11 +13,12 @@ from types import TracebackType
 import cv2
 
 from so101_driver.camera.config import CameraConfig
+from so101_driver.camera.mjpeg_client import MjpegClient
 from so101_driver.camera.source import (
     CaptureFactory,
     Frame,
     FrameSource,
-    open_source,
+    open_local,
     SourceEnded,
     SourceError,
 )
@@ -206,6 +207,17 @@ POLL_S = 0.05
 """How often the reader looks whether it is to stop, where its source lets it [s]."""
 
 logger = logging.getLogger(__name__)
+
+
+def open_source(config: CameraConfig, capture: CaptureFactory = cv2.VideoCapture) -> FrameSource:
+    """Open the source of a camera.
+
+    Raises:
+        SourceError: it is not there or is not a camera; the message says what to do.
+    """
+    if config.source.startswith(('http://', 'https://')):
+        return MjpegClient(config.source, config.connect_timeout_s)
+    return open_local(config, capture)
 
 
 class Camera:

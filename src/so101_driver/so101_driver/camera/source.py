@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where frames come from: a device, a file, images, or a URL, told apart by the source string."""
+"""Frames, and where they come from: a device, a file, images, or a URL, told apart by the source string."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,19 +118,11 @@ def source_kind(source: str) -> SourceKind:
     return SourceKind.VIDEO
 
 
-def open_source(config: CameraConfig, capture: CaptureFactory = cv2.VideoCapture) -> FrameSource:
-    """Open the source of a camera.
-
-    Raises:
-        SourceError: it is not there or is not a camera; the message says what to do.
-    """
+def open_local(config: CameraConfig, capture: CaptureFactory) -> FrameSource:
+    """Open what is no MJPEG stream; see `so101_driver.camera.camera.open_source`."""
     kind = source_kind(config.source)
     if kind is SourceKind.IMAGES:
         return ImageFiles(config)
-    if kind is SourceKind.URL and config.source.startswith(('http://', 'https://')):
-        from so101_driver.camera.mjpeg_client import MjpegClient
-
-        return MjpegClient(config.source, config.connect_timeout_s)
     opener = {SourceKind.DEVICE: _open_device, SourceKind.VIDEO: _open_video, SourceKind.URL: _open_url}[kind]
     return opener(config, capture)
 

@@ -6,6 +6,7 @@ import statistics
 import time
 
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, ServoTimeout
 from so101_driver.bus.readings import BusReading
@@ -16,7 +17,6 @@ from so101_driver.calibration.servo import read_servo_values
 from so101_driver.doctor.checks import Check, Status
 from so101_driver.setup.motors import find_servos
 
-WARM_C, HOT_C = 55.0, 65.0
 OVER_VOLTAGE_V = 0.4
 """A fresh supply of the 7.4 V type gives up to 8.4 V, its limit register says 8.0 V [V]."""
 
@@ -97,9 +97,9 @@ def temperature_check(reading: BusReading) -> Check:
     hottest = max((servo for servo in reading.servos if servo.known), key=lambda servo: servo.temperature_c)
     joint = JOINT_NAMES[hottest.servo_id - 1]
     finding = f'The hottest servo is {joint} at {hottest.temperature_c:.0f} degC.'
-    if hottest.temperature_c >= HOT_C:
+    if hottest.temperature_c >= SERVO_HOT_C:
         return Check('arm.temperature', Status.FAIL, finding, 'Switch the arm off and let it cool down.')
-    if hottest.temperature_c >= WARM_C:
+    if hottest.temperature_c >= SERVO_WARM_C:
         return Check('arm.temperature', Status.WARN, finding, 'Let it rest; look for a joint that is stuck.')
     return Check('arm.temperature', Status.OK, finding)
 

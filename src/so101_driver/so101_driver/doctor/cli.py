@@ -86,10 +86,10 @@ def check_camera(source: str, *, measure_s: float = MEASURE_S) -> Check:
         return Check(name, Status.OK, f'{cause} at {report.fps:.1f} frames/s{notes}.')
     status = Status.WARN if report.status.value == 'slow' else Status.FAIL
     remedy = remedy or 'Check its cable, and that no other program uses it.'
-    return Check(name, status, _sentence_camera(cause), _sentence_camera(remedy))
+    return Check(name, status, _sentence(cause), _sentence(remedy))
 
 
-def _sentence_camera(text: str) -> str:
+def _sentence(text: str) -> str:
     end = '' if text.endswith(('.', '?')) else '.'
     return f'{text[:1].upper()}{text[1:]}{end}' if not text.startswith('/') else f'{text}{end}'
 
@@ -145,7 +145,7 @@ def check_access(path: str) -> Check:
     problem = permission_problem(path)
     if problem is not None:
         cause, _, remedy = problem.partition('; ')
-        return Check('port.access', Status.FAIL, f'{_sentence(cause)}.', f'{_sentence(remedy)}.')
+        return Check('port.access', Status.FAIL, f'{_capital(cause)}.', f'{_capital(remedy)}.')
     users = holders(path)
     if users:
         return Check(
@@ -212,7 +212,7 @@ def _known(places: Places) -> dict[str, ArmCalibration]:
     }
 
 
-def _sentence(text: str) -> str:
+def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 import math
 
 from so101_contract.joints import GRIPPER, JOINT_LIMITS_RAD, JOINT_NAMES
+from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
 from so101_interfaces_py.params import check_bounds, param
 
 GRIPPER_INDEX = JOINT_NAMES.index(GRIPPER)
@@ -132,10 +133,10 @@ class GateConfig:
         hi=10.0,
     )
     temperature_warn_c: float = param(
-        55.0, doc='Servo temperature that is worth a warning.', unit='degC', lo=30.0, hi=80.0
+        SERVO_WARM_C, doc='Servo temperature that is worth a warning.', unit='degC', lo=30.0, hi=80.0
     )
     temperature_stop_c: float = param(
-        65.0,
+        SERVO_HOT_C,
         doc='Servo temperature that ends the motion; the servo itself gives up at 70.',
         unit='degC',
         lo=35.0,

@@ -4,9 +4,12 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
 from so101_driver.gate.types import NUM_JOINTS, Vector
+
+Flags = npt.NDArray[np.bool_]
 
 SETTLE_S = 0.5
 """How long a parked arm may take to come to the last goal before it is released anyway [s]."""
@@ -61,7 +64,8 @@ class GoalFollower:
 
     def clamp(self, target: Vector) -> Vector:
         """Return the target within the joint limits (6,) [rad]."""
-        return np.minimum(np.maximum(target, self.lower), self.upper)
+        clamped: Vector = np.minimum(np.maximum(target, self.lower), self.upper)
+        return clamped
 
     def seed(self, position: Vector) -> None:
         """Set the goals to where the joints are (6,) [rad], even outside the limits: nothing moves."""
@@ -112,13 +116,13 @@ class GoalFollower:
         target[GRIPPER_INDEX] = held
         return target
 
-    def _in_reach(self, wanted: Vector, measured: Vector, inside: Vector, dt: float) -> bool:
+    def _in_reach(self, wanted: Vector, measured: Vector, inside: Flags, dt: float) -> bool:
         """Whether no limit holds the goals back: then the ramp, spared here, would end at the target."""
         near = np.abs(wanted - self.goal) <= self._speed_limit * dt
         followed = np.abs(wanted - measured) <= self._lead
         return self._acceleration == 0.0 and bool((near & followed & inside).all())
 
-    def _ramp(self, wanted: Vector, measured: Vector, inside: Vector, dt: float) -> Step:
+    def _ramp(self, wanted: Vector, measured: Vector, inside: Flags, dt: float) -> Step:
         goal = self.goal
         low, high = np.minimum(self.lower, goal), np.maximum(self.upper, goal)
         behind, ahead = measured - self._lead, measured + self._lead

@@ -37,7 +37,7 @@ class SetupState:
         self._done: list[str] = self._load()
 
     @classmethod
-    def of_arm(cls, arm: str) -> 'SetupState':
+    def of_arm(cls, arm: str) -> SetupState:
         """The state of an arm, in the place that the XDG rules give for such."""
         base = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state')
         return cls(base / 'so101' / f'setup_motors_{arm}.json')
