@@ -21,7 +21,7 @@ from so101_driver.calibration.calibration import ArmCalibration, CalibrationErro
 from so101_driver.calibration.files import find_calibration
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.gate import SafetyGate
-from so101_driver.gate.types import Verdict
+from so101_driver.gate.types import Reply
 from so101_driver.messages import diagnostics_message, joint_state_message, LoopTiming, status_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import ns_to_stamp, stamp_to_ns
@@ -138,11 +138,11 @@ class ArmNode(Node):
         stamp_ns = stamp_to_ns(message.header.stamp)
         # Without a stamp, its arrival counts: `ros2 topic pub` sets none.
         age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9 if stamp_ns else 0.0
-        verdict = self._gate.command(now, age, message.name, message.position)
-        if verdict.accepted:
+        reply = self._gate.command(now, age, message.name, message.position)
+        if reply.accepted:
             self._command_time = now
         else:
-            self.get_logger().warning(verdict.sentence, throttle_duration_sec=1.0)
+            self.get_logger().warning(reply.sentence, throttle_duration_sec=1.0)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         now = time.monotonic()
@@ -162,14 +162,14 @@ class ArmNode(Node):
     def _on_park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(self._gate.request_park(time.monotonic()), response)
 
-    def _answer(self, verdict: Verdict, response: Any) -> Any:
-        self._report(verdict)
-        response.success, response.message = verdict.accepted, verdict.sentence
+    def _answer(self, reply: Reply, response: Any) -> Any:
+        self._report(reply)
+        response.success, response.message = reply.accepted, reply.sentence
         return response
 
-    def _report(self, verdict: Verdict) -> None:
-        if not verdict.accepted:
-            self.get_logger().warning(verdict.sentence)
+    def _report(self, reply: Reply) -> None:
+        if not reply.accepted:
+            self.get_logger().warning(reply.sentence)
 
     # --- starting ---
 

@@ -229,8 +229,8 @@ def test_scan_finds_the_servos_and_marks_two_with_one_id():
         arm.servos[2].set(Reg.MODEL_NUMBER, 0x00FF)
         arm.servos[3].set(Reg.MODEL_NUMBER, 0x0102)
         with ServoBus(arm.port) as bus:
-            assert bus.scan(range(9), timeout_s=0.05) == {2: 777, 5: 777, 7: None}
-            assert bus.broadcast_ping() == (2, 5, 7)
+            assert bus.scan(range(9), timeout_s=0.4) == {2: 777, 5: 777, 7: None}
+            assert bus.broadcast_ping(wait_s=1.0) == (2, 5, 7)
 
 
 def test_ping_gives_the_model_and_keeps_the_faults(virtual_arm, bus):

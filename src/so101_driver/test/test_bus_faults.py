@@ -144,13 +144,13 @@ def test_a_servo_that_comes_back_is_fresh_again_soon(virtual_arm, bus, wait_unti
 
 
 def test_a_damaged_answer_is_asked_for_again_in_the_same_block_since_none_can_come_late(virtual_arm, bus):
-    results, ask = [], bus._group.ask
+    results, ask = [], bus._sync.ask
 
     def watched(window, ids, **options):
         results.append((window, ask(window, ids, **options)))
         return results[-1][1]
 
-    bus._group.ask = watched
+    bus._sync.ask = watched
     for _ in range(50):
         results.clear()
         virtual_arm.faults.inject('truncate', servo_id=2)

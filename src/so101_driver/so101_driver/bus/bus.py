@@ -73,8 +73,8 @@ class ServoBus:
         self._port = ArmPort(port, baud_rate)
         late = LateAnswers(self.config.late_window_s)
         self._single = SingleTransactions(self._port, self.counters, late, self.config)
-        self._group = SyncReads(self._port, self.ids, counters=self.counters, late=late, config=self.config)
-        self._states = StateReader(self._group, self.ids, self.config)
+        self._sync = SyncReads(self._port, self.ids, counters=self.counters, late=late, config=self.config)
+        self._states = StateReader(self._sync, self.ids, self.config)
         self._next_attempt_s = 0.0
 
     # ---- the port ----------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class ServoBus:
             HandshakeError: what is wrong, every problem with what to do about it.
             PortError: the port is closed or gone.
         """
-        identities = check_servos(self.port, self.ids, self._group.read_register, model)
+        identities = check_servos(self.port, self.ids, self._sync.read_register, model)
         self._states.probe_windows()
         return identities
 
@@ -320,7 +320,7 @@ class ServoBus:
 
         Missing ones are asked again. All servos are asked by default.
         """
-        return self._group.read_register(register, self.ids if ids is None else tuple(ids))
+        return self._sync.read_register(register, self.ids if ids is None else tuple(ids))
 
     def read_all(self, register: Reg, ids: Iterable[int] | None = None) -> dict[int, int]:
         """As `read_available`, but every servo must answer.
@@ -390,7 +390,7 @@ class ServoBus:
             if not pending:
                 break
             self.write_all(Reg.TORQUE_ENABLE, dict.fromkeys(pending, int(on)))
-            found = self._group.read_register(Reg.TORQUE_ENABLE, pending, retries=0)
+            found = self._sync.read_register(Reg.TORQUE_ENABLE, pending, retries=0)
             pending = tuple(servo_id for servo_id in pending if found.get(servo_id) != int(on))
         return pending
 

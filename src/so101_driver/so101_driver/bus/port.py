@@ -108,7 +108,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
             with contextlib.suppress(OSError):
                 port.close()
 
-    # ---- the cyclic path
+    # ---- the control loop
     # -----------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
@@ -276,8 +276,8 @@ class BusCounters:
     """Counts since the bus was made; they survive a reconnect.
 
     Attributes:
-        cycles: cyclic reads.
-        full_cycles: cyclic reads in which every servo answered.
+        cycles: reads of the whole arm.
+        full_cycles: those in which every servo answered.
         sent: requests sent, retries included.
         received: good answers taken.
         lost: answers that were due and did not come.

@@ -120,13 +120,13 @@ class StateReader:
     """Reads the state of all servos cycle by cycle and keeps the last good one of each.
 
     Args:
-        group: the sync reads.
+        sync: the sync reads.
         ids: the servos, in the order of the joints.
         config: times and retries.
     """
 
-    def __init__(self, group: SyncReads, ids: Sequence[int], config: BusConfig) -> None:
-        self._group = group
+    def __init__(self, sync: SyncReads, ids: Sequence[int], config: BusConfig) -> None:
+        self._sync = sync
         self._ids = tuple(ids)
         self._config = config
         self._chooser = WindowChooser(WINDOWS, config.late_window_s)
@@ -142,7 +142,7 @@ class StateReader:
     def _can_read(self, window: Window) -> bool:
         patience_s = self._config.single_timeout_s
         return any(
-            len(self._group.ask(window, self._ids, patience_s=patience_s).good) == len(self._ids)
+            len(self._sync.ask(window, self._ids, patience_s=patience_s).good) == len(self._ids)
             for _ in range(_PROBES)
         )
 
@@ -153,7 +153,7 @@ class StateReader:
         # A mute servo goes first: the answer of the last one then ends the wait for it.
         pending = tuple(sorted(self._ids, key=self._talks))
         for attempt in range(1 + self._config.retries):
-            self._group.counters.retried += attempt > 0
+            self._sync.counters.retried += attempt > 0
             taken = self._attempt(pending)
             fresh.update(taken)
             pending = tuple(filter(self._talks, (servo_id for servo_id in pending if servo_id not in taken)))
@@ -169,7 +169,7 @@ class StateReader:
         if not asked:
             return {}
         try:
-            answers = self._group.ask(window, asked)
+            answers = self._sync.ask(window, asked)
         except BaseException:  # an interrupt leaves answers on the way
             for servo_id in asked:
                 chooser.missed(window, servo_id, time.monotonic())
@@ -198,7 +198,7 @@ class StateReader:
                 age_s = end - self._stamps_s[servo_id]
                 self._states[servo_id] = replace(self._states[servo_id], ok=False, age_s=age_s)
                 self._misses[servo_id] += 1
-        counters = self._group.counters
+        counters = self._sync.counters
         counters.cycles += 1
         counters.full_cycles += len(fresh) == len(self._ids)
         return BusReading(begin, end - begin, tuple(self._states[servo_id] for servo_id in self._ids))

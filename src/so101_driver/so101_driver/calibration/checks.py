@@ -131,7 +131,7 @@ FAIL_RAD = math.radians(15)
 
 @dataclass(frozen=True)
 class NamedPose:
-    """A pose of the model that a person can recognise.
+    """A pose of the model that can be recognised by eye.
 
     Attributes:
         name: short.
@@ -165,7 +165,7 @@ POSES: Mapping[str, NamedPose] = MappingProxyType(
 )
 
 
-class Verdict(Enum):
+class Agreement(Enum):
     """What the error of one joint means."""
 
     GOOD = 'good'
@@ -182,7 +182,7 @@ class JointZero:
         expected_rad: angle of the pose [rad].
         measured_rad: angle that the calibration gives [rad].
         error_rad: measured minus expected, the short way round [rad].
-        verdict: what it means.
+        agreement: what it means.
         finding: one sentence.
     """
 
@@ -190,7 +190,7 @@ class JointZero:
     expected_rad: float
     measured_rad: float
     error_rad: float
-    verdict: Verdict
+    agreement: Agreement
     finding: str
 
 
@@ -217,7 +217,7 @@ def corrected(calibration: ArmCalibration, zeros: tuple[JointZero, ...]) -> ArmC
     Raises:
         CalibrationError: a joint is so far off that an offset would hide an assembly error.
     """
-    bad = [zero.finding for zero in zeros if zero.verdict is Verdict.FAIL]
+    bad = [zero.finding for zero in zeros if zero.agreement is Agreement.FAIL]
     if bad:
         raise CalibrationError(f'expected errors below 15 degrees, got: {" ".join(bad)} Nothing was changed')
     joints = {
@@ -234,12 +234,12 @@ def _check_joint(name: str, measured: float, expected: float) -> JointZero:
     size = abs(error)
     degrees = f'{math.degrees(error):+.1f} degrees'
     if size <= WARN_RAD:
-        verdict, finding = Verdict.GOOD, f'{name} agrees with the model ({degrees}).'
+        agreement, finding = Agreement.GOOD, f'{name} agrees with the model ({degrees}).'
     elif size <= FAIL_RAD:
-        verdict, finding = Verdict.WARN, f'{name} is {degrees} off; an offset can take that out.'
+        agreement, finding = Agreement.WARN, f'{name} is {degrees} off; an offset can take that out.'
     else:
-        verdict, finding = Verdict.FAIL, f'{name} is {degrees} off: {_cause(name, measured, expected)}.'
-    return JointZero(name, expected, measured, error, verdict, finding)
+        agreement, finding = Agreement.FAIL, f'{name} is {degrees} off: {_cause(name, measured, expected)}.'
+    return JointZero(name, expected, measured, error, agreement, finding)
 
 
 def _cause(name: str, measured: float, expected: float) -> str:

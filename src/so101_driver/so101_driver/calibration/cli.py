@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `calibrate`: guide a person through the calibration of an arm, or move calibrations about."""
+"""The command `calibrate`: guide the user through the calibration of an arm, or move calibrations about."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from so101_driver.bus.errors import BusError
 from so101_driver.bus.registers import Reg
 from so101_driver.calibration.calibration import ArmCalibration, CalibrationError, GripperMap
 from so101_driver.calibration.checks import (
+    Agreement,
     check_zero,
     corrected,
     differences,
     matching,
     NamedPose,
     POSES,
-    Verdict,
 )
 from so101_driver.calibration.display import enter_pressed, pose_lines, Screen, sweep_lines
 from so101_driver.calibration.files import ArmKind, lerobot_text, load, Places, save
@@ -34,7 +34,7 @@ from so101_driver.setup.ports import AUTO, choose_port, find_ports
 
 SAMPLE_S = 0.005
 POSE_SAMPLES = 50
-_STYLES = {Verdict.GOOD: 'green', Verdict.WARN: 'yellow', Verdict.FAIL: 'red'}
+_STYLES = {Agreement.GOOD: 'green', Agreement.WARN: 'yellow', Agreement.FAIL: 'red'}
 
 Ask = Callable[[str], str]
 
@@ -124,8 +124,8 @@ class ArmCommands:
         for zero in zeros:
             measured, expected = math.degrees(zero.measured_rad), math.degrees(zero.expected_rad)
             angles = f'{zero.name:<13} {measured:+8.1f} deg, expected {expected:+8.1f}   '
-            self.say(angles + zero.finding, style=_STYLES[zero.verdict])
-        if any(zero.verdict is Verdict.FAIL for zero in zeros):
+            self.say(angles + zero.finding, style=_STYLES[zero.agreement])
+        if any(zero.agreement is Agreement.FAIL for zero in zeros):
             return None
         if apply:
             calibration = corrected(calibration, zeros)
@@ -143,7 +143,7 @@ class ArmCommands:
         signs: Mapping[str, int],
         timeout_s: float,
     ) -> ArmCalibration:
-        """Guide a person through the calibration, write the servos and save the file.
+        """Guide the user through the calibration, write the servos and save the file.
 
         Args:
             path: the file.
@@ -226,7 +226,7 @@ class CalibrateCommand:
 
     Args:
         arguments: what `parser` made of the command line.
-        ask: shows a question and returns the answer; `input` for a person.
+        ask: shows a question and returns the answer; `input` in a terminal.
         console: where to write.
         places: folders of the calibration files.
     """

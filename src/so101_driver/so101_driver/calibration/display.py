@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees during a calibration: one live bar per joint, or plain lines on a dumb terminal."""
+"""What the user sees during a calibration: one live bar per joint, or plain lines on a dumb terminal."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -112,7 +112,7 @@ class Screen:
 
 
 def enter_pressed(stream: TextIO | None = None) -> bool:
-    """Whether a person pressed ENTER since the last call; never waits. False where nobody can."""
+    """Whether ENTER was pressed since the last call; never waits. False where nobody can."""
     source = sys.stdin if stream is None else stream
     try:
         descriptor = source.fileno()

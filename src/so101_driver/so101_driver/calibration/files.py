@@ -302,7 +302,7 @@ class Places:
 def find_calibration(
     which: str = '', places: Places | None = None, *, kind: ArmKind = 'follower'
 ) -> ArmCalibration:
-    """Load the calibration that a person means.
+    """Load the calibration that is meant.
 
     Args:
         which: a file, the name of an arm, or nothing: then the only calibration that there is.

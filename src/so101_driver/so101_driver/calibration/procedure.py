@@ -3,7 +3,7 @@
 
 Everything is measured first: the travel of each joint, wherever its seam lies, then the pose that defines the
 zero of the joint without stops. The servos' EEPROM is written once, at the end, after the result proved
-plausible. So a person may stop at any time before, and the arm is as it was.
+plausible. So the user may stop at any time before, and the arm is as it was.
 """
 
 from collections import deque
@@ -257,7 +257,7 @@ POSE_LIMIT_DEG = 30.0
 """Nobody who holds the arm in its middle pose is off by more [deg]."""
 
 ACCEPT_TRAVEL = 0.8
-"""Share of the model's travel that a joint must have covered when a person ends the sweep early."""
+"""Share of the model's travel that a joint must have covered when the user ends the sweep early."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,7 @@ class Calibrator:
             self._recent.append(ticks)
 
     def end_sweep(self) -> None:
-        """End the sweep early, on a person's word.
+        """End the sweep early, on the user's word.
 
         Raises:
             CalibrationError: a joint has not covered enough; the sweep goes on.

@@ -122,7 +122,7 @@ class CameraReport:
 
     Attributes:
         status: the judgement.
-        sentence: the same for people, with what to do.
+        sentence: the same in words, with what to do.
         fps: measured frame rate [Hz].
         age_s: age of the newest frame [s], None where there is none.
         stream: the counts behind it.

@@ -40,8 +40,8 @@ from so101_driver.gate.types import (
     GateState,
     Level,
     NUM_JOINTS,
+    Reply,
     Vector,
-    Verdict,
 )
 
 SERVO_IDS = (1, 2, 3, 4, 5, 6)
@@ -103,85 +103,83 @@ class SafetyGate:
 
     # Requests -----------------------------------------------------------------------------------------------
 
-    def request_enable(self, now: float) -> Verdict:
+    def request_enable(self, now: float) -> Reply:
         """Switch torque on without a jump, if the arm is fresh and healthy; while parking: stop that."""
         if self._latched:
-            return Verdict(False, 'the e-stop is latched; clear it, then enable')
+            return Reply(False, 'the e-stop is latched; clear it, then enable')
         if self._state in (GateState.ENABLED, GateState.HOLD):
             if not self.parking:
-                return Verdict(True, f'already enabled ({self._reason})')
+                return Reply(True, f'already enabled ({self._reason})')
             self._exiting = False
             self._enter(GateState.HOLD, 'parking was called off; waiting for a command')
-            return Verdict(True, self._reason)
+            return Reply(True, self._reason)
         blocker = self._enable_blocker(now)
         if blocker:
-            return Verdict(False, f'not enabled: {blocker}')
+            return Reply(False, f'not enabled: {blocker}')
         self._exiting = False
         self._enter(GateState.HOLD, 'enabling: writing the present position as the goal')
         self._priming, self._primed = True, False
-        return Verdict(True, 'enabling: the arm stays where it is until the first command')
+        return Reply(True, 'enabling: the arm stays where it is until the first command')
 
-    def request_disable(self, now: float, why: str = 'disabled on request') -> Verdict:
+    def request_disable(self, now: float, why: str = 'disabled on request') -> Reply:
         """Switch torque off; the arm falls. A latched e-stop and a fault stay."""
         self._torque.on = False
         if self._latched or self._state is GateState.FAULT:
             self._park = None
-            return Verdict(True, f'torque is off; the gate stays in {self.state}: {self._reason}')
+            return Reply(True, f'torque is off; the gate stays in {self.state}: {self._reason}')
         self._enter(GateState.DISABLED, why)
-        return Verdict(True, 'torque is off')
+        return Reply(True, 'torque is off')
 
-    def request_e_stop(self, now: float, why: str = 'e-stop pressed') -> Verdict:
+    def request_e_stop(self, now: float, why: str = 'e-stop pressed') -> Reply:
         """Stop: no goal leaves the gate from now until the stop is cleared and the arm enabled again."""
         first = not self._latched
         self._latched = True
         if first:
             self.counters.e_stops += 1
             self._enter(GateState.E_STOP, why)
-        return Verdict(True, f'stopped: {self._reason}; clear the e-stop, then enable')
+        return Reply(True, f'stopped: {self._reason}; clear the e-stop, then enable')
 
-    def clear_e_stop(self, now: float) -> Verdict:
+    def clear_e_stop(self, now: float) -> Reply:
         """Take the latch back; torque is off until the arm is enabled."""
         if not self._latched:
-            return Verdict(True, 'the e-stop is not latched')
+            return Reply(True, 'the e-stop is not latched')
         self._enter(GateState.DISABLED, 'the e-stop was cleared; enable to go on')
         self._latched = False
-        return Verdict(True, self._reason)
+        return Reply(True, self._reason)
 
-    def clear_fault(self, now: float) -> Verdict:
+    def clear_fault(self, now: float) -> Reply:
         """Leave FAULT with torque off; an arm that still held falls. Enabling goes on without a fall."""
         if self.state is not GateState.FAULT:
-            return Verdict(True, f'there is no fault to clear; the gate is in {self.state}')
+            return Reply(True, f'there is no fault to clear; the gate is in {self.state}')
         self._enter(GateState.DISABLED, 'the fault was cleared; enable to go on')
-        return Verdict(True, self._reason)
+        return Reply(True, self._reason)
 
-    def request_park(self, now: float) -> Verdict:
+    def request_park(self, now: float) -> Reply:
         """Move slowly to the rest pose and release; commands are not followed meanwhile."""
         if self.state not in (GateState.ENABLED, GateState.HOLD) or self._priming:
-            return Verdict(False, f'cannot park in {self.state}: {self._reason}; enable the arm first')
+            return Reply(False, f'cannot park in {self.state}: {self._reason}; enable the arm first')
         if not self.parking:
             self._park = ParkPath(self._follower.goal, self.config)
             self._enter(GateState.ENABLED, 'parking', keep_park=True)
-        return Verdict(True, 'moving to the rest pose, then releasing')
+        return Reply(True, 'moving to the rest pose, then releasing')
 
-    def request_exit(self, now: float) -> Verdict:
+    def request_exit(self, now: float) -> Reply:
         """Do what the exit policy says; tick on while `parking`, then close the bus.
 
         Where the arm shall park and cannot (a fault, a stop), it is released: nobody watches it any longer.
         """
         if self.config.exit_policy == ExitPolicy.HOLD:
-            return Verdict(True, 'the torque stays as it is')
+            return Reply(True, 'the torque stays as it is')
         self._exiting = True
         if self.config.exit_policy == ExitPolicy.PARK_AND_RELEASE:
             if self.parking:
-                return Verdict(True, 'already moving to the rest pose')
-            verdict = self.request_park(now)
-            if verdict.accepted:
-                return verdict
+                return Reply(True, 'already moving to the rest pose')
+            reply = self.request_park(now)
+            if reply.accepted:
+                return reply
         return self.request_disable(now)
 
-    def command(
-        self, now: float, stamp_age: float, names: Sequence[str], positions: npt.ArrayLike
-    ) -> Verdict:
+    def command(self, now: float, stamp_age: float, names: Sequence[str], positions: npt.ArrayLike) -> Reply:
         """Take a joint command for the coming ticks.
 
         Args:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from so101_contract.joints import JOINT_NAMES, order_by_name
 from so101_driver.gate.config import GateConfig
-from so101_driver.gate.types import ArmReading, GateCounters, NUM_JOINTS, Vector, Verdict
+from so101_driver.gate.types import ArmReading, GateCounters, NUM_JOINTS, Reply, Vector
 
 
 class ReadingWatch:
@@ -136,7 +136,7 @@ class CommandSlot:
 
     def offer(
         self, now: float, stamp_age: float, names: Sequence[str], positions: npt.ArrayLike, closed: str = ''
-    ) -> Verdict:
+    ) -> Reply:
         """Take a command if it is good; see `SafetyGate.command`.
 
         Args:
@@ -150,23 +150,23 @@ class CommandSlot:
             wanted = check_command(names, positions)
         except CommandError as error:
             self._counters.refused += 1
-            return Verdict(False, f'command refused: {error}')
+            return Reply(False, f'command refused: {error}')
         if not (math.isfinite(now) and abs(stamp_age) <= self._timeout_s):
             self._counters.stale += 1
-            return Verdict(
+            return Reply(
                 False,
                 f'command refused: expected a stamp at most {self._timeout_s} s old, got {stamp_age:.3f} s; '
                 'check the load of the machine and the clocks.',
             )
         if closed:
             self._counters.dropped += 1
-            return Verdict(False, f'command not followed: {closed}')
+            return Reply(False, f'command not followed: {closed}')
         far = (wanted < self._lower) | (wanted > self._upper)
         outside = [name for name, out in zip(JOINT_NAMES, far, strict=True) if out]
         self._counters.clamped += bool(outside)
         self._counters.commands += 1
         self._positions, self._time = wanted, now - max(stamp_age, 0.0)
-        return Verdict(True, f'clamped into the limits: {", ".join(outside)}' if outside else 'taken')
+        return Reply(True, f'clamped into the limits: {", ".join(outside)}' if outside else 'taken')
 
 
 class Tick(NamedTuple):

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ class Level(StrEnum):
     FAULT = 'fault'
 
 
-class Verdict(NamedTuple):
-    """Answer to a request: whether it is carried out, and one sentence for people."""
+class Reply(NamedTuple):
+    """Answer to a request: whether it is carried out, and one sentence that says why."""
 
     accepted: bool
     sentence: str
@@ -72,6 +73,7 @@ class ArmReading:
         error: error bits of each servo (`registers.ServoError`).
         age_s: time since each joint answered [s]; infinite where it never did.
         fresh: whether the joint answered in this cycle.
+        stamp_s: when the joints were read, monotonic [s]; NaN where that does not matter.
     """
 
     position_rad: Vector
@@ -83,10 +85,11 @@ class ArmReading:
     error: npt.NDArray[np.int64]
     age_s: Vector
     fresh: npt.NDArray[np.bool_]
+    stamp_s: float = math.nan
 
     def __post_init__(self) -> None:
         """Check shapes and make read-only copies."""
-        for name in self.__dataclass_fields__:
+        for name in list(self.__dataclass_fields__)[:-1]:
             dtype = {'error': np.int64, 'fresh': np.bool_}.get(name, np.float64)
             array: npt.NDArray[Any] = np.array(getattr(self, name), dtype=dtype)
             if array.shape != (NUM_JOINTS,):
@@ -97,8 +100,8 @@ class ArmReading:
             object.__setattr__(self, name, array)
 
     @classmethod
-    def nothing(cls) -> 'ArmReading':
-        """Return the reading of an arm that has never answered."""
+    def nothing(cls, stamp_s: float = math.nan) -> 'ArmReading':
+        """Return the reading of an arm that does not answer."""
         unknown = np.full(NUM_JOINTS, np.nan)
         return cls(
             position_rad=unknown,
@@ -110,7 +113,13 @@ class ArmReading:
             error=np.zeros(NUM_JOINTS, dtype=np.int64),
             age_s=np.full(NUM_JOINTS, np.inf),
             fresh=np.zeros(NUM_JOINTS, dtype=np.bool_),
+            stamp_s=stamp_s,
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every joint was read in this cycle."""
+        return bool(self.fresh.all())
 
 
 @dataclass

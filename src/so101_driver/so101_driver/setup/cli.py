@@ -39,7 +39,7 @@ class SetupCommand:
         self._console = console
 
     def one(self, joint: str, *, force: bool) -> None:
-        """Set up the motor of one joint; a person may correct the wiring and try again."""
+        """Set up the motor of one joint; the wiring may be corrected and try again."""
         self._report(self._setup.set_up(joint, force=force))
 
     def all(self, *, force: bool) -> None:

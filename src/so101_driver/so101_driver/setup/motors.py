@@ -377,7 +377,7 @@ class MotorSetup:
 
 
 def next_step(state: SetupState) -> str:
-    """Say what a person has to do next."""
+    """Say what has to be done next."""
     joint = state.next_joint
     if joint is None:
         return 'All six motors are set up: connect them in a chain, from shoulder_pan to gripper.'

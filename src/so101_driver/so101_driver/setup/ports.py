@@ -95,7 +95,7 @@ def find_ports(dev: Path = Path('/dev')) -> tuple[SerialPort, ...]:
 
 
 def choose_port(wanted: str, ports: Iterable[SerialPort]) -> str:
-    """Return the device path for what a person asked for.
+    """Return the device path for what was asked for.
 
     Args:
         wanted: `auto`, a path, or the serial number of an adapter.
