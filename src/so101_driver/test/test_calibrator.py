@@ -9,6 +9,7 @@ import pytest
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, HandshakeError, ServoTimeout
+from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
 from so101_driver.calibration.calibration import CalibrationError, SERVO_IDS
 from so101_driver.calibration.checks import differences
@@ -68,7 +69,9 @@ def arm():
 
 @pytest.fixture
 def bus(arm):
-    with ServoBus(arm.port) as opened:
+    # patient, since the machine that runs the tests may be busy: a late answer counts as a lost one
+    patient = BusConfig(min_timeout_s=0.03, timeout_s=0.1, budget_s=0.5)
+    with ServoBus(arm.port, config=patient) as opened:
         yield opened
         arm.faults.clear()
 

@@ -49,8 +49,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         self._fd = -1
         self._poll = select.poll()
 
-    # ---- opening and closing
-    # -------------------------------------------------------------------------------------
+    # ---- opening and closing ----
 
     def open(self) -> None:
         """Open the port for this process alone.
@@ -108,8 +107,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
             with contextlib.suppress(OSError):
                 port.close()
 
-    # ---- the control loop
-    # -----------------------------------------------------------------------------------------
+    # ---- the control loop ----
 
     def send(self, data: bytes) -> None:
         """Write all of `data`.
@@ -163,8 +161,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         with contextlib.suppress(termios.error, OSError):
             termios.tcdrain(self._open_fd())
 
-    # ---- what the SDK's packet handler calls
-    # -----------------------------------------------------------------------
+    # ---- what the SDK's packet handler calls ----
 
     def clearPort(self) -> None:  # noqa: N802
         """Discard stale input; the SDK's own waits for the output instead."""
@@ -188,8 +185,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         """Time on the monotonic clock [ms]; the SDK's own follows steps of the wall clock."""
         return time.monotonic() * 1000.0
 
-    # ---- errors
-    # --------------------------------------------------------------------------------------------------
+    # ---- errors ----
 
     def _read(self, count: int, timeout_ms: float) -> bytes:
         fd = self._open_fd()
@@ -296,12 +292,6 @@ class BusCounters:
     late: int = 0
     retried: int = 0
     reconnects: int = 0
-
-    @property
-    def loss_ratio(self) -> float:
-        """Share of the due answers that did not come whole, 0..1."""
-        due = self.received + self.lost + self.corrupt
-        return (self.lost + self.corrupt) / due if due else 0.0
 
     def snapshot(self) -> BusCounters:
         """A copy that later traffic does not change."""

@@ -99,11 +99,6 @@ class BusReading:
         """Ids of the servos that did not answer in this cycle."""
         return tuple(servo.servo_id for servo in self.servos if not servo.ok)
 
-    @property
-    def worst_age_s(self) -> float:
-        """Age of the oldest state [s]; infinity where one servo never answered."""
-        return max((servo.age_s for servo in self.servos), default=math.inf)
-
     def servo(self, servo_id: int) -> ServoReading:
         """Reading of one servo.
 

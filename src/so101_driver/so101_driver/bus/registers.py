@@ -63,13 +63,7 @@ class ServoError(IntFlag):
         return ', '.join(known) or 'none'
 
 
-_ALL_FAULTS = (
-    ServoError.VOLTAGE
-    | ServoError.ENCODER
-    | ServoError.TEMPERATURE
-    | ServoError.CURRENT
-    | ServoError.OVERLOAD
-)
+_ALL_FAULTS = ServoError(0x2F)
 
 NO_FAULT: Final = ServoError(0)
 
@@ -104,16 +98,7 @@ class Reg(Enum):
     MAX_TEMPERATURE_LIMIT = (13, 1, _E, True, 70, 0, 100, None)  # [degC]
     MAX_VOLTAGE_LIMIT = (14, 1, _E, True, 80, 0, 255, None)  # [0.1 V]; 80 is the 7.4 V type
     MIN_VOLTAGE_LIMIT = (15, 1, _E, True, 40, 0, 255, None)  # [0.1 V]
-    MAX_TORQUE_LIMIT = (
-        16,
-        2,
-        _E,
-        True,
-        1000,
-        0,
-        1000,
-        None,
-    )  # [0.1 %]; copied to TORQUE_LIMIT at power-on only
+    MAX_TORQUE_LIMIT = (16, 2, _E, True, 1000, 0, 1000, None)  # [0.1 %] TORQUE_LIMIT after power-on
     PHASE = (18, 1, _E, True, 12, 0, 255, None)  # bit 2: unit of speed, bit 4: multi-turn feedback
     UNLOADING_CONDITION = (19, 1, _E, True, 0x2C, 0, 255, None)  # faults that cut the torque
     LED_ALARM_CONDITION = (20, 1, _E, True, 0x2F, 0, 255, None)
@@ -128,30 +113,12 @@ class Reg(Enum):
     HOMING_OFFSET = (31, 2, _E, True, 0, -2047, 2047, 11)  # [ticks]; present = (actual - offset) mod 4096
     OPERATING_MODE = (33, 1, _E, True, 0, 0, 3, None)  # position, velocity, PWM, step
     PROTECTIVE_TORQUE = (34, 1, _E, True, 20, 0, 100, None)  # [%] output left after an overload
-    PROTECTION_TIME = (
-        35,
-        1,
-        _E,
-        True,
-        200,
-        0,
-        254,
-        None,
-    )  # [10 ms] above OVERLOAD_TORQUE until the overload trips
+    PROTECTION_TIME = (35, 1, _E, True, 200, 0, 254, None)  # [10 ms] above OVERLOAD_TORQUE
     OVERLOAD_TORQUE = (36, 1, _E, True, 80, 0, 100, None)  # [%]
     VELOCITY_P_COEFFICIENT = (37, 1, _E, True, 10, 0, 254, None)
     OVER_CURRENT_PROTECTION_TIME = (38, 1, _E, True, 200, 0, 254, None)  # [10 ms]
     VELOCITY_I_COEFFICIENT = (39, 1, _E, True, 10, 0, 254, None)
-    TORQUE_ENABLE = (
-        40,
-        1,
-        _S,
-        True,
-        0,
-        0,
-        128,
-        None,
-    )  # 0 off, 1 on, 2 damping on newer firmware, 128 RECENTRE
+    TORQUE_ENABLE = (40, 1, _S, True, 0, 0, 128, None)  # off, on, 2: damping (newer), 128: RECENTRE
     ACCELERATION = (41, 1, _S, True, 0, 0, 254, None)  # [100 ticks/s^2]; 0 is the maximum
     GOAL_POSITION = (42, 2, _S, True, 0, -32767, 32767, 15)  # [ticks]; a write switches the torque on
     GOAL_TIME = (44, 2, _S, True, 0, -1023, 1023, 10)  # PWM duty in mode 2
@@ -188,14 +155,8 @@ class Reg(Enum):
         maximum: int,
         sign_bit: int | None,
     ) -> None:
-        self.address = address
-        self.size = size
-        self.area = area
-        self.writable = writable
-        self.default = default
-        self.minimum = minimum
-        self.maximum = maximum
-        self.sign_bit = sign_bit
+        self.address, self.size, self.area, self.writable = address, size, area, writable
+        self.default, self.minimum, self.maximum, self.sign_bit = default, minimum, maximum, sign_bit
 
     @property
     def end(self) -> int:

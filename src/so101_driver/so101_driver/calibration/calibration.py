@@ -177,12 +177,6 @@ class ArmCalibration:
         """Highest ticks (6,)."""
         return self._column('range_max').astype(np.int64)
 
-    @cached_property
-    def range_rad(self) -> tuple[FloatArray, FloatArray]:
-        """Lowest and highest angles that the joints reached during calibration [rad], (6,) each."""
-        ends = (np.stack([self.range_min, self.range_max]) - self._middle) * self._gain + self._bias
-        return ends.min(axis=0), ends.max(axis=0)
-
     def ticks_to_rad(self, ticks: npt.ArrayLike) -> FloatArray:
         """Turn positions that the servos report into joint angles.
 
@@ -231,34 +225,6 @@ class ArmCalibration:
     def velocity_to_rad_s(self, ticks_s: npt.ArrayLike) -> FloatArray:
         """Turn velocities (..., 6) [ticks/s] into [rad/s]."""
         return _vector(ticks_s, 'ticks_s') * self._gain
-
-    def lerobot_values(self, ticks: npt.ArrayLike) -> FloatArray:
-        """Say positions (..., 6) as LeRobot does: degrees for the arm joints, percent open for the gripper.
-
-        LeRobot divides by 4095 ticks per turn, which is 0.024 degrees off per 100, ignores sign and offset,
-        and clamps the gripper to its range.
-        """
-        raw = _vector(ticks, 'ticks')
-        values = (raw - self._middle) * (360 / MAX_TICK)
-        values[..., -1] = self.gripper_percent(raw[..., -1])
-        return values
-
-    def rad_from_lerobot(self, values: npt.ArrayLike) -> FloatArray:
-        """Turn LeRobot's degrees and gripper percent (..., 6) into joint angles [rad]."""
-        given = _vector(values, 'values')
-        ticks = given * (MAX_TICK / 360) + self._middle
-        gripper = self.joints[GRIPPER]
-        fraction = given[..., -1] / 100
-        fraction = 1 - fraction if gripper.drive_mode else fraction
-        ticks[..., -1] = gripper.range_min + fraction * (gripper.range_max - gripper.range_min)
-        return (ticks - self._middle) * self._gain + self._bias
-
-    def gripper_percent(self, ticks: npt.ArrayLike) -> FloatArray:
-        """Say gripper ticks as LeRobot does: percent of the recorded range, 0 closed, 100 open, clamped."""
-        gripper = self.joints[GRIPPER]
-        travel = gripper.range_max - gripper.range_min
-        percent = np.clip((np.asarray(ticks, dtype=np.float64) - gripper.range_min) / travel, 0, 1) * 100
-        return np.asarray(100 - percent if gripper.drive_mode else percent)
 
     @cached_property
     def _middle(self) -> FloatArray:
