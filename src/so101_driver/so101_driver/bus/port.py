@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The serial port of the arm: the vendor SDK's port, opened for one owner and made to wait without spinning.
+"""The serial port of the arm, and one request at a time on it: everything that is built on the vendor's SDK.
 
-`ArmPort` is a `scservo_sdk.PortHandler`, so the SDK's packet handler works on it; what the SDK's own port
-gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here, in one place for both
-users.
+`ArmPort` is a `scservo_sdk.PortHandler`, opened for one owner and made to wait without spinning; what the SDK's own
+port gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here. `SingleTransactions` lets
+the SDK's packet handler build and find the frames, and adds what that does not do: it matches an answer by id only,
+so the size of every answer is checked too; late answers are waited out after a miss; the error byte is kept and is
+not a failure; and an exception leaves nothing latched.
 """
 
 from __future__ import annotations

@@ -152,11 +152,6 @@ class JointSweep:
         return self._low.visits, self._high.visits
 
     @property
-    def seam_inside(self) -> bool:
-        """Whether the encoder's seam lies inside the travel."""
-        return self.low // TICKS_PER_TURN != self.high // TICKS_PER_TURN
-
-    @property
     def done(self) -> bool:
         """Whether the joint went all the way, to both ends, often enough."""
         far_enough = FULL_TRAVEL * self.target <= self.travel <= MOST_TRAVEL * self.target

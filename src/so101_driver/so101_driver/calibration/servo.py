@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a calibration that the servos keep: read it, write it, and prove that it was taken."""
+"""The part of a calibration that the servos keep: work it out, read it, write it, and prove that it was taken.
+
+A servo reports (encoder - offset) modulo one turn. With the middle of the travel at tick 2047 the seam is as far from
+both end stops as it can be, whatever pose the arm was calibrated from.
+"""
 
 from collections.abc import Mapping
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of one camera."""
+"""What is said of a camera beforehand: its parameters, and its lens as `sensor_msgs/CameraInfo` wants it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VirtualArm: six virtual servos on a pseudo-terminal that speaks the protocol of the real ones."""
+"""VirtualArm: six virtual servos on a pseudo-terminal that speaks the protocol of the real ones.
+
+`WriteLog` keeps what was written to them and when, so that a test can prove what was not written.
+"""
 
 from __future__ import annotations
 

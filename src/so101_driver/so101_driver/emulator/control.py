@@ -2,9 +2,8 @@
 """Remote control of a virtual arm: JSON lines on a Unix socket, to inject faults from another process.
 
 A request is ``{"do": "mute", "ids": [3]}``, an answer ``{"ok": true, "result": null}`` or
-``{"ok": false, "error": "..."}``. The commands are those
-of `ArmCommands`. Further down: a client, and an arm in a process of its own, so that its timing does not depend on
-the program under test.
+``{"ok": false, "error": "..."}``. The commands are those of `RemoteCommands`. Further down: a client, and an arm in a
+process of its own, so that its timing does not depend on the program under test.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from so101_driver.emulator.arm import VirtualArm
 Json = Any
 
 
-class ArmCommands:
+class RemoteCommands:
     """What can be asked of a virtual arm from outside; arguments and results are plain JSON values."""
 
     def __init__(self, arm: VirtualArm) -> None:
@@ -110,7 +109,7 @@ class ControlServer:
     """
 
     def __init__(self, arm: VirtualArm, path: str | Path) -> None:
-        commands = ArmCommands(arm)
+        commands = RemoteCommands(arm)
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -151,7 +150,7 @@ class ArmControl:
         self._lines = self._socket.makefile('rb')
 
     def call(self, command: str, **arguments: Json) -> Json:
-        """Carry out a command of `ArmCommands` and return its result.
+        """Carry out a command of `RemoteCommands` and return its result.
 
         Raises:
             RuntimeError: the arm refuses, with its reason.
@@ -224,7 +223,7 @@ class VirtualArmProcess:
             )
 
     def call(self, command: str, **arguments: Any) -> Any:
-        """Carry out a command of `so101_driver.emulator.control.ArmCommands`."""
+        """Carry out a command of `so101_driver.emulator.control.RemoteCommands`."""
         if self._control is None:
             raise RuntimeError('The virtual arm does not run; use it in a with statement.')
         return self._control.call(command, **arguments)

@@ -2,7 +2,8 @@
 """Give new motors their IDs and their speed on the bus, one motor at a time.
 
 Every motor leaves the factory with ID 1, so only one may hang on the bus. What is left to do is read from the
-motor itself: when the program or the power ends in the middle, the same call goes on where it was.
+motor itself: when the program or the power ends in the middle, the same call goes on where it was. `SetupState` keeps
+in a file which motors are done.
 """
 
 from __future__ import annotations
