@@ -71,7 +71,7 @@ def measure(cycle: Any, cycles: int) -> Numbers:
 def run_ours(port: str, cycles: int) -> Numbers:
     """Measure so101_driver."""
     use_sources('so101_driver')
-    from so101_driver.bus import ServoBus
+    from so101_driver.bus.bus import ServoBus
 
     goals = dict.fromkeys(IDS, POSITION)
     with ServoBus(port) as bus:
@@ -144,7 +144,7 @@ def newest_python() -> tuple[str, tuple[int, int]]:
 def compare(cycles: int, seed: int) -> tuple[list[Row], str]:
     """Measure all sides on one virtual arm, in turn for each share of bad packets; return LeRobot's version too."""
     use_sources('so101_driver')
-    from so101_driver.emulator import VirtualArmProcess
+    from so101_driver.emulator.control import VirtualArmProcess
 
     python, version = newest_python()
     lerobot = '0.6.1' if version >= (3, 12) else '0.4.4'

@@ -8,7 +8,7 @@ from faults_core import Bound, Fault, Outcome
 from faults_rig import FaultRig, HOME, sway, wait_until
 import numpy as np
 
-from so101_driver.gate_config import GateConfig
+from so101_driver.gate.config import GateConfig
 
 CONFIG = GateConfig()
 CYCLE_S = 0.01

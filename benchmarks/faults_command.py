@@ -9,8 +9,8 @@ from faults_rig import fastest_joints_rad_s, FaultRig, HOME, sway
 import numpy as np
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
-from so101_driver.calibration import RAD_PER_TICK
-from so101_driver.gate_config import GateConfig
+from so101_driver.calibration.calibration import RAD_PER_TICK
+from so101_driver.gate.config import GateConfig
 
 CONFIG = GateConfig()
 LIMITS = np.array([JOINT_LIMITS_RAD[name] for name in JOINT_NAMES])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from so101_driver.calibration import RAD_PER_TICK
-from so101_driver.gate_config import GateConfig
+from so101_driver.calibration.calibration import RAD_PER_TICK
+from so101_driver.gate.config import GateConfig
 
 Vector = npt.NDArray[np.float64]
 SERVO_IDS = range(1, 7)

@@ -11,9 +11,9 @@ from faults_core import Bound, Fault, Outcome
 from faults_rig import FAR, FaultRig, HOME, REST, sway, wait_until
 import numpy as np
 
-from so101_driver.bus import ServoBus
-from so101_driver.errors import PortError
-from so101_driver.gate_config import GateConfig
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import PortError
+from so101_driver.gate.config import GateConfig
 
 CONFIG = GateConfig()
 FAILING_NODE = (sys.executable, str(Path(__file__).with_name('faults_failing_node.py')))

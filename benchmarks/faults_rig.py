@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from processes import isolate, ROOT
 
-from so101_driver.gate_config import GateConfig
+from so101_driver.gate.config import GateConfig
 
 sys.path.insert(0, str(ROOT / 'src' / 'so101_driver' / 'test'))  # the rig of the driver's tests
 

@@ -7,8 +7,8 @@ from faults_core import Bound, Fault, Outcome
 from faults_rig import FaultRig, HOME, REST, sway, wait_until
 import numpy as np
 
-from so101_driver.gate_config import GateConfig
-from so101_driver.registers import ServoError
+from so101_driver.bus.registers import ServoError
+from so101_driver.gate.config import GateConfig
 
 CONFIG = GateConfig()
 SERVO = 3

@@ -22,7 +22,7 @@ setup(
         'console_scripts': [
             'arm_node = so101_driver.arm_node:main',
             'camera_node = so101_driver.camera_node:main',
-            'virtual_arm = so101_driver.virtual_arm:main',
+            'virtual_arm = so101_driver.emulator.__main__:serve_calibrated',
         ]
     },
 )

@@ -12,7 +12,7 @@ from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.manifest import LiveConfig, PolicyManifest, Workspace
 from so101_contract.observation_spec import get_observation, Normalization
-from so101_kinematics.config import PICK101_WORKSPACE as PICK101_WORKSPACE
+from so101_kinematics.config import PICK101_WORKSPACE
 
 START_TOLERANCE_RAD = 0.5
 """Starts are drawn: a joint may begin this far from the pose that the manifest names [rad]."""

@@ -146,11 +146,9 @@ COMMANDS = {
     'doctor': Command(
         'check bus, power, servos, camera and DDS, and say what to do', _other('so101_bringup.doctor')
     ),
-    'setup-motors': Command(
-        'give the six servos of a new arm their ids', _other('so101_driver.setup_motors_cli')
-    ),
+    'setup-motors': Command('give the six servos of a new arm their ids', _other('so101_driver.setup.cli')),
     'calibrate': Command(
-        'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibrate_cli')
+        'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibration.cli')
     ),
     'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop_cli')),
     'record': Command('record bags beside a stack that runs', _other('so101_session.record_cli')),

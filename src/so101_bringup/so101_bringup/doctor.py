@@ -17,7 +17,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from so101_driver import doctor
-from so101_driver.checks import Check, Status
+from so101_driver.doctor.checks import Check, Status
 from so101_interfaces_py import qos
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
 

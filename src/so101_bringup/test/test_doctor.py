@@ -4,7 +4,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from so101_bringup.doctor import check_dds, Delivery, judge
-from so101_driver.checks import Status
+from so101_driver.doctor.checks import Status
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import numpy as np
 from so101_interfaces.msg import ArmStatus
 
 from so101_console.curves import finite
-from so101_driver.checks import Check, Status
+from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
+from so101_driver.doctor.checks import Check, Status
 
 SILENT_S = 2.0
-WARM_C, HOT_C = 55.0, 65.0
 LOSSES_WARN, LOSSES_FAIL = 0.01, 0.10
 MISSED_WARN = 0.05
 SLOW_CAMERA_HZ = 8.0
@@ -111,12 +111,12 @@ def _heat(arm: ArmReport) -> Check:
     if not math.isfinite(heat):
         return Check('servos', Status.SKIP, 'No temperature has been read yet.')
     finding = f'The warmest servo is {joint.replace("_", " ")} with {heat:.0f} °C.'
-    if heat >= HOT_C:
+    if heat >= SERVO_HOT_C:
         return Check('servos', Status.FAIL, finding, 'Switch the motors off and let it cool down.')
     remedy = 'Let it rest between episodes, and look whether a joint presses against something.'
     return (
         Check('servos', Status.WARN, finding, remedy)
-        if heat >= WARM_C
+        if heat >= SERVO_WARM_C
         else Check('servos', Status.OK, finding)
     )
 

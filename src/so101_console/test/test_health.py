@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from so101_console.health import ArmReport, examine, GraphReport
-from so101_driver.checks import Status
+from so101_driver.doctor.checks import Status
 
 WELL = GraphReport(
     arm=ArmReport(state='ready', hottest=('gripper', 31.0)),

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One arm: bus, calibration and safety gate, joined into one cycle. No ROS, no thread, no sleep."""
+"""One arm: bus, calibration and safety gate, joined into one cycle. No ROS, no thread, no sleep.
+
+The way up is bytes -> `ServoReading` [ticks] -> `ArmReading` [rad] -> `ArmState`, the way down a goal [rad] of the
+gate -> ticks -> bytes.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,19 +13,21 @@ import numpy as np
 
 from so101_contract.errors import VelocityError
 from so101_contract.joints import JOINT_NAMES, VelocityEstimator
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import ArmCalibration
-from so101_driver.calibration_check import differences
-from so101_driver.errors import BusError, PortError
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_types import ArmReading, GateOutput, Vector
-from so101_driver.power_watch import PowerWatch
-from so101_driver.readings import BusReading, ServoReading
-from so101_driver.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
-from so101_driver.servo_calibration import read_servo_values
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError, PortError
+from so101_driver.bus.readings import BusReading
+from so101_driver.bus.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.calibration.checks import differences
+from so101_driver.calibration.servo import read_servo_values
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import ArmReading, GateOutput, Vector
+from so101_interfaces_py.params import check_bounds, param
 
 logger = logging.getLogger(__name__)
 
+# A servo that restarts is silent for longer; on a wire that loses every fifth answer this is rare.
+SILENT_CYCLES = 3
 # Without smoothing, one encoder tick between two cycles at 100 Hz reads as 0.15 rad/s.
 VELOCITY_SMOOTHING_S = 0.03
 # What every servo is set to at each connect, in RAM alone: the EEPROM cells are spared.
@@ -36,6 +42,36 @@ SERVO_SETTINGS: Mapping[Reg, int] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriverConfig:
+    """Which arm, how fast, and how it starts and ends."""
+
+    port: str = param('/dev/so101', doc='Serial device of the servo bus; a by-id or by-path link is best.')
+    calibration: str = param(
+        '', doc='Calibration: a file, or the name of an arm; empty: the only one that there is.'
+    )
+    rate_hz: float = param(100.0, doc='Control rate.', unit='Hz', lo=10.0, hi=200.0)
+    enable_at_start: bool = param(
+        False, doc='Switch torque on as soon as the arm answers, without a request.'
+    )
+    connect_timeout_s: float = param(
+        10.0, doc='How long to wait at start for the arm to answer.', unit='s', lo=0.0, hi=300.0
+    )
+    exit_timeout_s: float = param(
+        1.7,
+        doc='Longest time for parking at exit; what has not arrived then is released where it is.',
+        unit='s',
+        lo=0.0,
+        hi=30.0,
+    )
+    frame_id: str = param('base_link', doc='frame_id of joint_states.')
+    status_rate_hz: float = param(10.0, doc='Rate of arm/status.', unit='Hz', lo=0.1, hi=50.0)
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)
+
+
 class ArmMismatchError(Exception):
     """The arm on the bus is not the one that the calibration was made for."""
 
@@ -45,18 +81,24 @@ class ArmState:
     """What one cycle found and did.
 
     Attributes:
-        stamp_s: when the joints were read, monotonic [s].
-        reading: the joints.
+        reading: the joints, with the time at which they were read.
         velocity_rad_s: joint velocities (6,) [rad/s], from positions and the times at which they were read.
         output: what the gate decided.
-        complete: every joint was read in this cycle; else `reading` holds older values.
     """
 
-    stamp_s: float
     reading: ArmReading
     velocity_rad_s: Vector
     output: GateOutput
-    complete: bool
+
+    @property
+    def stamp_s(self) -> float:
+        """When the joints were read, monotonic [s]."""
+        return self.reading.stamp_s
+
+    @property
+    def complete(self) -> bool:
+        """Whether every joint was read in this cycle; else `reading` holds older values."""
+        return self.reading.complete
 
 
 class Arm:
@@ -104,7 +146,7 @@ class Arm:
     def cycle(self) -> ArmState:
         """Read all joints, let the gate decide, write what it says. A lost port is opened again by and by."""
         reading = self._read()
-        output = self.gate.tick(self._clock(), reading.arm)
+        output = self.gate.tick(self._clock(), reading)
         for event in output.events:
             logger.info('%s', event)
         if self.bus.is_open:
@@ -112,13 +154,7 @@ class Arm:
                 self._write(output)
             except PortError as error:
                 self._lost(error)
-        return ArmState(
-            stamp_s=reading.stamp_s,
-            reading=reading.arm,
-            velocity_rad_s=self._velocity_at(reading),
-            output=output,
-            complete=reading.complete,
-        )
+        return ArmState(reading, self._velocity_at(reading), output)
 
     def close(self) -> None:
         """Close the port; torque goes off unless the exit policy is to hold. Safe to call twice."""
@@ -127,7 +163,7 @@ class Arm:
 
     # --- reading ---
 
-    def _read(self) -> '_Reading':
+    def _read(self) -> ArmReading:
         try:
             if not self._ready and not self._reconnected():
                 raise PortError('the port is closed')
@@ -135,45 +171,41 @@ class Arm:
             self._restarted = self._power.restarted(bus_reading)
         except PortError as error:
             self._lost(error)
-            return self._nothing()
+            return ArmReading.nothing(self._clock())
         if self._restarted:
             # Nothing is written, nor the arm enabled, before it is set up again, which the next cycle does.
             self._ready = False
-            return self._nothing()
+            return ArmReading.nothing(self._clock())
         return self._decode(bus_reading)
 
-    def _nothing(self) -> '_Reading':
-        return _Reading(self._clock(), ArmReading.nothing(), complete=False)
-
-    def _decode(self, bus_reading: BusReading) -> '_Reading':
+    def _decode(self, bus_reading: BusReading) -> ArmReading:
         servos = bus_reading.servos
         if all(servo.known for servo in servos):
             self._position = self.calibration.ticks_to_rad([servo.position_ticks for servo in servos])
-        velocity = self.calibration.velocity_to_rad_s([servo.velocity_ticks_s for servo in servos])
 
-        def column(get: Callable[[ServoReading], float]) -> Vector:
-            return np.array([get(servo) for servo in servos], dtype=np.float64)
+        def column(name: str) -> Vector:
+            return np.array([getattr(servo, name) for servo in servos], dtype=np.float64)
 
-        arm = ArmReading(
+        return ArmReading(
             position_rad=self._position,
-            velocity_rad_s=velocity,
-            temperature_c=column(lambda servo: servo.temperature_c),
-            voltage_v=column(lambda servo: servo.voltage_v),
-            current_a=column(lambda servo: servo.current_a),
-            load=column(lambda servo: servo.load),
+            velocity_rad_s=self.calibration.velocity_to_rad_s([servo.velocity_ticks_s for servo in servos]),
+            temperature_c=column('temperature_c'),
+            voltage_v=column('voltage_v'),
+            current_a=column('current_a'),
+            load=column('load'),
             error=np.array([int(servo.faults) for servo in servos]),
-            age_s=column(lambda servo: servo.age_s),
+            age_s=column('age_s'),
             fresh=np.array([servo.ok for servo in servos]),
+            stamp_s=bus_reading.stamp_s,
         )
-        return _Reading(bus_reading.stamp_s, arm, complete=bus_reading.ok)
 
-    def _velocity_at(self, reading: '_Reading') -> Vector:
-        if not reading.complete:
-            return np.zeros(len(JOINT_NAMES))
-        try:
-            return self._velocity.update(round(reading.stamp_s * 1e9), reading.arm.position_rad)
-        except VelocityError:
-            return np.zeros(len(JOINT_NAMES))
+    def _velocity_at(self, reading: ArmReading) -> Vector:
+        if reading.complete:
+            try:
+                return self._velocity.update(round(reading.stamp_s * 1e9), reading.position_rad)
+            except VelocityError:
+                pass
+        return np.zeros(len(JOINT_NAMES))
 
     # --- writing ---
 
@@ -238,8 +270,46 @@ class Arm:
         return True
 
 
-@dataclass(frozen=True)
-class _Reading:
-    stamp_s: float
-    arm: ArmReading
-    complete: bool
+class PowerWatch:
+    """Asks each servo that was silent for some cycles whether it still knows how it was set up.
+
+    A servo that restarts forgets what is kept in RAM: its torque is off, and the joint falls. Its port is
+    still there, and its next goal would switch the torque on again, far from where the joint now is.
+
+    Args:
+        bus: The servos.
+        acceleration: What Acceleration was set to, another value than that of a new start.
+
+    Attributes:
+        unsure: A servo came back and did not answer the question; write nothing until it has.
+    """
+
+    def __init__(self, bus: ServoBus, acceleration: int) -> None:
+        self.unsure = False
+        self._bus = bus
+        self._acceleration = acceleration
+        self._silent = dict.fromkeys(bus.ids, 0)
+
+    def reset(self) -> None:
+        """Forget the silence: the servos have just been set up."""
+        self.unsure = False
+        self._silent = dict.fromkeys(self._bus.ids, 0)
+
+    def restarted(self, reading: BusReading) -> tuple[int, ...]:
+        """Ids of the servos that are back after a silence and have forgotten how they were set up.
+
+        Raises:
+            PortError: the port is gone.
+        """
+        back = []
+        for servo in reading.servos:
+            if not servo.ok:
+                self._silent[servo.servo_id] += 1
+            elif self._silent[servo.servo_id] >= SILENT_CYCLES:
+                back.append(servo.servo_id)
+            else:
+                self._silent[servo.servo_id] = 0
+        found = self._bus.read_available(Reg.ACCELERATION, back) if back else {}
+        self._silent |= dict.fromkeys(found, 0)
+        self.unsure = len(found) < len(back)
+        return tuple(servo_id for servo_id, value in found.items() if value != self._acceleration)

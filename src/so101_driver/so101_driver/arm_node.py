@@ -14,17 +14,15 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus
 from std_srvs.srv import SetBool, Trigger
 
-from so101_driver.arm import Arm, ArmMismatchError, ArmState
-from so101_driver.arm_messages import diagnostics_message, joint_state_message, status_message
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import ArmCalibration, CalibrationError
-from so101_driver.calibration_places import find_calibration
-from so101_driver.driver_config import DriverConfig
-from so101_driver.errors import BusError
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_config import GateConfig
-from so101_driver.gate_types import Verdict
-from so101_driver.loop_timing import LoopTiming
+from so101_driver.arm import Arm, ArmMismatchError, ArmState, DriverConfig
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError
+from so101_driver.calibration.calibration import ArmCalibration, CalibrationError
+from so101_driver.calibration.files import find_calibration
+from so101_driver.gate.config import GateConfig
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import Reply
+from so101_driver.messages import diagnostics_message, joint_state_message, LoopTiming, status_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import ns_to_stamp, stamp_to_ns
 from so101_interfaces_py.params import load_configs, ParameterError
@@ -140,11 +138,11 @@ class ArmNode(Node):
         stamp_ns = stamp_to_ns(message.header.stamp)
         # Without a stamp, its arrival counts: `ros2 topic pub` sets none.
         age = (self.get_clock().now().nanoseconds - stamp_ns) / 1e9 if stamp_ns else 0.0
-        verdict = self._gate.command(now, age, message.name, message.position)
-        if verdict.accepted:
+        reply = self._gate.command(now, age, message.name, message.position)
+        if reply.accepted:
             self._command_time = now
         else:
-            self.get_logger().warning(verdict.sentence, throttle_duration_sec=1.0)
+            self.get_logger().warning(reply.sentence, throttle_duration_sec=1.0)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         now = time.monotonic()
@@ -164,14 +162,14 @@ class ArmNode(Node):
     def _on_park(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._answer(self._gate.request_park(time.monotonic()), response)
 
-    def _answer(self, verdict: Verdict, response: Any) -> Any:
-        self._report(verdict)
-        response.success, response.message = verdict.accepted, verdict.sentence
+    def _answer(self, reply: Reply, response: Any) -> Any:
+        self._report(reply)
+        response.success, response.message = reply.accepted, reply.sentence
         return response
 
-    def _report(self, verdict: Verdict) -> None:
-        if not verdict.accepted:
-            self.get_logger().warning(verdict.sentence)
+    def _report(self, reply: Reply) -> None:
+        if not reply.accepted:
+            self.get_logger().warning(reply.sentence)
 
     # --- starting ---
 

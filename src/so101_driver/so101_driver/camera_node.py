@@ -12,12 +12,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from so101_description.cameras import CAMERA_PRESETS
-from so101_driver.camera import Camera
-from so101_driver.camera_config import CameraConfig
-from so101_driver.camera_messages import camera_diagnostics, compressed_message, info_message, lens_of
-from so101_driver.camera_stats import CameraReport, CameraStatus
-from so101_driver.frame import Frame
-from so101_driver.lens import LensError
+from so101_driver.camera.camera import Camera, CameraReport, CameraStatus
+from so101_driver.camera.config import CameraConfig, LensError
+from so101_driver.camera.source import Frame
+from so101_driver.messages import camera_diagnostics, compressed_message, info_message, lens_of
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
 from so101_interfaces_py.params import check_bounds, load_configs, param, ParameterError

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.emulator import ArmControl
-from so101_driver.virtual_arm import virtual_calibration
+from so101_driver.emulator.arm import virtual_calibration
+from so101_driver.emulator.control import ArmControl
 
 ARM_NODE = (sys.executable, '-m', 'so101_driver.arm_node')
 START_S = 30.0
@@ -167,7 +167,15 @@ class ArmProcesses:
         files = ('--link', self.port, '--calibration', str(self.calibration_path))
         control = directory / 'control'
         pose = [] if self._pose is None else ['--pose', *(str(value) for value in np.asarray(self._pose))]
-        command = (sys.executable, '-m', 'so101_driver.virtual_arm', *files, '--control', str(control), *pose)
+        command = (
+            sys.executable,
+            '-m',
+            'so101_driver.emulator.arm',
+            *files,
+            '--control',
+            str(control),
+            *pose,
+        )
         try:
             self.arm = self._stack.enter_context(Program(command))
             self.arm.says('virtual arm on')

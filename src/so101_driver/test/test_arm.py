@@ -11,15 +11,15 @@ import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
 from so101_driver.arm import Arm, ArmMismatchError, ArmState, SERVO_SETTINGS
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import ArmCalibration, RAD_PER_TICK
-from so101_driver.emulator import FaultRates, VirtualArm
-from so101_driver.errors import HandshakeError, PortError
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_config import GateConfig
-from so101_driver.gate_types import GateState
-from so101_driver.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
-from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import HandshakeError, PortError
+from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
+from so101_driver.calibration.calibration import ArmCalibration, RAD_PER_TICK
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
+from so101_driver.emulator.faults import FaultRates
+from so101_driver.gate.config import GateConfig
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import GateState
 
 CALIBRATION = virtual_calibration()
 POSE = np.array([0.2, -0.6, 0.7, 0.4, -0.3, 0.8])

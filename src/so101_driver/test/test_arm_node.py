@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
-from so101_driver.calibration import RAD_PER_TICK
+from so101_driver.calibration.calibration import RAD_PER_TICK
 
 from .rig_client import ArmClient
 from .rig_processes import ArmProcesses, Program, wait_until

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from so101_driver.bus import ServoBus
-from so101_driver.bus_setup import change_baud_rate, change_id, find_servos
-from so101_driver.emulator import VirtualArm
-from so101_driver.errors import BusError
-from so101_driver.registers import BAUD_RATES, Reg
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError
+from so101_driver.bus.registers import BAUD_RATES, Reg
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.setup.motors import change_baud_rate, change_id, find_servos
 
 
 @pytest.fixture

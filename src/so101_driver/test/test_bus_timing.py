@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver.cyclic import AnswerTimer
-from so101_driver.registers import Reg
-from so101_driver.windows import STATE_END, STATE_START, WindowChooser, WINDOWS
+from so101_driver.bus.registers import Reg
+from so101_driver.bus.sync_read import AnswerTimer, STATE_END, STATE_START, WindowChooser, WINDOWS
 
 WIRE_S = 0.0014
 

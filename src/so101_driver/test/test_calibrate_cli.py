@@ -14,15 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibrate_cli import main
-from so101_driver.calibrate_display import bar, enter_pressed, Screen
-from so101_driver.calibration import SERVO_IDS
-from so101_driver.calibration_file import from_lerobot, load, save
-from so101_driver.calibration_places import Places
-from so101_driver.calibrator import pending_path
-from so101_driver.emulator import VirtualArm
-from so101_driver.registers import Reg
-from so101_driver.zero_check import POSES
+from so101_driver.bus.registers import Reg
+from so101_driver.calibration.calibration import SERVO_IDS
+from so101_driver.calibration.checks import POSES
+from so101_driver.calibration.cli import main
+from so101_driver.calibration.display import bar, enter_pressed, Screen
+from so101_driver.calibration.files import from_lerobot, load, Places, save
+from so101_driver.calibration.procedure import pending_path
+from so101_driver.emulator.arm import VirtualArm
 
 
 def row(servo_id, offset, low, high):
@@ -100,7 +99,7 @@ class Person:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr('so101_driver.calibrate_arm.SAMPLE_S', 0.001)
+    monkeypatch.setattr('so101_driver.calibration.cli.SAMPLE_S', 0.001)
 
 
 def run(arm, places, *argv, ask=lambda question: '', width=200):

@@ -14,14 +14,14 @@ from so101_contract.joints import (
     JOINT_LIMITS_RAD,
     JOINT_NAMES,
 )
-from so101_driver.calibration import (
+from so101_driver.bus.registers import TICKS_PER_TURN
+from so101_driver.calibration.calibration import (
     ArmCalibration,
     CalibrationError,
     JointCalibration,
     MAX_TICK,
     RAD_PER_TICK,
     SERVO_IDS,
-    TICKS_PER_TURN,
 )
 
 # Measured travel of five real arms [deg], joints in columns; wrist_roll is recorded as a whole turn.
@@ -140,7 +140,7 @@ def test_vectors_of_another_length_are_refused(shape):
 @pytest.mark.parametrize('index', range(5))
 def test_F1_angles_of_a_real_arm_are_rad_near_the_model_limits_and_no_degrees(index):
     arm = real_arm(index)
-    for ends in arm.range_rad:
+    for ends in (arm.ticks_to_rad(arm.range_min), arm.ticks_to_rad(arm.range_max)):
         for name, angle in zip(JOINT_NAMES, ends, strict=True):
             low, high = JOINT_LIMITS_RAD[name]
             assert low - 0.55 <= angle <= high + 0.55
@@ -212,8 +212,6 @@ def test_a_mirrored_gripper_closes_towards_higher_ticks():
     mirrored = ArmCalibration({**arm.joints, 'gripper': replace(arm['gripper'], drive_mode=1)})
     assert mirrored.ticks_to_rad(mirrored.range_max)[5] == pytest.approx(GRIPPER_CLOSED_RAD)
     assert mirrored.ticks_to_rad(mirrored.range_min)[5] > GRIPPER_OPEN_RAD
-    assert mirrored.gripper_percent(mirrored['gripper'].range_min) == 100
-    assert mirrored.rad_from_lerobot([0, 0, 0, 0, 0, 0])[5] == pytest.approx(GRIPPER_CLOSED_RAD)
 
 
 def test_P4_sign_and_offset_bring_a_joint_to_the_model():
@@ -235,24 +233,12 @@ def test_velocity_is_the_derivative_of_position(arm):
     )
 
 
-@pytest.mark.parametrize('index', range(5))
-def test_lerobot_values_agree_with_lerobots_own_formula(index):
-    arm = real_arm(index)
-    ticks = np.array([1500, 1800, 2100, 2400, 3000, 2000])
-    values = arm.lerobot_values(ticks)
-    for i, name in enumerate(JOINT_NAMES[:5]):
-        middle = (arm[name].range_min + arm[name].range_max) / 2
-        assert values[i] == pytest.approx((ticks[i] - middle) * 360 / 4095)
-    low, high = arm['gripper'].range_min, arm['gripper'].range_max
-    assert values[5] == pytest.approx((2000 - low) / (high - low) * 100)
-    np.testing.assert_allclose(arm.rad_from_lerobot(values), arm.ticks_to_rad(ticks), atol=1e-9)
-
-
 def test_lerobot_counts_4095_ticks_which_is_a_fortieth_of_a_degree_in_a_hundred():
     arm = real_arm(0)
     ticks = [arm[name].middle + 1138 for name in JOINT_NAMES]  # 100 degrees
     ours = math.degrees(arm.ticks_to_rad(ticks)[0])
-    assert arm.lerobot_values(ticks)[0] - ours == pytest.approx(0.0244, abs=2e-4)
+    lerobots = (ticks[0] - arm['shoulder_pan'].middle) * 360 / 4095
+    assert lerobots - ours == pytest.approx(0.0244, abs=2e-4)
 
 
 def test_batches_convert_like_single_vectors():
@@ -264,8 +250,8 @@ def test_batches_convert_like_single_vectors():
 
 def test_the_input_is_left_as_it_was():
     arm, ticks = real_arm(0), np.full(6, 2000.0)
-    arm.lerobot_values(ticks)
-    arm.rad_from_lerobot(ticks)
+    arm.ticks_to_rad(ticks)
+    arm.rad_to_ticks(ticks)
     assert (ticks == 2000).all()
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibration import ArmCalibration, CalibrationError, JointCalibration
-from so101_driver.calibration_check import (
+from so101_driver.calibration.calibration import ArmCalibration, CalibrationError, JointCalibration
+from so101_driver.calibration.checks import (
     differences,
     joint_problem,
     matching,
@@ -17,17 +17,18 @@ from so101_driver.calibration_check import (
     require_plausible,
     ServoValues,
 )
-from so101_driver.calibration_file import (
+from so101_driver.calibration.files import (
     CalibrationNotFoundError,
     check_arm_id,
+    find_calibration,
     from_lerobot,
     lerobot_text,
     load,
+    Places,
     save,
     sidecar_path,
     to_lerobot,
 )
-from so101_driver.calibration_places import find_calibration, Places
 
 
 def row(servo_id, offset, low, high):

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import CalibrationError, SERVO_IDS
-from so101_driver.calibration_check import differences
-from so101_driver.calibration_file import CalibrationNotFoundError, load, save
-from so101_driver.calibrator import Calibrator, commit, pending_path, resume, STEADY_SAMPLES
-from so101_driver.emulator import VirtualArm
-from so101_driver.errors import BusError, HandshakeError, ServoTimeout
-from so101_driver.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
-from so101_driver.servo_calibration import read_servo_values, write_servo_values
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError, HandshakeError, ServoTimeout
+from so101_driver.bus.port import BusConfig
+from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError, TICKS_PER_TURN
+from so101_driver.calibration.calibration import CalibrationError, SERVO_IDS
+from so101_driver.calibration.checks import differences
+from so101_driver.calibration.files import CalibrationNotFoundError, load, save
+from so101_driver.calibration.procedure import Calibrator, commit, pending_path, resume, STEADY_SAMPLES
+from so101_driver.calibration.servo import read_servo_values, write_servo_values
+from so101_driver.emulator.arm import VirtualArm
 
 # Encoder angles of the stops [ticks]; the seam lies inside the travel of the first, the third and the last.
 STOPS = {
@@ -28,6 +29,10 @@ STOPS = {
 }
 MIDDLE = {name: (low + high) / 2 for name, (low, high) in STOPS.items()}
 ROLL_ZERO = 3111.0
+
+
+def seam_inside(sweep):
+    return sweep.low // TICKS_PER_TURN != sweep.high // TICKS_PER_TURN
 
 
 class Hand:
@@ -68,7 +73,9 @@ def arm():
 
 @pytest.fixture
 def bus(arm):
-    with ServoBus(arm.port) as opened:
+    # patient, since the machine that runs the tests may be busy: a late answer counts as a lost one
+    patient = BusConfig(min_timeout_s=0.03, timeout_s=0.1, budget_s=0.5)
+    with ServoBus(arm.port, config=patient) as opened:
         yield opened
         arm.faults.clear()
 
@@ -111,7 +118,7 @@ def offsets(arm):
 def test_P3_a_guided_calibration_ends_in_eeprom_and_file(arm, bus, tmp_path):
     calibrator, _ = recorded(arm, bus)
     assert calibrator.sweep.done
-    assert calibrator.sweep.joints['shoulder_pan'].seam_inside
+    assert seam_inside(calibrator.sweep.joints['shoulder_pan'])
     calibrator.take_pose()
     calibration = calibrator.plan()
     assert set(offsets(arm).values()) == {0}  # nothing is written before it is proved plausible
@@ -263,7 +270,7 @@ def test_a_servo_that_falls_silent_ends_the_sweep(arm, bus, monkeypatch):
     calibrator.start()
     calibrator.sample()
     arm.faults.mute([2])
-    monkeypatch.setattr('so101_driver.calibrator.SILENT_S', 0.05)
+    monkeypatch.setattr('so101_driver.calibration.procedure.SILENT_S', 0.05)
     with pytest.raises(ServoTimeout, match='Servo 2'):
         repeat(calibrator.sample, 100)
 

@@ -11,14 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from so101_driver import camera_source
-from so101_driver.camera import Camera
-from so101_driver.camera_config import CameraConfig
-from so101_driver.camera_source import SourceKind
-from so101_driver.camera_stats import CameraStatus
-from so101_driver.frame import Frame
-from so101_driver.frame_counter import counter_image, decode_counter
-from so101_driver.mjpeg import MjpegServer
+from so101_driver.camera import source as camera_source
+from so101_driver.camera.camera import Camera, CameraStatus
+from so101_driver.camera.config import CameraConfig
+from so101_driver.camera.source import Frame, SourceKind
+from so101_testing.mjpeg_server import counter_image, decode_counter, MjpegServer
 
 SIZE = (160, 120)
 FPS = 40.0

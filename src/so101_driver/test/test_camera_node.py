@@ -12,10 +12,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from so101_contract.image import message_to_rgb
-from so101_driver.frame_counter import decode_counter
-from so101_driver.mjpeg import MjpegServer
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
+from so101_testing.mjpeg_server import decode_counter, MjpegServer
 
 
 class Viewer:

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from so101_driver import camera_source
-from so101_driver.camera_config import CameraConfig
-from so101_driver.camera_source import open_source, source_kind, SourceEnded, SourceError, SourceKind
-from so101_driver.frame_counter import counter_image, decode_counter
+from so101_driver.camera import source as camera_source
+from so101_driver.camera.camera import open_source
+from so101_driver.camera.config import CameraConfig
+from so101_driver.camera.source import source_kind, SourceEnded, SourceError, SourceKind
+from so101_testing.mjpeg_server import counter_image, decode_counter
 
 
 def config(source: object, **change: Any) -> CameraConfig:

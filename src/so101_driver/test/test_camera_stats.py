@@ -4,8 +4,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from so101_driver.camera_config import CameraConfig
-from so101_driver.camera_stats import CameraStatus, judge, measured_fps, Stream
+from so101_driver.camera.camera import CameraStatus, judge, measured_fps, Stream
+from so101_driver.camera.config import CameraConfig
 from so101_interfaces_py.params import describe
 
 CONFIG = CameraConfig(source='cam', fps=30.0)

@@ -11,17 +11,15 @@ import pytest
 from rich.console import Console
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import SERVO_IDS
-from so101_driver.calibration_file import from_lerobot, save
-from so101_driver.calibration_places import Places
-from so101_driver.checks import as_json, Check, passed, run_extra, Status
-from so101_driver.doctor import check_access, check_ports, main
-from so101_driver.doctor_arm import check_arm
-from so101_driver.doctor_camera import check_camera, check_cameras, find_cameras
-from so101_driver.emulator import VirtualArm
-from so101_driver.ports import SerialPort
-from so101_driver.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
+from so101_driver.calibration.calibration import SERVO_IDS
+from so101_driver.calibration.files import from_lerobot, Places, save
+from so101_driver.doctor.arm import check_arm
+from so101_driver.doctor.checks import as_json, Check, passed, run_extra, Status
+from so101_driver.doctor.cli import check_access, check_camera, check_cameras, check_ports, find_cameras, main
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.setup.ports import SerialPort
 
 DATA = {
     name: {'id': i + 1, 'drive_mode': 0, 'homing_offset': 100 * i, 'range_min': 900, 'range_max': 3100}
@@ -215,7 +213,7 @@ def test_the_command_prints_json_for_programs(arm, places):
 
 
 def test_P21_without_an_arm_it_says_so_and_what_to_do(places, monkeypatch):
-    monkeypatch.setattr('so101_driver.doctor.find_ports', lambda: ())
+    monkeypatch.setattr('so101_driver.doctor.cli.find_ports', lambda: ())
     status, out = run(places)
     assert status == 1
     assert 'No arm is attached' in out
@@ -247,7 +245,7 @@ def test_P21_every_adapter_is_examined():
 
 def test_P21_a_busy_port_names_the_program(arm, places):
     script = (
-        'import sys; from so101_driver.bus import ServoBus; bus = ServoBus(sys.argv[1]); bus.open(); '
+        'import sys; from so101_driver.bus.bus import ServoBus; bus = ServoBus(sys.argv[1]); bus.open(); '
         'print("open", flush=True); input(); bus.close(torque_off=False)'
     )
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
@@ -266,7 +264,9 @@ def test_P21_a_busy_port_names_the_program(arm, places):
 
 
 def test_a_port_without_permission_names_the_remedy(arm, monkeypatch):
-    monkeypatch.setattr('so101_driver.doctor.permission_problem', lambda path: 'you may not; run `sudo x`')
+    monkeypatch.setattr(
+        'so101_driver.doctor.cli.permission_problem', lambda path: 'you may not; run `sudo x`'
+    )
     check = check_access(arm.port)
     assert (check.finding, check.remedy) == ('You may not.', 'Run `sudo x`.')
 
@@ -298,7 +298,7 @@ def test_only_failures_fail():
 
 def test_udev_rules_are_printed(places, monkeypatch):
     port = SerialPort('/dev/ttyACM0', '/dev/serial/by-id/a', '', 0x1A86, 0x55D3, '5A46')
-    monkeypatch.setattr('so101_driver.doctor.find_ports', lambda: (port,))
+    monkeypatch.setattr('so101_driver.doctor.cli.find_ports', lambda: (port,))
     status, out = run(places, '--udev', 'so101=5A46')
     assert status == 0
     assert 'ATTRS{serial}=="5A46", SYMLINK+="so101"' in out
@@ -339,5 +339,5 @@ def test_cameras_are_found_by_their_stable_names(tmp_path):
 
 
 def test_no_camera_is_no_failure(monkeypatch):
-    monkeypatch.setattr('so101_driver.doctor_camera.find_cameras', lambda: ())
+    monkeypatch.setattr('so101_driver.doctor.cli.find_cameras', lambda: ())
     assert [check.status for check in check_cameras()] == [Status.SKIP]

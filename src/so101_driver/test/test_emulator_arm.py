@@ -9,9 +9,9 @@ import scservo_sdk
 from scservo_sdk import COMM_RX_TIMEOUT, COMM_SUCCESS
 import serial
 
-from so101_driver import protocol
-from so101_driver.emulator import VirtualArm
-from so101_driver.registers import Reg
+from so101_driver.bus import protocol
+from so101_driver.bus.registers import Reg
+from so101_driver.emulator.arm import VirtualArm
 
 
 class PatientPort(scservo_sdk.PortHandler):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from so101_driver.emulator import MotionLimits, SimpleDynamics
+from so101_driver.emulator.dynamics import MotionLimits, SimpleDynamics
 
 FREE = MotionLimits(duty=np.ones(1), speed=np.full(1, np.inf), acceleration=np.full(1, np.inf))
 ON, OFF = np.array([True]), np.array([False])

@@ -3,9 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver import protocol
-from so101_driver.emulator import Fault, FaultRates
-from so101_driver.emulator.faults import FaultInjector
+from so101_driver.bus import protocol
+from so101_driver.emulator.faults import Fault, FaultInjector, FaultRates
 
 ANSWER = protocol.build(3, 0, bytes(15))
 

@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from so101_driver.bus import ServoBus
-from so101_driver.bus_config import BusConfig
-from so101_driver.emulator import ArmControl, ControlServer, VirtualArm, VirtualArmProcess
-from so101_driver.errors import PortError
-from so101_driver.registers import Reg
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import PortError
+from so101_driver.bus.port import BusConfig
+from so101_driver.bus.registers import Reg
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.emulator.control import ArmControl, ControlServer, VirtualArmProcess
 
 
 @pytest.fixture(scope='module')

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from so101_driver.emulator import Behaviour, VirtualServo
-from so101_driver.registers import Reg, ServoError
+from so101_driver.bus.registers import Reg, ServoError
+from so101_driver.emulator.servo import Behaviour, VirtualServo
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from hypothesis.stateful import initialize, rule, RuleBasedStateMachine
 import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_config import GateConfig, GRIPPER_INDEX
-from so101_driver.gate_types import ArmReading, GateOutput, GateState, NUM_JOINTS
-from so101_driver.limits import JointRamp
+from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
+from so101_driver.gate.follower import GoalFollower
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import ArmReading, GateOutput, GateState, NUM_JOINTS
 
 EPS = 1e-9
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, width=32)
@@ -248,11 +248,11 @@ VECTOR = st.lists(st.floats(-4.0, 4.0), min_size=6, max_size=6).map(np.array)
 @settings(max_examples=150, deadline=None)
 def test_no_step_of_the_ramp_breaks_a_limit(start, target, measured, dts, acceleration):
     config = GateConfig(max_acceleration_rad_s2=acceleration)
-    ramp = JointRamp(config)
+    ramp = GoalFollower(config)
     ramp.seed(start)
     for dt in dts:
         before = ramp.goal.copy()
-        goal = ramp.step(target, measured, dt).goal_rad
+        goal = ramp.lead(target, measured, dt).goal_rad
         assert np.all(np.abs(goal - before) <= np.array(config.max_speed_rad_s) * dt + EPS)
         assert np.all(goal >= np.minimum(ramp.lower, before) - EPS)
         assert np.all(goal <= np.maximum(ramp.upper, before) + EPS)
@@ -263,8 +263,24 @@ def test_no_step_of_the_ramp_breaks_a_limit(start, target, measured, dts, accele
 @given(start=VECTOR, target=VECTOR, acceleration=st.sampled_from([0.0, 5.0, 50.0]))
 @settings(max_examples=40, deadline=None)
 def test_a_free_arm_always_reaches_the_clamped_target(start, target, acceleration):
-    ramp = JointRamp(GateConfig(max_acceleration_rad_s2=acceleration, recovery_speed_rad_s=1.0))
+    ramp = GoalFollower(GateConfig(max_acceleration_rad_s2=acceleration, recovery_speed_rad_s=1.0))
     ramp.seed(ramp.clamp(start))
     for _ in range(600):
-        ramp.step(target, ramp.goal.copy(), 0.02)
+        ramp.lead(target, ramp.goal.copy(), 0.02)
     np.testing.assert_allclose(ramp.goal, ramp.clamp(target), atol=1e-3)
+
+
+def test_a_target_in_reach_is_where_the_ramp_would_end(monkeypatch):
+    short, ramp = GoalFollower(GateConfig()), GoalFollower(GateConfig())
+    monkeypatch.setattr(ramp, '_in_reach', lambda *_: False)
+    rng = np.random.default_rng(0)
+    position = np.array([0.0, -0.25, 0.3, 1.2, 0.0, 0.5])
+    short.seed(position)
+    ramp.seed(position)
+    for number in range(400):
+        spread = (0.005, 0.05, 0.5, 3.0)[number % 4]
+        target = ramp.goal + rng.normal(0.0, spread, 6)
+        position = ramp.goal + rng.normal(0.0, 0.1, 6)
+        short.lead(target, position, 0.01)
+        ramp.lead(target, position, 0.01)
+        assert np.allclose(short.goal, ramp.goal, atol=1e-12)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from so101_description.cameras import CAMERA_PRESETS, Intrinsics
-from so101_driver.lens import Lens, LensError
+from so101_driver.camera.config import Lens, LensError
 
 FILE = """
 image_width: 640

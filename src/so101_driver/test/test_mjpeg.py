@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from so101_driver.camera_source import SourceError
-from so101_driver.frame_counter import counter_image, COUNTS, decode_counter, encode_counter
-from so101_driver.mjpeg import MjpegServer
-from so101_driver.mjpeg_client import JpegSplitter, MjpegClient
+from so101_driver.camera.mjpeg_client import JpegSplitter, MjpegClient
+from so101_driver.camera.source import SourceError
+from so101_testing.mjpeg_server import counter_image, COUNTS, decode_counter, encode_counter, MjpegServer
 
 
 def jpeg(count: int = 1, quality: int = 85, size: tuple[int, int] = (160, 120)) -> bytes:

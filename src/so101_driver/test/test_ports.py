@@ -8,8 +8,15 @@ import pytest
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
-from so101_driver.errors import PortError
-from so101_driver.ports import choose_port, find_ports, holders, permission_problem, SerialPort, udev_rules
+from so101_driver.bus.errors import PortError
+from so101_driver.setup.ports import (
+    choose_port,
+    find_ports,
+    holders,
+    permission_problem,
+    SerialPort,
+    udev_rules,
+)
 
 FOLLOWER = SerialPort(
     '/dev/ttyACM0',

@@ -3,9 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver import protocol
-from so101_driver.errors import ChecksumError, CorruptAnswer
-from so101_driver.protocol import build, Frame, FrameStream, Instruction, MAX_PAYLOAD, parse
+from so101_driver.bus import protocol
+from so101_driver.bus.errors import ChecksumError, CorruptAnswer
+from so101_driver.bus.protocol import build, Frame, FrameStream, Instruction, MAX_PAYLOAD, parse
 
 frames = st.builds(Frame, st.integers(0, 254), st.integers(0, 255), st.binary(max_size=40))
 answers = st.builds(Frame, st.integers(0, 253), st.integers(0, 127), st.binary(max_size=40))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver.registers import (
+from so101_driver.bus.registers import (
     Area,
     BAUD_RATES,
     decode_sign_magnitude,

@@ -14,12 +14,12 @@ import scservo_sdk
 from scservo_sdk import COMM_PORT_BUSY, COMM_RX_TIMEOUT, COMM_SUCCESS
 import serial
 
-from so101_driver import protocol
-from so101_driver.bus import ServoBus
-from so101_driver.bus_config import BusConfig
-from so101_driver.emulator import VirtualArm
-from so101_driver.errors import PortError, ServoTimeout
-from so101_driver.registers import Reg, ServoError
+from so101_driver.bus import protocol
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import PortError, ServoTimeout
+from so101_driver.bus.port import BusConfig
+from so101_driver.bus.registers import Reg, ServoError
+from so101_driver.emulator.arm import VirtualArm
 
 # patient, since the machine that runs the tests may be busy
 PATIENT = BusConfig(min_timeout_s=0.05, timeout_s=0.1, budget_s=0.5, single_timeout_s=0.1)

@@ -7,14 +7,13 @@ import pytest
 from rich.console import Console
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import SERVO_IDS
-from so101_driver.emulator import VirtualArm
-from so101_driver.errors import BusError, HandshakeError
-from so101_driver.registers import BAUD_RATES, MULTI_TURN_PHASE_BIT, Reg
-from so101_driver.setup_motors import FoundMotor, MotorSetup, next_step, SetupError
-from so101_driver.setup_motors_cli import main, SETUP_TIMES
-from so101_driver.setup_state import SETUP_ORDER, SetupState
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError, HandshakeError
+from so101_driver.bus.registers import BAUD_RATES, MULTI_TURN_PHASE_BIT, Reg
+from so101_driver.calibration.calibration import SERVO_IDS
+from so101_driver.emulator.arm import VirtualArm
+from so101_driver.setup.cli import main, SETUP_TIMES
+from so101_driver.setup.motors import FoundMotor, MotorSetup, next_step, SETUP_ORDER, SetupError, SetupState
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ def test_a_power_cut_in_the_middle_is_taken_up_again(motors, bus, monkeypatch, r
             servo.power_off()
 
     monkeypatch.setattr(motors.log, 'add', cut)
-    monkeypatch.setattr('so101_driver.setup_motors.ATTEMPTS', 1)
+    monkeypatch.setattr('so101_driver.setup.motors.ATTEMPTS', 1)
     setup = MotorSetup(bus)
     with pytest.raises(BusError):
         setup.set_up('gripper')
@@ -205,9 +204,9 @@ def run(motors, person, *argv):
 def quick(monkeypatch, request):
     if 'code' not in request.fixturenames:
         few = {code: BAUD_RATES[code] for code in (0, 2, 4)}
-        monkeypatch.setattr('so101_driver.setup_motors.BAUD_RATES', few)
-    monkeypatch.setattr('so101_driver.setup_motors.BROADCAST_WAIT_S', 0.02)
-    monkeypatch.setattr('so101_driver.setup_motors.PING_WAIT_S', 0.001)
+        monkeypatch.setattr('so101_driver.setup.motors.BAUD_RATES', few)
+    monkeypatch.setattr('so101_driver.setup.motors.BROADCAST_WAIT_S', 0.02)
+    monkeypatch.setattr('so101_driver.setup.motors.PING_WAIT_S', 0.001)
 
 
 @pytest.fixture(autouse=True)

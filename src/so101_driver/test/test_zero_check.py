@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
-from so101_driver.calibration import ArmCalibration, CalibrationError, JointCalibration, SERVO_IDS
-from so101_driver.zero_check import check_zero, corrected, POSES, Verdict
+from so101_driver.calibration.calibration import ArmCalibration, CalibrationError, JointCalibration, SERVO_IDS
+from so101_driver.calibration.checks import Agreement, check_zero, corrected, POSES
 
 ZERO = np.array(POSES['zero'].joints_rad)
 
@@ -27,19 +27,19 @@ def off(name, degrees, pose=ZERO):
 @pytest.mark.parametrize(
     ('degrees', 'verdict'),
     [
-        (0, Verdict.GOOD),
-        (4.9, Verdict.GOOD),
-        (-4.9, Verdict.GOOD),
-        (5.1, Verdict.WARN),
-        (-12.5, Verdict.WARN),
-        (15.1, Verdict.FAIL),
-        (-90, Verdict.FAIL),
-        (180, Verdict.FAIL),
+        (0, Agreement.GOOD),
+        (4.9, Agreement.GOOD),
+        (-4.9, Agreement.GOOD),
+        (5.1, Agreement.WARN),
+        (-12.5, Agreement.WARN),
+        (15.1, Agreement.FAIL),
+        (-90, Agreement.FAIL),
+        (180, Agreement.FAIL),
     ],
 )
 def test_P4_the_verdict_follows_the_error(degrees, verdict):
     zero = off('elbow_flex', degrees)
-    assert zero.verdict is verdict
+    assert zero.agreement is verdict
     assert abs(zero.error_rad) == pytest.approx(abs(math.radians(degrees)))
     assert 'elbow_flex' in zero.finding
 
@@ -64,7 +64,7 @@ def test_F6_a_wrist_that_reads_minus_a_quarter_turn_is_found_in_the_reset_pose()
     measured = pose.copy()
     measured[4] = -math.pi / 2
     zero = check_zero(measured, pose)[4]
-    assert zero.verdict is Verdict.FAIL
+    assert zero.agreement is Agreement.FAIL
 
 
 def test_a_joint_that_turns_the_wrong_way_is_named():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.registers import Reg
-from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.bus.registers import Reg
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration
 from so101_session.devices.base import DeviceError, Event, Feedback
 from so101_session.devices.leader import CONFIRM_S, Leader, leader_arm, SILENCE_S
 from so101_session.devices.leader_tracking import Tracker

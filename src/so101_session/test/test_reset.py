@@ -10,7 +10,7 @@ import pytest
 from session_world import world
 
 from so101_contract.joints import ARM_JOINTS, limits_arrays
-from so101_driver.gate_config import GateConfig
+from so101_driver.gate.config import GateConfig
 from so101_session.errors import SessionError
 from so101_session.reset import GRIPPER_SPEED, StartPlanner, Way
 from so101_session.session_config import ResetConfig

@@ -25,8 +25,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import ActionSpec
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibration_file import save
-from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.calibration.files import save
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_state
 

@@ -2,7 +2,7 @@
 """From an action to the servos and back, in one process and in simulated time.
 
 This is what kinematics_node and arm_node do in the ROS graph, made of the same parts: the end-effector controller at
-50 Hz, the driver's gripper guard and joint ramp at 100 Hz, goals and readings rounded to encoder ticks, velocities
+50 Hz, the driver's goal follower at 100 Hz, goals and readings rounded to encoder ticks, velocities
 from stamped positions. So what is learned here meets the same arm there.
 """
 
@@ -12,14 +12,11 @@ import numpy as np
 
 from so101_contract.action import EeDeltaValue
 from so101_contract.joints import BASE_FRAME, NUM_JOINTS, VelocityEstimator
-from so101_driver.arm import SERVO_SETTINGS, VELOCITY_SMOOTHING_S
-from so101_driver.driver_config import DriverConfig
-from so101_driver.gate_config import GateConfig, GRIPPER_INDEX
-from so101_driver.gate_types import ArmReading
-from so101_driver.gripper_guard import GripperGuard
-from so101_driver.joint_calibration import RAD_PER_TICK
-from so101_driver.limits import JointRamp
-from so101_driver.registers import ACCELERATION_UNIT, Reg
+from so101_driver.arm import DriverConfig, SERVO_SETTINGS, VELOCITY_SMOOTHING_S
+from so101_driver.bus.registers import ACCELERATION_UNIT, Reg
+from so101_driver.calibration.calibration import RAD_PER_TICK
+from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
+from so101_driver.gate.follower import GoalFollower, Grip
 from so101_kinematics.ee_controller import DeltaCommand, EeController
 from so101_kinematics.fk import ForwardKinematics
 from so101_sim.scene.presets import ArmControl
@@ -28,8 +25,6 @@ from so101_sim.scene.simulation import Simulation
 
 DRIVER_RATE_HZ = DriverConfig().rate_hz
 _CALM = np.zeros(NUM_JOINTS)
-_NO_ERROR = np.zeros(NUM_JOINTS, dtype=np.int64)
-_FRESH = np.ones(NUM_JOINTS, dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -141,16 +136,13 @@ class InProcessArm:
 
 
 class _Driver:
-    """The part of arm_node that decides about goals."""
+    """The part of arm_node that decides about goals: its `GoalFollower`, at its rate."""
 
     def __init__(self, simulation: Simulation, config: GateConfig) -> None:
-        self._simulation, self._config = simulation, config
-        self._ramp = JointRamp(config)
-        self._guard = GripperGuard(config)
-        self._was_loaded = False
+        self._simulation = simulation
+        self.follower = GoalFollower(config)
         self._tick_s = 1.0 / DRIVER_RATE_HZ
         self._steps = round(self._tick_s / simulation.timestep_s)
-        self._reach = np.array(config.max_speed_rad_s) * self._tick_s
         acceleration = SERVO_SETTINGS[Reg.ACCELERATION] * ACCELERATION_UNIT * RAD_PER_TICK
         self._limits = ServoLimits(
             duty=np.array(config.torque_limit),
@@ -159,51 +151,16 @@ class _Driver:
         )
 
     def reset(self, position: FloatArray) -> None:
-        self._ramp.seed(position)
-        self._guard.reset()
-        self._was_loaded = False
+        self.follower.seed(position)
+        self.follower.let_go()
 
     def ticks_in(self, physics_steps: int) -> int:
         return round(physics_steps / self._steps)
 
     def tick(self, target: FloatArray, reading: Reading) -> None:
         """Let one driver period pass with the goals led towards the target."""
-        load = self._simulation.servos.loads(self._simulation.data)
-        loaded = abs(float(load[GRIPPER_INDEX])) >= self._config.gripper_contact_load
-        if loaded or self._was_loaded or self._guard.contact:  # nothing else changes the guard's mind
-            target = self._guarded(target, reading, load)
-        self._was_loaded = loaded
-        self._lead(target, reading.position)
-        goal = np.rint(self._ramp.goal / RAD_PER_TICK) * RAD_PER_TICK
-        self._simulation.step(self._steps, goal, limits=self._limits)
-
-    def _guarded(self, target: FloatArray, reading: Reading, load: FloatArray) -> FloatArray:
-        """Return the target with the gripper's goal held close to the gripper while it squeezes something."""
-        joints = ArmReading(
-            position_rad=reading.position,
-            velocity_rad_s=self._simulation.joint_velocities,
-            temperature_c=_CALM,
-            voltage_v=_CALM,
-            current_a=_CALM,
-            load=load,
-            error=_NO_ERROR,
-            age_s=_CALM,
-            fresh=_FRESH,
-        )
-        self._guard.update(joints, float(self._ramp.goal[GRIPPER_INDEX]), self._tick_s)
-        target = target.copy()
-        target[GRIPPER_INDEX] = self._guard.limit(
-            float(target[GRIPPER_INDEX]), float(reading.position[GRIPPER_INDEX])
-        )
-        return target
-
-    def _lead(self, target: FloatArray, position: FloatArray) -> None:
-        """Lead the goals towards the target."""
-        ramp, config = self._ramp, self._config
-        near = np.abs(target - ramp.goal) <= self._reach
-        followed = np.abs(target - position) <= config.max_lead_rad
-        inside = (target >= ramp.lower) & (target <= ramp.upper)
-        if config.max_acceleration_rad_s2 == 0.0 and (near & followed & inside).all():
-            ramp.goal = target.copy()  # what the ramp would do, without its arithmetic
-        else:
-            ramp.step(target, position, self._tick_s)
+        simulation = self._simulation
+        load = float(simulation.servos.loads(simulation.data)[GRIPPER_INDEX])
+        grip = Grip(float(simulation.joint_velocities[GRIPPER_INDEX]), load)
+        goal = self.follower.lead(target, reading.position, self._tick_s, grip).goal_rad
+        simulation.step(self._steps, np.rint(goal / RAD_PER_TICK) * RAD_PER_TICK, limits=self._limits)

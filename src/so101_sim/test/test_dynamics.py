@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_NAMES
-from so101_driver.calibration import ArmCalibration
+from so101_driver.bus.registers import TICKS_PER_TURN
+from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.emulator.arm import virtual_calibration
 from so101_driver.emulator.dynamics import MotionLimits
-from so101_driver.registers import TICKS_PER_TURN
-from so101_driver.virtual_arm import virtual_calibration
 from so101_sim.scene.simulation import Simulation
 from so101_sim.twin.twin import MujocoDynamics, RateClock
 

@@ -3,11 +3,9 @@ import numpy as np
 import pytest
 
 from so101_contract.action import EeDeltaValue
-from so101_driver.gate_config import GateConfig
-from so101_driver.joint_calibration import RAD_PER_TICK
-from so101_driver.limits import JointRamp
+from so101_driver.calibration.calibration import RAD_PER_TICK
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.in_process_arm import _Driver, InProcessArm, Reading
+from so101_sim.in_process_arm import InProcessArm, Reading
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose
@@ -113,23 +111,6 @@ def test_the_latency_delays_the_action(simulated_arm):
     assert moved[0] > moved[1] + 0.005
 
 
-def test_the_short_cut_of_the_ramp_is_the_ramp():
-    config = GateConfig()
-    simulation = Simulation()
-    driver, ramp = _Driver(simulation, config), JointRamp(config)
-    rng = np.random.default_rng(0)
-    position = np.array([0.0, -0.25, 0.3, 1.2, 0.0, 0.5])
-    driver.reset(position)
-    ramp.seed(position)
-    for number in range(400):
-        spread = (0.005, 0.05, 0.5, 3.0)[number % 4]
-        target = ramp.goal + rng.normal(0.0, spread, 6)
-        position = ramp.goal + rng.normal(0.0, 0.1, 6)
-        driver._lead(target, position)
-        ramp.step(target, position, 0.01)
-        assert np.allclose(driver._ramp.goal, ramp.goal, atol=1e-12)
-
-
 def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(simulated_arm):
     simulation, arm = simulated_arm
     ik = InverseKinematics()
@@ -146,7 +127,7 @@ def test_a_closed_gripper_squeezes_no_further_than_the_driver_lets_it(simulated_
     for _ in range(5):
         arm.run(EeDeltaValue(np.zeros(3), 0.0))
     assert simulation.truth().held
-    goal = arm._driver._ramp.goal[-1]
+    goal = arm._driver.follower.goal[-1]
     assert goal > simulation.joint_positions[-1] - 0.08
 
 

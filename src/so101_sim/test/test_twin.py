@@ -9,10 +9,10 @@ import pytest
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.arm import Arm, ArmState, SERVO_SETTINGS
-from so101_driver.bus import ServoBus
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_config import GateConfig
-from so101_driver.gate_types import GateState
+from so101_driver.bus.bus import ServoBus
+from so101_driver.gate.config import GateConfig
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.human.recovery import LOOK_S, WITHOUT_POWER_S

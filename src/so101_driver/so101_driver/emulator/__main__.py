@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of the virtual arm: ``python -m so101_driver.emulator --link /tmp/so101-arm``."""
+"""The virtual arm as a program.
 
-from __future__ import annotations
+``virtual_arm --link PATH`` is set up and calibrated like a real arm, to run the driver on.
+``python -m so101_driver.emulator --link PATH`` has servos as they come from the factory, to test the bus with.
+"""
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import importlib
+from pathlib import Path
 import signal
 import sys
 import threading
+import time
 
-from so101_driver.emulator.arm import VirtualArm
+from so101_contract.joints import JOINT_NAMES
+from so101_driver.calibration.files import save
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
 from so101_driver.emulator.control import ControlServer
 from so101_driver.emulator.dynamics import ServoDynamics
 from so101_driver.emulator.faults import FaultRates
+from so101_driver.emulator.line import PATIENCE_S, port_in_use
+from so101_driver.emulator.servo import Behaviour
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of the command line."""
+    """Options of the arm with factory servos."""
     parser = argparse.ArgumentParser(
         prog='python -m so101_driver.emulator',
         description='A virtual SO-101 arm: six STS3215 servos on a pseudo-terminal. Prints the path to open.',
@@ -39,8 +48,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def make_arm(options: argparse.Namespace) -> VirtualArm:
     """The arm that the options describe."""
-    from so101_driver.emulator.servo import Behaviour
-
     dynamics: ServoDynamics | None = None
     if options.dynamics:
         module, _, function = options.dynamics.partition(':')
@@ -60,21 +67,59 @@ def make_arm(options: argparse.Namespace) -> VirtualArm:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal comes, or the parent goes."""
+    """Serve an arm with factory servos until a signal comes, or the parent goes."""
     options = parse_arguments(arguments)
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    with make_arm(options) as arm:
-        control = ControlServer(arm, options.control) if options.control else None
+    done = _end_of_signals()
+    with contextlib.ExitStack() as stack:
+        arm = stack.enter_context(make_arm(options))
+        if options.control:
+            stack.callback(ControlServer(arm, options.control).close)
         sys.stdout.write(arm.port + '\n')
         sys.stdout.flush()
         if options.until_stdin_closes:
             threading.Thread(target=_wait_for_end, args=(done,), daemon=True).start()
         done.wait()
-        if control is not None:
-            control.close()
     return 0
+
+
+def serve_calibrated(argv: Sequence[str] | None = None) -> int:
+    """Serve a calibrated arm until SIGINT or SIGTERM: the program `virtual_arm`."""
+    parser = argparse.ArgumentParser(
+        prog='virtual_arm',
+        description='A calibrated virtual SO-101 on a pseudo-terminal; arm_node opens it like an arm.',
+    )
+    parser.add_argument('--link', type=Path, required=True, help='path under which the arm appears')
+    parser.add_argument('--calibration', type=Path, help='write the calibration of the arm to this file')
+    parser.add_argument('--control', type=Path, help='socket for faults, one JSON object per line')
+    parser.add_argument(
+        '--pose', type=float, nargs=len(JOINT_NAMES), help='joint positions at the start [rad]'
+    )
+    arguments = parser.parse_args(argv)
+    done = _end_of_signals()
+    calibration = virtual_calibration()
+    # The file first: who waits for the port finds both.
+    if arguments.calibration is not None:
+        save(calibration, arguments.calibration)
+    with contextlib.ExitStack() as stack:
+        arm = stack.enter_context(calibrated_arm(calibration, arguments.pose, link=arguments.link))
+        if arguments.control is not None:
+            stack.callback(ControlServer(arm, arguments.control).close)
+        sys.stdout.write(f'virtual arm on {arm.port}\n')
+        sys.stdout.flush()
+        done.wait()
+        # ros2 launch interrupts all at once: an arm that is being parked must still be there.
+        deadline = time.monotonic() + PATIENCE_S
+        while port_in_use(arguments.link) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return 0
+
+
+def _end_of_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    return done
 
 
 def _wait_for_end(done: threading.Event) -> None:

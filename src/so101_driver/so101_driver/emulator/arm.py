@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VirtualArm: six virtual servos on a pseudo-terminal that speaks the protocol of the real ones."""
+"""VirtualArm: six virtual servos on a pseudo-terminal that speaks the protocol of the real ones.
+
+`WriteLog` keeps what was written to them and when, so that a test can prove what was not written.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+import math
 from pathlib import Path
 import shutil
 import tempfile
@@ -13,15 +19,83 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
+from so101_contract.joints import GRIPPER, JOINT_LIMITS_RAD, JOINT_NAMES
+from so101_driver.bus.protocol import build, Frame, Instruction
+from so101_driver.bus.registers import BROADCAST_ID, Reg, REG_AT, TICKS_PER_TURN
+from so101_driver.calibration.calibration import ArmCalibration, JointCalibration, RAD_PER_TICK, SERVO_IDS
 from so101_driver.emulator.dynamics import MotionLimits, ServoDynamics, SimpleDynamics
 from so101_driver.emulator.faults import FaultInjector
 from so101_driver.emulator.line import Answer, PtyLine
-from so101_driver.emulator.memory import ServoMemory
-from so101_driver.emulator.servo import Behaviour, VirtualServo
-from so101_driver.emulator.write_log import WriteEvent, WriteLog
-from so101_driver.protocol import build, Frame, Instruction
-from so101_driver.registers import BROADCAST_ID, Reg
+from so101_driver.emulator.servo import Behaviour, ServoMemory, VirtualServo
+from so101_driver.gate.config import GateConfig
+
+_LENGTH = 200_000
+
+
+@dataclass(frozen=True)
+class WriteEvent:
+    """One register of one servo was written over the bus.
+
+    Attributes:
+        time_s: on the monotonic clock, which all processes of a machine share [s].
+        servo_id: the servo.
+        register: the register.
+        value: decoded value.
+    """
+
+    time_s: float
+    servo_id: int
+    register: Reg
+    value: int
+
+    @property
+    def energises(self) -> bool:
+        """Whether this write switches the torque on: a goal does so as well as a torque write."""
+        if self.register is Reg.TORQUE_ENABLE:
+            return self.value == 1
+        return self.register is Reg.GOAL_POSITION
+
+
+class WriteLog:
+    """Bounded log of writes. Reading and adding from different threads is safe."""
+
+    def __init__(self) -> None:
+        # Plain numbers: the garbage collector does not look through tuples of them, and a collection that
+        # looked through the whole log would stop the arm for longer than a control period.
+        self._events: deque[tuple[float, int, int, int]] = deque(maxlen=_LENGTH)
+
+    def add(self, event: WriteEvent) -> None:
+        """Append."""
+        self._events.append((event.time_s, event.servo_id, event.register.address, event.value))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._events.clear()
+
+    def events(
+        self, register: Reg | None = None, *, servo_id: int | None = None, after_s: float = 0.0
+    ) -> list[WriteEvent]:
+        """Events in the order of time.
+
+        Args:
+            register: only writes of this one.
+            servo_id: only writes to this servo.
+            after_s: only writes later than this time on the monotonic clock [s].
+        """
+        return [
+            WriteEvent(time_s, to, REG_AT[address], value)
+            for time_s, to, address, value in self._events.copy()
+            if time_s > after_s
+            and (register is None or address == register.address)
+            and (servo_id is None or to == servo_id)
+        ]
+
+    def energising(self, after_s: float = 0.0) -> list[WriteEvent]:
+        """Writes after a time that switch torque on; empty is what an e-stop must leave."""
+        return [event for event in self.events(after_s=after_s) if event.energises]
+
 
 _LONGEST_CATCH_UP_S = 0.1  # after a pause of the process the motors do not jump
 
@@ -280,3 +354,52 @@ def _on_one_wire(answers: list[tuple[VirtualServo, bytes]]) -> list[Answer]:
 def _overlap(first: bytes, second: bytes) -> bytes:
     short, long = sorted((first, second), key=len)
     return bytes(a & b for a, b in zip(short, long, strict=False)) + long[len(short) :]
+
+
+CENTRE = TICKS_PER_TURN // 2
+
+
+def virtual_calibration() -> ArmCalibration:
+    """Return the calibration of a perfectly assembled arm: each joint's middle is the model's zero."""
+    joints = {}
+    for name in JOINT_NAMES:
+        lower, upper = JOINT_LIMITS_RAD[name]
+        # The middle of the range is zero, so the range is symmetric; the gripper's begins where it is closed.
+        half = math.ceil(((upper - lower) / 2.0 if name == GRIPPER else max(-lower, upper)) / RAD_PER_TICK)
+        joints[name] = JointCalibration(
+            id=SERVO_IDS[name],
+            drive_mode=0,
+            homing_offset=0,
+            range_min=CENTRE - half,
+            range_max=CENTRE + half,
+        )
+    return ArmCalibration(joints)
+
+
+def calibrated_arm(
+    calibration: ArmCalibration,
+    pose_rad: npt.ArrayLike | None = None,
+    *,
+    link: Path | str | None = None,
+    pacing: bool = True,
+) -> VirtualArm:
+    """Return a virtual arm whose servos hold a calibration.
+
+    Args:
+        calibration: What the servos' EEPROM shall hold.
+        pose_rad: Joint positions at the start (6,) [rad]; the rest pose by default.
+        link: Path under which the arm appears; a temporary one by default.
+        pacing: Take the time that the bytes need on a real wire.
+    """
+    pose = GateConfig().rest_rad if pose_rad is None else pose_rad
+    offsets = np.array([calibration[name].homing_offset for name in JOINT_NAMES])
+    encoder = (calibration.rad_to_encoder_ticks(pose) + offsets) % TICKS_PER_TURN
+    ids = [calibration[name].id for name in JOINT_NAMES]
+    arm = VirtualArm(ids, link=link, positions=encoder.tolist(), pacing=pacing)
+    for name in JOINT_NAMES:
+        joint = calibration[name]
+        servo = arm.servo(joint.id)
+        servo.set(Reg.HOMING_OFFSET, joint.homing_offset)
+        servo.set(Reg.MIN_POSITION_LIMIT, joint.range_min)
+        servo.set(Reg.MAX_POSITION_LIMIT, joint.range_max)
+    return arm

@@ -2,32 +2,60 @@
 """Remote control of a virtual arm: JSON lines on a Unix socket, to inject faults from another process.
 
 A request is ``{"do": "mute", "ids": [3]}``, an answer ``{"ok": true, "result": null}`` or
-``{"ok": false, "error": "..."}``. The commands are the public methods of `ArmCommands`.
+``{"ok": false, "error": "..."}``. The commands are those of `RemoteCommands`. Further down: a client, and an arm in a
+process of its own, so that its timing does not depend on the program under test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
+import functools
 import json
+import os
 from pathlib import Path
+import select
+import shutil
 import socket
 import socketserver
+import subprocess
+import sys
+import tempfile
 import threading
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import VirtualArm
-from so101_driver.registers import Reg
 
 Json = Any
 
 
-class ArmCommands:
+class RemoteCommands:
     """What can be asked of a virtual arm from outside; arguments and results are plain JSON values."""
 
     def __init__(self, arm: VirtualArm) -> None:
         self._arm = arm
-        self.names = tuple(name for name in dir(type(self)) if not name.startswith('_') and name != 'run')
+        self._commands: dict[str, Callable[..., Json]] = {
+            'rates': functools.partial(arm.faults.set_rates, None),
+            'mute': arm.faults.mute,
+            'inject': arm.faults.inject,
+            'clear_faults': arm.faults.clear,
+            'unplug': arm.unplug,
+            'replug': arm.replug,
+            'power': arm.power,
+            'power_cycle': arm.power_cycle,
+            'environment': arm.set_environment,
+            'position': arm.set_position,
+            'load': arm.set_load,
+            'stops': arm.set_stops,
+            'advance': arm.advance,
+            'get': self._get,
+            'set': self._set,
+            'torque': self._torque,
+            'log': self._log,
+            'clear_log': arm.log.clear,
+        }
 
     def run(self, command: dict[str, Json]) -> Json:
         """Carry out one command.
@@ -37,80 +65,27 @@ class ArmCommands:
         """
         arguments = dict(command)
         name = arguments.pop('do', None)
-        if name not in self.names:
-            raise ValueError(f'The virtual arm knows the commands {", ".join(self.names)}; got {name!r}.')
-        function: Callable[..., Json] = getattr(self, name)
-        return function(**arguments)
+        if name not in self._commands:
+            raise ValueError(f'The virtual arm knows the commands {", ".join(self._commands)}; got {name!r}.')
+        return self._commands[name](**arguments)
 
-    def rates(self, **rates: float) -> None:
-        """Set probabilities of faults by the names of `FaultRates`."""
-        self._arm.faults.set_rates(None, **rates)
-
-    def mute(self, ids: list[int]) -> None:
-        """Cut exactly these servos off."""
-        self._arm.faults.mute(ids)
-
-    def inject(self, fault: str, servo_id: int | None = None, count: int = 1, delay_s: float = 0.02) -> None:
-        """Let the next answers suffer a fault."""
-        self._arm.faults.inject(fault, servo_id=servo_id, count=count, delay_s=delay_s)
-
-    def clear_faults(self) -> None:
-        """Back to a perfect wire."""
-        self._arm.faults.clear()
-
-    def unplug(self) -> None:
-        """Pull the USB cable."""
-        self._arm.unplug()
-
-    def replug(self) -> None:
-        """Put the USB cable back."""
-        self._arm.replug()
-
-    def power(self, on: bool, ids: list[int] | None = None) -> None:
-        """Switch the supply."""
-        self._arm.power(on, ids)
-
-    def power_cycle(self, ids: list[int] | None = None) -> None:
-        """Switch the supply off and on."""
-        self._arm.power_cycle(ids)
-
-    def environment(self, servo_id: int, **values: float) -> None:
-        """Set `voltage_v` or `temperature_c` of a servo."""
-        self._arm.set_environment(servo_id, **values)
-
-    def position(self, servo_id: int, encoder: float) -> None:
-        """Turn a joint by hand."""
-        self._arm.set_position(servo_id, encoder)
-
-    def load(self, servo_id: int, share: float) -> None:
-        """Load a joint."""
-        self._arm.set_load(servo_id, share)
-
-    def stops(self, servo_id: int, lower: float, upper: float) -> None:
-        """Put things in the way of a joint."""
-        self._arm.set_stops(servo_id, lower, upper)
-
-    def get(self, servo_id: int, register: str) -> int:
+    def _get(self, servo_id: int, register: str) -> int:
         """Value of a register, up to date."""
         with self._arm.lock:
             reg = Reg[register]
             return reg.decode(self._arm.servo(servo_id).read_block(reg.address, reg.size))
 
-    def set(self, servo_id: int, register: str, value: int) -> None:
+    def _set(self, servo_id: int, register: str, value: int) -> None:
         """Set a register from outside the bus."""
         with self._arm.lock:
             self._arm.servo(servo_id).set(Reg[register], value)
 
-    def advance(self, duration_s: float) -> None:
-        """Let time pass for the motors."""
-        self._arm.advance(duration_s)
-
-    def torque(self) -> dict[str, bool]:
+    def _torque(self) -> dict[str, bool]:
         """Whether each motor is driven."""
         with self._arm.lock:
             return {str(servo.servo_id): servo.torque_on for servo in self._arm.servos}
 
-    def log(self, register: str | None = None, after_s: float = 0.0) -> list[dict[str, Json]]:
+    def _log(self, register: str | None = None, after_s: float = 0.0) -> list[dict[str, Json]]:
         """Writes over the bus."""
         events = self._arm.log.events(Reg[register] if register else None, after_s=after_s)
         return [
@@ -124,10 +99,6 @@ class ArmCommands:
             for event in events
         ]
 
-    def clear_log(self) -> None:
-        """Forget the writes."""
-        self._arm.log.clear()
-
 
 class ControlServer:
     """Serves the commands of an arm on a socket until it is closed.
@@ -138,7 +109,7 @@ class ControlServer:
     """
 
     def __init__(self, arm: VirtualArm, path: str | Path) -> None:
-        commands = ArmCommands(arm)
+        commands = RemoteCommands(arm)
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -179,7 +150,7 @@ class ArmControl:
         self._lines = self._socket.makefile('rb')
 
     def call(self, command: str, **arguments: Json) -> Json:
-        """Carry out a command of `ArmCommands` and return its result.
+        """Carry out a command of `RemoteCommands` and return its result.
 
         Raises:
             RuntimeError: the arm refuses, with its reason.
@@ -199,3 +170,79 @@ class ArmControl:
         with contextlib.suppress(OSError):
             self._lines.close()
             self._socket.close()
+
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+
+
+class VirtualArmProcess:
+    """Runs ``python -m so101_driver.emulator`` while it is entered.
+
+    Args:
+        arguments: further command-line arguments, e.g. ``'--no-pacing'``.
+        link: path under which the arm appears; a temporary one by default.
+
+    Attributes:
+        port: path to open as a serial port.
+    """
+
+    def __init__(self, *arguments: str, link: str | Path | None = None) -> None:
+        self._arguments = arguments
+        self._directory = Path(tempfile.mkdtemp(prefix='so101-'))
+        self.port = str(self._directory / 'arm') if link is None else str(link)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: ArmControl | None = None
+
+    def __enter__(self) -> Self:
+        packages = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (packages, os.environ.get('PYTHONPATH'))))
+        socket_path = self._directory / 'control'
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, '-m', 'so101_driver.emulator', '--link', self.port),
+                *('--control', str(socket_path), '--until-stdin-closes', *self._arguments),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, 'PYTHONPATH': path},
+        )
+        try:
+            self._wait_until_ready(self._process)
+            self._control = ArmControl(socket_path)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        if not select.select([process.stdout], [], [], _START_TIMEOUT_S)[0] or not process.stdout.readline():
+            raise RuntimeError(
+                f'The virtual arm did not start within {_START_TIMEOUT_S} s; see its messages above.'
+            )
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """Carry out a command of `so101_driver.emulator.control.RemoteCommands`."""
+        if self._control is None:
+            raise RuntimeError('The virtual arm does not run; use it in a with statement.')
+        return self._control.call(command, **arguments)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            process, self._process = self._process, None
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        shutil.rmtree(self._directory, ignore_errors=True)

@@ -18,13 +18,15 @@ import time
 import tty
 from typing import Final, NamedTuple
 
+from so101_driver.bus.protocol import Frame, FrameStream, OVERHEAD, wire_time_s
 from so101_driver.emulator.faults import FaultInjector
-from so101_driver.protocol import Frame, FrameStream, OVERHEAD, wire_time_s
 
 _TCGETS2: Final = 0x802C542A
 _TERMIOS2 = struct.Struct('4IB19s2I')
 _FRAME_GAP_S = 0.05  # a frame does not pause for longer
 _CALL_TIMEOUT_S = 5.0
+PATIENCE_S = 4.0
+"""How long an interrupted arm waits for its driver to close the port [s]."""
 
 
 class Answer(NamedTuple):
@@ -223,3 +225,20 @@ def line_baud_rate(terminal: int) -> int:
     """Rate to which the user of a terminal has set it [bit/s], odd rates included."""
     fields = _TERMIOS2.unpack(fcntl.ioctl(terminal, _TCGETS2, bytes(_TERMIOS2.size)))
     return int(fields[-1])
+
+
+def port_in_use(path: Path) -> bool:
+    """Return whether a driver has the port open; it opens it for itself alone and locks it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:  # opened exclusively
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -4,8 +4,8 @@
 from collections.abc import Callable
 import sys
 
-from so101_driver.calibration import CalibrationError
-from so101_driver.calibration_places import find_calibration
+from so101_driver.calibration.calibration import CalibrationError
+from so101_driver.calibration.files import find_calibration
 from so101_session.devices.base import Device, DeviceError
 from so101_session.devices.combined import Combined
 from so101_session.devices.gamepad import Gamepad

@@ -14,12 +14,12 @@ import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.arm import Arm, ArmMismatchError
-from so101_driver.bus import ServoBus
-from so101_driver.calibration import ArmCalibration
-from so101_driver.errors import BusError
-from so101_driver.gate import SafetyGate
-from so101_driver.gate_config import GateConfig
-from so101_driver.gate_types import GateState
+from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.errors import BusError
+from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.gate.config import GateConfig
+from so101_driver.gate.gate import SafetyGate
+from so101_driver.gate.types import GateState
 from so101_session.devices.base import Device, DeviceError, DeviceState, Event, Feedback, FloatArray
 from so101_session.devices.leader_tracking import Tracker
 from so101_session.devices.shadow import Shadow

@@ -15,7 +15,7 @@ import math
 from types import MappingProxyType
 
 from so101_contract.observation_spec import ObservationSpec, robobase_spec
-from so101_driver.gate_config import GateConfig
+from so101_driver.gate.config import GateConfig
 from so101_kinematics.config import KinematicsConfig
 from so101_sim.errors import PresetError
 from so101_sim.scene.scene import SceneConfig

@@ -19,11 +19,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from so101_driver.calibration_file import save
-from so101_driver.camera_messages import info_message
-from so101_driver.emulator import ControlServer, FaultRates
-from so101_driver.lens import Lens
-from so101_driver.virtual_arm import PATIENCE_S, port_in_use, virtual_calibration
+from so101_driver.calibration.files import save
+from so101_driver.camera.config import Lens
+from so101_driver.emulator.arm import virtual_calibration
+from so101_driver.emulator.control import ControlServer
+from so101_driver.emulator.faults import FaultRates
+from so101_driver.emulator.line import PATIENCE_S, port_in_use
+from so101_driver.messages import info_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError

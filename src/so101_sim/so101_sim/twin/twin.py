@@ -19,11 +19,10 @@ import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
 from so101_description.model import CAMERA_NAME
-from so101_driver.calibration import ArmCalibration
-from so101_driver.emulator import VirtualArm
+from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
 from so101_driver.emulator.dynamics import Motion, MotionLimits
-from so101_driver.gate_config import GateConfig
-from so101_driver.virtual_arm import calibrated_arm, virtual_calibration
+from so101_driver.gate.config import GateConfig
 from so101_sim.errors import RenderError
 from so101_sim.render import Renderer, UInt8Array
 from so101_sim.scene.ground_truth import GroundTruth
