@@ -27,13 +27,13 @@ from std_srvs.srv import SetBool
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
 from so101_interfaces_py.spin import executor_for
-from so101_session.status import SessionStatus
+from so101_session.session.status import SessionStatus
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     'twin': ('-m', 'so101_sim.twin_node'),
     'arm': ('-m', 'so101_driver.arm_node'),
     'kinematics': ('-m', 'so101_kinematics.kinematics_node'),
-    'session': ('-m', 'so101_session.session_node'),
+    'session': ('-m', 'so101_session.session.node'),
     'operator': ('-m', 'so101_sim.operator_node'),
     'policy': (str(Path(__file__).with_name('graph_policy.py')),),
 }

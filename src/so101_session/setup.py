@@ -20,11 +20,11 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'session_node = so101_session.session_node:main',
-            'teleop_node = so101_session.teleop_node:main',
-            'recorder_node = so101_session.recorder_node:main',
-            'record = so101_session.record_cli:main',
-            'teleop = so101_session.teleop_cli:main',
+            'session_node = so101_session.session.node:main',
+            'teleop_node = so101_session.teleop.node:main',
+            'recorder_node = so101_session.recorder.node:main',
+            'record = so101_session.recorder.cli:main',
+            'teleop = so101_session.teleop.cli:main',
             'bag_check = so101_session.bag_check_cli:main',
             'bag_fix = so101_session.bag_fix_cli:main',
         ],

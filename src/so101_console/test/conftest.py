@@ -62,7 +62,7 @@ class Ear:
         return [(t, m) for t, m in list(self.heard[name]) if t >= at]
 
     def session(self):
-        from so101_session.status import SessionStatus
+        from so101_session.session.status import SessionStatus
 
         message = self.last('session')
         return None if message is None else SessionStatus.from_json(message.data)

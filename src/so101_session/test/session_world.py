@@ -8,10 +8,10 @@ import numpy as np
 from so101_contract.action import ActionSpec
 from so101_contract.presets import get_observation
 from so101_contract.records import StepRecord
-from so101_session.arbiter import Execute, Proposal
-from so101_session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
-from so101_session.session_config import ResetConfig, SessionConfig
-from so101_session.session_parts import make_senses, make_session
+from so101_session.session.arbiter import Execute, Proposal
+from so101_session.session.config import ResetConfig, SessionConfig
+from so101_session.session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
+from so101_session.session.session_parts import make_senses, make_session
 from so101_sim.task import Status
 from so101_sim.task_messages import TaskReport
 from so101_sim.truth import Truth

@@ -10,8 +10,8 @@ import pytest
 
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
-from so101_session.arbiter import Arbiter, Execute, HandOver, Proposal, Stop
-from so101_session.handover import GripperRamp, Takeover, TakeoverRules
+from so101_session.session.arbiter import Arbiter, Execute, HandOver, Proposal, Stop
+from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 PERIOD = 0.1
 NAN = float('nan')

@@ -3,7 +3,7 @@
 
 import pytest
 
-from so101_session.clock import Jitter, Senses, Source, stamp_of
+from so101_session.session.clock import Jitter, Senses, Source, stamp_of
 
 
 def senses():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 
-from so101_session.handover import Driver, GripperRamp, Takeover, TakeoverRules
+from so101_session.session.takeover import Driver, GripperRamp, Takeover, TakeoverRules
 
 
 def steps(takeover, count, now, period=0.1):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from so101_session.devices.key_codes import Code, CTRL_C, KeyDecoder, Kind
+from so101_session.teleop.devices.keys import Code, CTRL_C, KeyDecoder, Kind
 
 
 def codes(data, now=0.0):

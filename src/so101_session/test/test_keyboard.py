@@ -11,10 +11,10 @@ from person import hold, Person
 import pytest
 from typematic import bytes_of, Press
 
-from so101_session.devices.base import DeviceError, Event
-from so101_session.devices.key_map import DEFAULT_KEYS, KeyMap
-from so101_session.devices.keyboard import Keyboard, QUIET_S
-from so101_session.devices.terminal import Terminal
+from so101_session.teleop.devices.base import DeviceError, Event
+from so101_session.teleop.devices.key_map import DEFAULT_KEYS, KeyMap
+from so101_session.teleop.devices.keyboard import Keyboard, QUIET_S
+from so101_session.teleop.devices.terminal import Terminal
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_the_terminal_is_put_back(make):
 
 PROGRAM = """
 import os, sys, time
-from so101_session.devices.terminal import Terminal
+from so101_session.teleop.devices.terminal import Terminal
 terminal = Terminal()
 os.write(2, b'ready')
 {}

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from so101_session.devices.base import DeviceError, Event
-from so101_session.devices.gamepad import AXIS, BUTTON, EVENT, FROZEN_S, FULL_SCALE, Gamepad, INITIAL
-from so101_session.devices.joy import Joy
-from so101_session.devices.pads import changed, DEADMAN, find_pad, PADS
+from so101_session.teleop.devices.base import DeviceError, Event
+from so101_session.teleop.devices.gamepad import AXIS, BUTTON, EVENT, FROZEN_S, FULL_SCALE, Gamepad, INITIAL
+from so101_session.teleop.devices.joy import Joy
+from so101_session.teleop.devices.pads import changed, DEADMAN, find_pad, PADS
 
 AXIS_COUNT, BUTTON_COUNT = 8, 15
 

@@ -8,8 +8,8 @@ import pytest
 
 from so101_contract.action import ActionSpec
 from so101_contract.gripper import GripperConvention
-from so101_session.devices.base import DeviceState, Event, Feedback
-from so101_session.pilot import Hand, Pilot
+from so101_session.teleop.devices.base import DeviceState, Event, Feedback
+from so101_session.teleop.pilot import Hand, Pilot
 
 PERIOD = 0.1
 FORWARD = DeviceState(active=True, axes=(0.5, 0.0, 0.0))

@@ -12,9 +12,9 @@ import pytest
 from session_world import world
 
 from so101_contract.episodes import EventKind, Outcome, Source
-from so101_session.arbiter import Proposal, Stop
-from so101_session.errors import SessionError
-from so101_session.handover import Driver
+from so101_session.session.arbiter import Proposal, Stop
+from so101_session.session.errors import SessionError
+from so101_session.session.takeover import Driver
 from so101_sim.task import Status
 
 PERSON = Proposal((-0.01, 0.0, 0.0), 0.5, 'base_link')

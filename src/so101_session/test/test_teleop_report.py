@@ -6,11 +6,11 @@ import io
 import numpy as np
 
 from so101_contract.action import EeDeltaValue
-from so101_session.devices.base import DeviceState
-from so101_session.devices.key_map import DEFAULT_KEYS
-from so101_session.pilot import Say
-from so101_session.teleop_report import TeleopReport
-from so101_session.teleop_screen import help_lines, status_line, TerminalScreen
+from so101_session.teleop.devices.base import DeviceState
+from so101_session.teleop.devices.key_map import DEFAULT_KEYS
+from so101_session.teleop.pilot import Say
+from so101_session.teleop.report import TeleopReport
+from so101_session.teleop.terminal import help_lines, status_line, TerminalScreen
 
 VALUE = EeDeltaValue(np.array([0.01, 0.0, 0.0]), 0.5)
 ACTS = DeviceState(active=True, axes=(0.5, 0.0, 0.0))

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The session as a ROS node: the control clock, arbitration between policy and person, episodes, reset."""
+
+import sys
+import time
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+import numpy as np
+import numpy.typing as npt
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, Step
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from so101_contract.action import ActionSpec
+from so101_contract.episodes import EventKind
+from so101_contract.joints import JOINT_NAMES
+from so101_contract.presets import get_observation
+from so101_contract.records import StepRecord
+from so101_interfaces_py import qos, topics
+from so101_interfaces_py.conversions import joint_positions, joint_state
+from so101_interfaces_py.params import load_configs, ParameterError
+from so101_interfaces_py.spin import run_node, stop_spinning
+from so101_session.session.arbiter import Execute, Stop
+from so101_session.session.clock import Jitter, Source, stamp_of
+from so101_session.session.config import ResetConfig, SessionConfig
+from so101_session.session.effects import Effect, Event, Finish, MoveTo, Quieten, ResetScene
+from so101_session.session.errors import SessionError
+from so101_session.session.machine import State
+from so101_session.session.session_messages import (
+    arm_problem,
+    delta_message,
+    event_message,
+    proposal_of,
+    step_message,
+)
+from so101_session.session.session_parts import make_senses, make_session
+from so101_session.session.session_services import SessionServices
+from so101_session.session.status import SessionStatus
+from so101_sim import task_messages
+from so101_sim.errors import SimulationError
+
+CONFIG = (SessionConfig, ResetConfig)
+MOTION_RATE_HZ = 50.0
+STATUS_PERIOD_S = 0.5
+POLICY_TIMEOUT_S = 3.0
+"""A policy_node that has not sent its status for this long is not there."""
+
+ARM_TIMEOUT_S = 1.0
+
+
+class SessionNode(Node):
+    """Callbacks tell the session what comes; what it wants to be done is carried out at once."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__('session_node', **node_options)
+        config, reset = load_configs(self, SessionConfig, ResetConfig)
+        self._config: SessionConfig = config
+        self._observation = get_observation(config.observation, tcp=config.tcp)
+        self._action = ActionSpec(translation_scale_m=(config.action_scale_m,) * 3)
+        self._jitter = Jitter(config.period_s)
+        self._senses = make_senses(config, self._observation)
+        self._session = make_session(config, reset, self._action, self._senses, self._report)
+        self._joints: bytes | None = None
+        self._arm_s = self._policy_s = self._policy_status_s = float('-inf')
+        self._task: String | task_messages.TaskReport | None = None
+        self._calibration_id = ''
+        self._said: tuple[str, ...] = ()
+        self._next_status = 0.0
+
+        self._steps = self.create_publisher(Step, topics.STEP, qos.EVENT)
+        self._events = self.create_publisher(EpisodeEvent, topics.EPISODE_EVENT, qos.EVENT)
+        # Deeper than its readers that act on the newest only: who learns from actions must get every one.
+        self._commands = self.create_publisher(EeDelta, topics.EE_DELTA_CMD, qos.EVENT)
+        self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
+        self._status = self.create_publisher(String, topics.SESSION_STATUS, qos.LATCHED)
+        self._listen()
+        self._reseed = self.create_client(Trigger, topics.RESEED_SERVICE)
+        self._hold = self.create_client(Trigger, topics.HOLD_SERVICE)
+        self._reset_scene = self.create_client(Trigger, task_messages.RESET_SERVICE)
+        SessionServices(self, self._session, self._do)
+        # The steady clock: a step of the system's time must not stall the arm.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(config.period_s, self._tick, clock=clock)
+        self.create_timer(1.0 / MOTION_RATE_HZ, self._motion, clock=clock)
+        self.get_logger().info(f'{config.rate_hz:.0f} Hz, observation {config.observation}, TCP {config.tcp}')
+
+    def _listen(self) -> None:
+        """Subscribe; of what comes often only the stamp is read."""
+        state = qos.STATE_SUBSCRIBER
+        senses = self._senses
+        self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, state, raw=True)
+        self.create_subscription(
+            PoseStamped, topics.TCP_POSE, lambda data: self._heard(senses.kinematics, data), state, raw=True
+        )
+        kind, topic = (
+            (CameraInfo, 'camera_info')
+            if self._config.image_stamps == 'camera_info'
+            else (Image, 'image_raw')
+        )
+        for camera, source in zip(self._observation.camera_names, senses.cameras, strict=True):
+            self.create_subscription(
+                kind,
+                f'{camera}/{topic}',
+                lambda data, source=source: self._heard(source, data),
+                qos.IMAGE,
+                raw=True,
+            )
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_arm, qos.LATCHED)
+        self.create_subscription(PolicyStatus, topics.POLICY_STATUS, self._on_policy_status, qos.LATCHED)
+        self.create_subscription(EeDelta, topics.POLICY_EE_DELTA, self._on_policy, qos.COMMAND)
+        self.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, self._on_teleop, qos.COMMAND)
+        if self._config.reward_source == 'sim':
+            self.create_subscription(String, task_messages.TOPIC, self._on_task, state)
+
+    # --- what comes ---
+
+    def _heard(self, source: Source, data: bytes) -> None:
+        source.heard(stamp_of(data), time.monotonic())
+
+    def _on_joints(self, data: bytes) -> None:
+        self._joints = data
+        self._heard(self._senses.joints, data)
+
+    def _on_arm(self, message: ArmStatus) -> None:
+        self._arm_s = time.monotonic()
+        self._calibration_id = message.calibration_id
+        self._senses.arm = arm_problem(message)
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        self._policy_status_s = time.monotonic()
+        holds = message.mode == PolicyStatus.MODE_HOLD
+        self._session.policy_holds = (message.reason or 'it does not say why') if holds else ''
+        # One that holds is there and drives nothing: no episode begins for it.
+        self._policy_s = float('-inf') if holds else self._policy_status_s
+
+    def _on_task(self, message: String) -> None:
+        self._task = message
+
+    def _on_policy(self, message: EeDelta) -> None:
+        self._policy_s = time.monotonic()
+        self._session.policy_holds = ''
+        self._do(self._session.policy(proposal_of(message), time.monotonic()))
+
+    def _on_teleop(self, message: EeDelta) -> None:
+        self._do(self._session.teleop(proposal_of(message), time.monotonic()))
+
+    # --- time passes ---
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        self._jitter.tick(now_s)
+        if ARM_TIMEOUT_S < now_s - self._arm_s < float('inf'):
+            self._senses.arm = f'arm_node has sent no status for {now_s - self._arm_s:.1f} s'
+        self._session.policy_alive = now_s - self._policy_s <= POLICY_TIMEOUT_S
+        if now_s - self._policy_status_s > POLICY_TIMEOUT_S:
+            self._session.policy_holds = ''  # it is not there any more
+        now_ns = self.get_clock().now().nanoseconds
+        self._do(self._session.tick(now_s, now_ns, self._positions()))
+        self._publish_status(now_s)
+
+    def _motion(self) -> None:
+        now_s = time.monotonic()
+        self._do(self._session.poll(now_s))
+        if self._session.state is State.RESETTING:
+            positions = self._positions()
+            if positions is not None:
+                self._do(self._session.motion(now_s, positions))
+
+    # --- what is to be done ---
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            stamp = self.get_clock().now().to_msg()
+            if isinstance(effect, StepRecord):
+                self._steps.publish(step_message(effect))
+            elif isinstance(effect, Execute):
+                self._commands.publish(delta_message(effect, stamp, self._action.frame_id))
+            elif isinstance(effect, Event):
+                self._publish_event(effect, stamp)
+            elif isinstance(effect, MoveTo):
+                self._joint_command.publish(joint_state(JOINT_NAMES, effect.goal.tolist(), stamp))
+            elif isinstance(effect, Quieten):
+                self._call(self._reseed, self._session.quiet)
+            elif isinstance(effect, Stop):
+                self._call(self._hold, lambda: None)
+            elif isinstance(effect, ResetScene):
+                self._call(self._reset_scene, lambda: None)
+            elif isinstance(effect, Finish):
+                self.get_logger().info(f'finished: {self._session.account}')
+                stop_spinning()
+            elif effect.warning:
+                self.get_logger().warning(effect.sentence)
+            else:
+                self.get_logger().info(effect.sentence)
+
+    def _publish_event(self, event: Event, stamp: Any) -> None:
+        message = event_message(event, stamp)
+        if event.kind is EventKind.START:
+            message.observation_hash, message.action_hash = self._observation.hash, self._action.hash
+            message.calibration_id = self._calibration_id
+        self._events.publish(message)
+
+    def _call(self, client: Any, done: Any) -> None:
+        if not client.service_is_ready():
+            return
+
+        def answered(future: Any) -> None:
+            if future.exception() is None and future.result().success:
+                done()
+
+        client.call_async(Trigger.Request()).add_done_callback(answered)
+
+    def _publish_status(self, now_s: float) -> None:
+        session = self._session
+        said = (session.state.value, session.driver.value, session.sentence, str(session.paused))
+        if said == self._said and now_s < self._next_status:
+            return
+        self._said, self._next_status = said, now_s + STATUS_PERIOD_S
+        status = SessionStatus.of(session, self._jitter, self._config.episodes)
+        self._status.publish(String(data=status.to_json()))
+
+    # --- helpers ---
+
+    def _positions(self) -> npt.NDArray[np.float64] | None:
+        if self._joints is None:
+            return None
+        try:
+            return joint_positions(deserialize_message(self._joints, JointState), JOINT_NAMES)
+        except (KeyError, ValueError) as error:
+            self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
+            return None
+
+    def _report(self) -> task_messages.TaskReport | None:
+        """Return what the simulation said last; it is read when somebody asks."""
+        if isinstance(self._task, String):
+            try:
+                self._task = task_messages.read_task_message(self._task)
+            except SimulationError as error:
+                self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+                self._task = None
+        return self._task
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run_node(SessionNode, (SessionError, SimulationError, ParameterError), urgent=True))
+
+
+if __name__ == '__main__':
+    main()
