@@ -12,9 +12,9 @@ import pytest
 from typematic import bytes_of, Press
 
 from so101_session.teleop.devices.base import DeviceError, Event
-from so101_session.teleop.devices.key_map import DEFAULT_KEYS, KeyMap
 from so101_session.teleop.devices.keyboard import Keyboard, QUIET_S
-from so101_session.teleop.devices.terminal import Terminal
+from so101_session.teleop.devices.keys import DEFAULT_KEYS, KeyMap
+from so101_session.teleop.terminal import Terminal
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_the_terminal_is_put_back(make):
 
 PROGRAM = """
 import os, sys, time
-from so101_session.teleop.devices.terminal import Terminal
+from so101_session.teleop.terminal import Terminal
 terminal = Terminal()
 os.write(2, b'ready')
 {}

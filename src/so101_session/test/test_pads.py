@@ -6,9 +6,20 @@ import os
 import pytest
 
 from so101_session.teleop.devices.base import DeviceError, Event
-from so101_session.teleop.devices.gamepad import AXIS, BUTTON, EVENT, FROZEN_S, FULL_SCALE, Gamepad, INITIAL
-from so101_session.teleop.devices.joy import Joy
-from so101_session.teleop.devices.pads import changed, DEADMAN, find_pad, PADS
+from so101_session.teleop.devices.pads import (
+    AXIS,
+    BUTTON,
+    changed,
+    DEADMAN,
+    EVENT,
+    find_pad,
+    FROZEN_S,
+    FULL_SCALE,
+    Gamepad,
+    INITIAL,
+    Joy,
+    PADS,
+)
 
 AXIS_COUNT, BUTTON_COUNT = 8, 15
 

@@ -12,7 +12,7 @@ from session_world import world
 from so101_contract.joints import ARM_JOINTS, limits_arrays
 from so101_driver.gate_config import GateConfig
 from so101_session.session.config import ResetConfig
-from so101_session.session.errors import SessionError
+from so101_session.session.episode import SessionError
 from so101_session.session.reset import GRIPPER_SPEED, StartPlanner, Way
 from so101_sim.presets import get_preset
 

@@ -13,7 +13,7 @@ from session_world import world
 
 from so101_contract.episodes import EventKind, Outcome, Source
 from so101_session.session.arbiter import Proposal, Stop
-from so101_session.session.errors import SessionError
+from so101_session.session.episode import SessionError
 from so101_session.session.takeover import Driver
 from so101_sim.task import Status
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from so101_contract.action import EeDeltaValue
 from so101_session.teleop.devices.base import DeviceState
-from so101_session.teleop.devices.key_map import DEFAULT_KEYS
+from so101_session.teleop.devices.keys import DEFAULT_KEYS
 from so101_session.teleop.pilot import Say
 from so101_session.teleop.report import TeleopReport
 from so101_session.teleop.terminal import help_lines, status_line, TerminalScreen

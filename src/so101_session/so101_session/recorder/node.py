@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records the graph into a rosbag2: messages are taken as bytes and written by another thread."""
+"""Records the graph into a rosbag2: messages are taken as bytes and written by another thread.
 
-from collections.abc import Mapping, Sequence
+`GraphListener` subscribes to topics as their publishers offer them; `ParameterSnapshot` asks every node for its
+parameters, once, so that a bag tells how it came about.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+import functools
+import importlib
 import itertools
+import json
 import os
 from pathlib import Path
 import shutil
@@ -11,9 +18,12 @@ import sys
 import time
 from typing import Any
 
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
@@ -21,12 +31,156 @@ from so101_contract.presets import get_observation
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
+from so101_session.bags.definitions import Definition, definition_of
 from so101_session.bags.errors import BagError
-from so101_session.bags.sink import Item, NewMessage, Note, Sink
+from so101_session.bags.metadata import OfferedQos
+from so101_session.bags.sink import Item, NewMessage, NewTopic, Note, Sink
 from so101_session.bags.writer import BagWriter, Extras
 from so101_session.recorder.config import LATCHED, RecorderConfig
-from so101_session.recorder.graph_listener import GraphListener
-from so101_session.recorder.parameter_snapshot import ParameterSnapshot
+
+Tell = Callable[[str, Mapping[str, str]], None]
+
+
+class ParameterSnapshot:
+    """Answers come when they come; nothing waits for them."""
+
+    def __init__(self, node: Node, namespaces: Iterable[str], tell: Tell) -> None:
+        """Prepare.
+
+        Args:
+            node: whose executor carries the requests.
+            namespaces: in which to ask, each with a slash in front.
+            tell: called with the name of a node and its parameters as JSON values.
+        """
+        self._node, self._namespaces, self._tell = node, set(namespaces), tell
+        self._asked: dict[str, Any] = {}
+
+    def look(self) -> None:
+        """Ask the nodes that were not asked yet."""
+        for name, namespace in self._node.get_node_names_and_namespaces():
+            if namespace not in self._namespaces or name.startswith('_'):
+                continue
+            full = f'{namespace.rstrip("/")}/{name}'
+            if full not in self._asked:
+                self._asked[full] = self._node.create_client(ListParameters, f'{full}/list_parameters')
+            client = self._asked[full]
+            if client is not None and client.service_is_ready():
+                self._asked[full] = None
+                self._list(full, client)
+
+    def _list(self, full: str, client: Any) -> None:
+        def listed(future: Any) -> None:
+            self._node.destroy_client(client)
+            answer = future.result()
+            if answer is not None and answer.result.names:
+                self._get(full, list(answer.result.names))
+
+        client.call_async(ListParameters.Request()).add_done_callback(listed)
+
+    def _get(self, full: str, names: list[str]) -> None:
+        client = self._node.create_client(GetParameters, f'{full}/get_parameters')
+
+        def got(future: Any) -> None:
+            self._node.destroy_client(client)
+            answer = future.result()
+            if answer is not None:
+                values = map(parameter_value_to_python, answer.values)
+                self._tell(full, {name: _text(value) for name, value in zip(names, values, strict=False)})
+
+        client.call_async(GetParameters.Request(names=names)).add_done_callback(got)
+
+
+def _text(value: Any) -> str:
+    # Arrays come as array.array, byte arrays as bytes.
+    return json.dumps(
+        value, default=lambda array: [str(item) if isinstance(item, bytes) else item for item in array]
+    )
+
+
+# Deep enough that half a second of a busy machine loses nothing.
+DEPTH = 200
+IMAGE_DEPTH = 30
+_LOSSY = ('image_raw', 'camera_info')
+
+
+class GraphListener:
+    """One raw subscription per topic, renewed where the offer changes."""
+
+    def __init__(self, node: Node, wanted: Mapping[str, str], put: Callable[[Item], None]) -> None:
+        """Prepare.
+
+        Args:
+            node: whose executor calls back.
+            wanted: absolute names, each with its type, or empty where only the graph tells it.
+            put: takes each message; before the first one of a topic, what is known about the topic.
+        """
+        self._node, self._wanted, self._put = node, wanted, put
+        self._subscriptions: dict[str, tuple[Any, bool, bool]] = {}
+        self._left_out: set[str] = set()
+        self.heard: set[str] = set()
+        """Topics of which a message has come."""
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def look(self) -> None:
+        """Subscribe to what has appeared; again where the offer changed."""
+        graph = dict(self._node.get_topic_names_and_types())
+        for topic, known_type in self._wanted.items():
+            msgtype = known_type or (graph[topic][0] if topic in graph else '')
+            if not msgtype or topic in self._left_out:
+                continue
+            publishers = self._node.get_publishers_info_by_topic(topic) if topic in graph else []
+            latched = _all(publishers, DurabilityPolicy.TRANSIENT_LOCAL, topic.endswith(LATCHED))
+            reliable = _all(publishers, ReliabilityPolicy.RELIABLE, not topic.endswith(_LOSSY))
+            present = self._subscriptions.get(topic)
+            if present is None or present[1:] != (reliable, latched):
+                self._subscribe(topic, msgtype, reliable, latched)
+
+    def _subscribe(self, topic: str, msgtype: str, reliable: bool, latched: bool) -> None:
+        try:
+            definition = definition_of(msgtype)
+            package, _, name = msgtype.split('/')
+            message_class = getattr(importlib.import_module(f'{package}.msg'), name)
+        except (BagError, ImportError, AttributeError, ValueError) as error:
+            self._left_out.add(topic)
+            self._node.get_logger().warning(f'{topic} is left out: {error}')
+            return
+        old = self._subscriptions.pop(topic, None)
+        if old is not None:
+            self._node.destroy_subscription(old[0])
+        profile = QoSProfile(
+            depth=IMAGE_DEPTH if msgtype.endswith('Image') else DEPTH,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+        store = functools.partial(self._store, topic, definition)
+        subscription = self._node.create_subscription(message_class, topic, store, profile, raw=True)
+        self._subscriptions[topic] = (subscription, reliable, latched)
+
+    def _store(self, topic: str, definition: Definition, data: bytes, info: dict[str, int]) -> None:
+        if topic not in self.heard:
+            self.heard.add(topic)
+            offered = [_offered(publisher) for publisher in self._node.get_publishers_info_by_topic(topic)]
+            self._put(NewTopic(topic, definition, offered, topic.endswith(LATCHED)))
+        received = info['received_timestamp'] or self._node.get_clock().now().nanoseconds
+        self._put(NewMessage(topic, received, info['source_timestamp'] or received, data))
+
+
+def _all(publishers: Sequence[Any], policy: Any, otherwise: bool) -> bool:
+    """Whether every publisher offers a policy: what a single one lacks must not be asked for."""
+    reliability = isinstance(policy, ReliabilityPolicy)
+    offered = [p.qos_profile.reliability if reliability else p.qos_profile.durability for p in publishers]
+    return all(one == policy for one in offered) if offered else otherwise
+
+
+def _offered(publisher: Any) -> OfferedQos:
+    profile = publisher.qos_profile
+    return OfferedQos(
+        'reliable' if profile.reliability == ReliabilityPolicy.RELIABLE else 'best_effort',
+        'transient_local' if profile.durability == DurabilityPolicy.TRANSIENT_LOCAL else 'volatile',
+    )
+
 
 CONFIG = (RecorderConfig,)
 

@@ -1,18 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running episode, and the account of those that have ended."""
+"""The running episode, how it ends, and the account of those that have ended."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from so101_contract.episodes import Outcome, Source
-from so101_session.session.errors import SessionError
-from so101_session.session.reward import Verdict
+
+
+class SessionError(ValueError):
+    """Something that the session was asked for or given cannot be right."""
+
 
 RECENT = 20
 """Episodes over which interventions are counted."""
 
 COUNTED = (Outcome.SUCCESS, Outcome.FAILURE, Outcome.TIME_LIMIT)
 """Outcomes of the episodes that are counted towards the number that is wanted."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome, and why.
+
+    Attributes:
+        outcome: how the episode ends.
+        reason: for people, one sentence; may be empty.
+        policy_silent: the policy is to blame, since it does not answer.
+    """
+
+    outcome: Outcome
+    reason: str = ''
+    policy_silent: bool = False
 
 
 @dataclass

@@ -29,11 +29,8 @@ from so101_session.session.arbiter import Answer, Arbiter, Execute, HandOver, Pr
 from so101_session.session.clock import Senses
 from so101_session.session.config import ResetConfig, SessionConfig
 from so101_session.session.effects import Effect, Event, Finish, Say
-from so101_session.session.episode import Account, Episode
-from so101_session.session.errors import SessionError
-from so101_session.session.reset import opening_of, StartPlanner
-from so101_session.session.resetting import ResetRun, Stage
-from so101_session.session.reward import Verdict
+from so101_session.session.episode import Account, Episode, SessionError, Verdict
+from so101_session.session.reset import opening_of, ResetRun, Stage, StartPlanner
 from so101_session.session.step import Stepper
 from so101_session.session.takeover import Driver
 from so101_sim.presets import get_preset

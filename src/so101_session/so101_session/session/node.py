@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The session as a ROS node: the control clock, arbitration between policy and person, episodes, reset."""
 
+from collections.abc import Callable
 import sys
 import time
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 import numpy as np
 import numpy.typing as npt
@@ -13,36 +15,153 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, Step
+from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind
+from so101_contract.episodes import EventKind, Outcome
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.presets import get_observation
 from so101_contract.records import StepRecord
 from so101_interfaces_py import qos, topics
-from so101_interfaces_py.conversions import joint_positions, joint_state
+from so101_interfaces_py.conversions import joint_positions, joint_state, ns_to_stamp
 from so101_interfaces_py.params import load_configs, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
-from so101_session.session.arbiter import Execute, Stop
+from so101_session.session.arbiter import Execute, Proposal, Stop
 from so101_session.session.clock import Jitter, Source, stamp_of
 from so101_session.session.config import ResetConfig, SessionConfig
 from so101_session.session.effects import Effect, Event, Finish, MoveTo, Quieten, ResetScene
-from so101_session.session.errors import SessionError
-from so101_session.session.machine import State
-from so101_session.session.session_messages import (
-    arm_problem,
-    delta_message,
-    event_message,
-    proposal_of,
-    step_message,
-)
+from so101_session.session.episode import SessionError
+from so101_session.session.machine import Session, State
 from so101_session.session.session_parts import make_senses, make_session
-from so101_session.session.session_services import SessionServices
 from so101_session.session.status import SessionStatus
 from so101_sim import task_messages
 from so101_sim.errors import SimulationError
+
+DRIVABLE = (ArmStatus.ENABLED, ArmStatus.HOLD)
+"""States of the arm in which it follows, or will follow, a command."""
+
+
+def step_message(step: StepRecord) -> Step:
+    """Build the message of a step."""
+    message = Step(
+        episode=step.episode,
+        index=step.index,
+        joint_stamp=ns_to_stamp(step.joint_stamp_ns),
+        image_stamps=[ns_to_stamp(stamp_ns) for stamp_ns in step.image_stamps_ns],
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+    )
+    message.header.stamp = ns_to_stamp(step.stamp_ns)
+    return message
+
+
+def event_message(event: Event, stamp: Time) -> EpisodeEvent:
+    """Build the message of an event."""
+    message = EpisodeEvent(
+        episode=event.episode, index=event.index, kind=event.kind.value, reason=event.reason
+    )
+    message.header.stamp = stamp
+    return message
+
+
+def delta_message(action: Execute, stamp: Time, frame_id: str) -> EeDelta:
+    """Build the message of the one action of a step."""
+    message = EeDelta(
+        episode=action.episode,
+        index=action.index,
+        gripper=action.value.opening,
+        source=action.source.value,
+    )
+    message.header.stamp = stamp
+    message.header.frame_id = frame_id
+    vector = message.translation
+    vector.x, vector.y, vector.z = action.value.translation.tolist()
+    return message
+
+
+def proposal_of(message: EeDelta) -> Proposal:
+    """Read what a policy or a person wants."""
+    vector = message.translation
+    return Proposal(
+        translation=(vector.x, vector.y, vector.z),
+        opening=message.gripper,
+        frame_id=message.header.frame_id,
+        episode=message.episode,
+        index=message.index,
+        gone=message.source == EeDelta.SOURCE_NONE and not (vector.x or vector.y or vector.z),
+    )
+
+
+def arm_problem(status: ArmStatus) -> str:
+    """Say why the arm cannot be driven, or nothing."""
+    if status.state in DRIVABLE:
+        return ''
+    return f'the arm is not enabled: {status.reason or "arm/enable switches it on"}'
+
+
+LABELS = frozenset({Outcome.SUCCESS, Outcome.FAILURE, Outcome.DISCARD, Outcome.TIME_LIMIT})
+"""What a person may call an episode; an abort is the session's own word."""
+
+
+class SessionServices:
+    """Passes requests on and answers with a sentence where something is refused."""
+
+    def __init__(self, node: Any, session: Session, do: Callable[[list[Effect]], None]) -> None:
+        """Offer the services on a node; `do` carries out what the session wants."""
+        self._session, self._do = session, do
+        node.create_service(StartEpisode, topics.START_EPISODE_SERVICE, self._start)
+        node.create_service(EndEpisode, topics.END_EPISODE_SERVICE, self._end)
+        node.create_service(SetBool, topics.INTERVENE_SERVICE, self._intervene)
+        node.create_service(SetBool, topics.PAUSE_SERVICE, self._pause)
+        node.create_service(Trigger, topics.RESET_SERVICE, self._reset)
+
+    def _start(self, request: Any, response: Any) -> Any:
+        try:
+            response.episode = self._session.start_episode(request.skip_reset)
+        except SessionError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        return response
+
+    def _end(self, request: Any, response: Any) -> Any:
+        if request.outcome not in LABELS:
+            response.message = (
+                f'expected an outcome out of {sorted(LABELS)} (EndEpisode.srv), got {request.outcome}'
+            )
+            return response
+        try:
+            self._do(self._session.end_episode(Outcome(request.outcome), request.episode, request.reason))
+        except SessionError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        return response
+
+    def _intervene(self, request: Any, response: Any) -> Any:
+        self._do(self._session.intervene(request.data, time.monotonic()))
+        response.success = True
+        response.message = 'the person takes over' if request.data else 'the person gives back'
+        return response
+
+    def _pause(self, request: Any, response: Any) -> Any:
+        self._session.paused = request.data
+        response.success = True
+        response.message = 'pausing after this step' if request.data else 'going on'
+        return response
+
+    def _reset(self, _: Any, response: Any) -> Any:
+        try:
+            self._session.reset_scene()
+        except SessionError as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, 'the arm goes back to the start'
+        return response
+
 
 CONFIG = (SessionConfig, ResetConfig)
 MOTION_RATE_HZ = 50.0

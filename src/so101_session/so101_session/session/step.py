@@ -1,17 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of a running episode: end the step before, look how the episode goes on, begin the next one."""
+"""One step of a running episode: end the step before, look how the episode goes on, begin the next one.
+
+An episode ends by the ground truth of the twin, by a human's word, at its time limit, or because it cannot go on; its
+last step carries what that is worth.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from so101_contract.episodes import Outcome
 from so101_contract.records import StepRecord
 from so101_session.session.arbiter import Answer, Arbiter
 from so101_session.session.clock import Senses
 from so101_session.session.config import SessionConfig
-from so101_session.session.episode import Episode
-from so101_session.session.reward import judge, Rewards, Verdict
+from so101_session.session.episode import Episode, Verdict
 from so101_session.session.takeover import Driver
 from so101_sim.task_messages import TaskReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewards:
+    """What steps and outcomes are worth."""
+
+    success: float = 1.0
+    failure: float = 0.0
+    step: float = 0.0
+
+    def of(self, index: int, outcome: Outcome | None) -> float:
+        """Return the reward that a step carries, earned by the step before it.
+
+        Args:
+            index: of the step; the first one has none.
+            outcome: of the episode, if this is its last step.
+        """
+        if index == 0:
+            return 0.0
+        bonus = {Outcome.SUCCESS: self.success, Outcome.FAILURE: self.failure}
+        return self.step + (0.0 if outcome is None else bonus.get(outcome, 0.0))
+
+
+def judge(report: TaskReport | None, resets: int) -> Verdict | None:
+    """Return how the episode ends by the ground truth of the twin, or None where it goes on.
+
+    Args:
+        report: the newest one.
+        resets: of the scene, when the episode began; an older report is of the episode before.
+    """
+    if report is None or report.state.resets < resets:
+        return None
+    status = report.state.status
+    if status.success:
+        return Verdict(Outcome.SUCCESS, 'the task is done')
+    if status.failure:
+        return Verdict(Outcome.FAILURE, status.reason)
+    return None
 
 
 class Stepper:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from so101_session.teleop.config import DEVICES
-from so101_session.teleop.devices.key_map import DEFAULT_KEYS
+from so101_session.teleop.devices.keys import DEFAULT_KEYS
 from so101_session.teleop.terminal import GREEN, help_lines, RED, status_line, TerminalScreen
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Late: --help and --keys need no ROS.
     from so101_interfaces_py.params import ParameterError
     from so101_interfaces_py.spin import run_node
-    from so101_session.session.errors import SessionError
+    from so101_session.session.episode import SessionError
     from so101_session.teleop.node import TeleopNode
 
     # A terminal that is closed ends the program like an interrupt: the leader goes limp, its port is closed.

@@ -8,7 +8,7 @@ from so101_contract.presets import CONTROL_RATE_HZ
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig
-from so101_session.teleop.devices.key_map import DEFAULT_KEYS, KeyMap
+from so101_session.teleop.devices.keys import DEFAULT_KEYS, KeyMap
 from so101_session.teleop.devices.pads import changed, find_pad, PADS
 
 DEVICES = ('keyboard', 'gamepad', 'joy', 'leader')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A person drives: one node for keyboard, gamepad, joy and leader arm. It reads no camera and waits for nothing."""
 
+from collections.abc import Callable
 import json
 import sys
 import time
@@ -18,17 +19,96 @@ from std_srvs.srv import SetBool, Trigger
 from so101_contract.action import EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
+from so101_driver.calibration import CalibrationError
+from so101_driver.calibration_places import find_calibration
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
-from so101_session.session.errors import SessionError
+from so101_session.session.episode import SessionError
 from so101_session.teleop.config import TeleopConfig
-from so101_session.teleop.devices.base import Axes, Event, Feedback, STILL
-from so101_session.teleop.devices.factory import make_device
-from so101_session.teleop.devices.joy import Joy
+from so101_session.teleop.devices.base import Axes, Combined, Device, DeviceError, Event, Feedback, STILL
+from so101_session.teleop.devices.keyboard import Keyboard
+from so101_session.teleop.devices.leader import Leader, leader_arm, Shadow, Tracker
+from so101_session.teleop.devices.pads import Gamepad, Joy
 from so101_session.teleop.pilot import Hand, Pilot, Turn
 from so101_session.teleop.report import TeleopReport
+from so101_session.teleop.terminal import Terminal
+
+
+def make_device(config: TeleopConfig) -> Device:
+    """Return the device, opened.
+
+    Raises:
+        DeviceError: it is missing, or cannot be used.
+    """
+    makers: dict[str, Callable[[TeleopConfig], Device]] = {
+        'keyboard': lambda chosen: _keyboard(chosen, motion=True),
+        'gamepad': _gamepad,
+        'joy': _joy,
+        'leader': _leader,
+    }
+    return makers[config.device](config)
+
+
+def _keyboard(config: TeleopConfig, *, motion: bool) -> Device:
+    return Keyboard(Terminal(), config.keys, config.speed, motion)
+
+
+def _gamepad(config: TeleopConfig) -> Device:
+    return Gamepad(
+        config.pad_path,
+        pad=config.pad,
+        changes=config.pad_changes,
+        deadzone=config.deadzone,
+        speed=config.speed,
+        needs_deadman=config.deadman,
+    )
+
+
+def _joy(config: TeleopConfig) -> Device:
+    return Joy(
+        pad=config.pad,
+        changes=config.pad_changes,
+        deadzone=config.deadzone,
+        speed=config.speed,
+        needs_deadman=config.deadman,
+    )
+
+
+def _leader(config: TeleopConfig) -> Device:
+    if not config.leader_port:
+        raise DeviceError(
+            'expected the port of the leader arm, got none; say leader_port:=/dev/..., as ./so101 doctor lists them'
+        )
+    try:
+        calibration = find_calibration(config.leader_calibration, kind='leader')
+    except CalibrationError as error:
+        raise DeviceError(f'the leader arm needs its calibration: {error}') from error
+    leader = Leader(
+        leader_arm(config.leader_port, calibration, config.leader_torque, config.leader_supply_max_v),
+        Tracker(config.tcp, config.action.translation_scale_m, config.leader_leash_m, config.locks()),
+        Shadow(
+            config.leader_align_speed_rad_s,
+            config.leader_speed_rad_s,
+            config.leader_pull_rad,
+            config.leader_pull_s,
+        ),
+    )
+    try:
+        return Combined(leader, _askers(config))
+    except DeviceError:
+        leader.close()
+        raise
+
+
+def _askers(config: TeleopConfig) -> list[Device]:
+    """Return what asks for events beside a leader, which has no buttons."""
+    wanted = config.events_from
+    if wanted == 'keyboard' or (wanted == 'auto' and sys.stdin is not None and sys.stdin.isatty()):
+        return [_keyboard(config, motion=False)]
+    return [_gamepad(config)] if wanted in ('gamepad', 'auto') else []
+
 
 CONFIG = (TeleopConfig,)
 JOY = 'joy'

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every device says, and what it is told: one interface for keys, pads and arms. No ROS."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_session.session.errors import SessionError
+from so101_session.session.episode import SessionError
 
 FloatArray = npt.NDArray[np.float64]
 Axes = tuple[float, float, float]
@@ -94,3 +96,28 @@ class Device(Protocol):
 def limited(value: float) -> float:
     """Return a share cut to -1..1."""
     return min(max(value, -1.0), 1.0)
+
+
+class Combined(Device):
+    """Motion comes from the first device, events from all; the others may be missing."""
+
+    def __init__(self, mover: Device, askers: Sequence[Device]) -> None:
+        self._mover, self._askers = mover, tuple(askers)
+
+    def poll(self, now: float) -> DeviceState:
+        """Join what they say."""
+        asked = [asker.poll(now) for asker in self._askers]
+        state = self._mover.poll(now)
+        events = state.events + tuple(event for one in asked for event in one.events)
+        return replace(state, events=events, quit=state.quit or any(one.quit for one in asked))
+
+    def feel(self, feedback: Feedback, now: float) -> None:
+        """Pass on."""
+        for device in (self._mover, *self._askers):
+            device.feel(feedback, now)
+
+    def close(self) -> None:
+        """Close all, whatever one of them does."""
+        with ExitStack() as stack:
+            for device in (self._mover, *self._askers):
+                stack.callback(device.close)
