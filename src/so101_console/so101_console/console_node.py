@@ -12,8 +12,15 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import (
+    ArmStatus,
+    EeDelta,
+    EpisodeEvent,
+    LearnerStatus,
+    PolicyStatus,
+    SessionStatus,
+    Step,
+)
 from visualization_msgs.msg import MarkerArray
 
 from so101_console.access import Access, AccessError
@@ -78,7 +85,7 @@ class ConsoleNode(Node):
         self.create_subscription(Step, topics.STEP, picture.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(String, topics.SESSION_STATUS, picture.on_session, qos.LATCHED)
+        self.create_subscription(SessionStatus, topics.SESSION_STATUS, picture.on_session, qos.LATCHED)
         self.create_subscription(PolicyStatus, topics.POLICY_STATUS, picture.on_policy, qos.LATCHED)
         self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, picture.on_learner, qos.LATCHED)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, picture.on_diagnostics, qos.DIAGNOSTICS)

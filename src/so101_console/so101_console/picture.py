@@ -2,7 +2,7 @@
 """What the page shows, gathered from messages. The node's thread writes whole values, the server's reads them."""
 
 from collections.abc import Callable, Mapping
-import json
+from dataclasses import asdict
 import math
 import time
 from typing import Any
@@ -12,8 +12,15 @@ from geometry_msgs.msg import PoseStamped
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import (
+    ArmStatus,
+    EeDelta,
+    EpisodeEvent,
+    LearnerStatus,
+    PolicyStatus,
+    SessionStatus,
+    Step,
+)
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.arm_facts import ARM_STATES, ArmWatch, bus_line, counters, servo_rows
@@ -26,6 +33,7 @@ from so101_console.newest import Newest
 from so101_console.sentences import episode_line, learner_line
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.session_status import to_record
 from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
 
 STALE_S = 2.0
@@ -113,16 +121,9 @@ class Picture:
             outcome = kind.outcome.name.lower().replace('_', ' ')
             self._episodes.end(message.episode, outcome, message.reason, standing)
 
-    def on_session(self, message: String) -> None:
+    def on_session(self, message: SessionStatus) -> None:
         """Note the state of the session."""
-        try:
-            said = json.loads(message.data)
-        except json.JSONDecodeError:
-            said = None
-        if isinstance(said, dict):
-            self._session, self._session_s = said, time.monotonic()
-        else:
-            self.say('The session says something that cannot be read; is it of another version?')
+        self._session, self._session_s = asdict(to_record(message)), time.monotonic()
 
     def on_policy(self, message: PolicyStatus) -> None:
         """Note what the policy does."""
@@ -218,7 +219,7 @@ class Picture:
             camera_hz=camera['fps'],
             camera_problem=camera.get('problem', ''),
             session=str(self._session.get('state', '')) if now - self._session_s <= STALE_S else '',
-            jitter_p99_ms=float(self._session.get('jitter_p99_ms', 0.0)),
+            jitter_p99_ms=1e3 * float(self._session.get('jitter_p99_s', 0.0)),
             policy=None if policy is None else policy.policy or 'none',
             policy_holds='' if policy is None or policy.mode != PolicyStatus.MODE_HOLD else policy.reason,
             policy_ms=math.nan if policy is None else 1e3 * policy.latency_p95,

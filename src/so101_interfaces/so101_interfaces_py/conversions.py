@@ -7,6 +7,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion
 import numpy as np
 from sensor_msgs.msg import Image, JointState
+from so101_interfaces.msg import EeDelta
 
 NANOSECONDS = 1_000_000_000
 
@@ -68,3 +69,31 @@ def pose_message(position: Iterable[float], quaternion_xyzw: Iterable[float]) ->
     x, y, z = map(float, position)
     qx, qy, qz, qw = map(float, quaternion_xyzw)
     return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def ee_delta(
+    translation: Iterable[float],
+    opening: float,
+    source: int,
+    *,
+    episode: int,
+    index: int,
+    stamp: Time,
+    frame_id: str,
+) -> EeDelta:
+    """Build an action message.
+
+    Args:
+        translation: displacement of the TCP during the step in `frame_id` (x, y, z) [m].
+        opening: target opening of the gripper, 0 closed .. 1 open.
+        source: who decided it, one of `EeDelta.SOURCE_*`.
+        episode: episode that it belongs to.
+        index: step that it answers.
+        stamp: when it was decided.
+        frame_id: frame of the displacement.
+    """
+    message = EeDelta(episode=episode, index=index, gripper=float(opening), source=int(source))
+    message.header.stamp, message.header.frame_id = stamp, frame_id
+    vector = message.translation
+    vector.x, vector.y, vector.z = map(float, translation)
+    return message

@@ -15,13 +15,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
 from so101_contract.episodes import EventKind
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import load_config, ParameterError
@@ -37,7 +38,6 @@ from so101_sim.participant import Participant, Turn
 from so101_sim.presets import get_preset
 from so101_sim.servo import FloatArray
 from so101_sim.start import home_pose
-from so101_sim.task_messages import POWER_SERVICE, read_task_message, RESET_SERVICE, TaskReport, TOPIC
 
 CONFIG = (OperatorConfig,)
 STALE_S = 0.5
@@ -64,7 +64,7 @@ class OperatorNode(Node):
         self._demonstrator: Demonstrator | None = None
         self._episode = self._index = 0
         self._actions = self.create_publisher(EeDelta, self._config.topic, qos.COMMAND)
-        self.create_subscription(String, TOPIC, self._on_task, qos.STATE_SUBSCRIBER)
+        self.create_subscription(TaskReportMessage, topics.SIM_TASK, self._on_task, qos.STATE_SUBSCRIBER)
         clock = self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._giving_back: Any = None
         self._unasked: bool | None = None
@@ -76,24 +76,19 @@ class OperatorNode(Node):
         else:
             self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
             self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
-            self._reset = self.create_client(Trigger, RESET_SERVICE)
+            self._reset = self.create_client(Trigger, topics.SIM_RESET_SERVICE)
             self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
         self._attendant = Attendant()
         self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
         self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
-        self._power = self.create_client(SetBool, POWER_SERVICE)
+        self._power = self.create_client(SetBool, topics.SIM_POWER_SERVICE)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_arm, qos.LATCHED)
         self.get_logger().info(f'{self._config.mode} on {self._config.topic}')
 
     # --- callbacks ---
 
-    def _on_task(self, message: String) -> None:
-        try:
-            self._report = read_task_message(message)
-        except SimulationError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
-            return
-        self._report_s = time.monotonic()
+    def _on_task(self, message: TaskReportMessage) -> None:
+        self._report, self._report_s = to_record(message), time.monotonic()
 
     def _on_arm(self, message: ArmStatus) -> None:
         fault, disabled = message.state == ArmStatus.FAULT, message.state == ArmStatus.DISABLED
@@ -197,7 +192,9 @@ class OperatorNode(Node):
 
     def _fresh_report(self) -> TaskReport | None:
         if self._report is None or time.monotonic() - self._report_s > STALE_S:
-            self.get_logger().info(f'waiting for {TOPIC}; does twin_node run?', throttle_duration_sec=10.0)
+            self.get_logger().info(
+                f'waiting for {topics.SIM_TASK}; does twin_node run?', throttle_duration_sec=10.0
+            )
             return None
         return self._report
 

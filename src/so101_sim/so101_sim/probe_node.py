@@ -16,17 +16,17 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta
-from std_msgs.msg import String
+from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, stamp_to_ns
 from so101_sim.errors import SimulationError
 from so101_sim.servo import FloatArray
-from so101_sim.task_messages import read_task_message, TaskReport, TOPIC
 
 TIMEOUT_S = 20.0
 
@@ -49,7 +49,7 @@ class ProbeNode(Node):
         self.statuses: list[Any] = []
         self.real_time_factors: list[float] = []
         self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_PUBLISHER)
-        self.create_subscription(String, TOPIC, self._on_task, qos.STATE_PUBLISHER)
+        self.create_subscription(TaskReportMessage, topics.SIM_TASK, self._on_task, qos.STATE_PUBLISHER)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, self.statuses.append, qos.LATCHED)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, qos.DIAGNOSTICS)
         self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
@@ -72,8 +72,8 @@ class ProbeNode(Node):
         age_s = (self.get_clock().now().nanoseconds - stamp_to_ns(message.header.stamp)) * 1e-9
         self.joints.append(JointSample(time.monotonic() - age_s, joint_positions(message, JOINT_NAMES)))
 
-    def _on_task(self, message: String) -> None:
-        self.reports.append(read_task_message(message))
+    def _on_task(self, message: TaskReportMessage) -> None:
+        self.reports.append(to_record(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -11,31 +11,15 @@ from types import MappingProxyType
 from typing import Protocol
 
 from so101_contract.joints import gripper_opening_to_rad
+from so101_contract.task_report import Status
 from so101_sim.errors import PresetError
 from so101_sim.scene import TRAY_HALF_SIZE
 from so101_sim.truth import Truth
 
+__all__ = ['TASKS', 'Judge', 'Lift', 'Place', 'Status', 'Task', 'over_tray', 'within_reach']
+
 REACH_LOW, REACH_HIGH = (0.06, -0.30, -0.05), (0.46, 0.30, 0.45)
 """Box of the base frame beyond which the arm cannot get the cube back [m]."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where an episode stands.
-
-    Attributes:
-        success: the task is done.
-        failure: the task can no longer be done.
-        good_steps: for how many steps in a row the goal has been reached.
-        dropped: the cube was held at the step before, above the table, and is not any more.
-        reason: why it failed; empty otherwise.
-    """
-
-    success: bool = False
-    failure: bool = False
-    good_steps: int = 0
-    dropped: bool = False
-    reason: str = ''
 
 
 class Task(Protocol):

@@ -5,8 +5,8 @@ Threads: the bus serves the pseudo-terminal and steps the physics; a camera may 
 state; tasks are judged by whoever calls `judge`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from typing import Self
 import mujoco
 import numpy as np
 
+from so101_contract.task_report import Status, TaskState, Truth
 from so101_driver.calibration import ArmCalibration
 from so101_driver.emulator import VirtualArm
 from so101_driver.gate_config import GateConfig
@@ -24,9 +25,10 @@ from so101_sim.rewards import dense, get_reward, Moment
 from so101_sim.scene import CAMERA_NAME, load_scene, PREFIX
 from so101_sim.servo import FloatArray
 from so101_sim.simulation import Simulation
-from so101_sim.task import Judge, Status
-from so101_sim.truth import Truth
+from so101_sim.task import Judge
 from so101_sim.variation import Varier
+
+__all__ = ['TaskState', 'Twin']
 
 PARKED_CUBE = (0.25, 0.0)
 CLEARANCE_M = 0.05
@@ -34,25 +36,6 @@ CLEARANCE_M = 0.05
 
 ATTEMPTS = 50
 _NO_ACTION = np.zeros(4)
-
-
-@dataclass(frozen=True)
-class TaskState:
-    """What the twin knows of its task.
-
-    Attributes:
-        truth: the scene.
-        status: success, failure, and so on, since the last reset.
-        reward: of the last control step, by the preset's reward; terms of the action are not known here and are 0.
-        resets: how many there were.
-        terms: the dense reward of the last control step by name, whatever the preset's reward is; empty before it.
-    """
-
-    truth: Truth
-    status: Status
-    reward: float
-    resets: int
-    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Twin:
