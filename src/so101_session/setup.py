@@ -16,7 +16,7 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='Control clock, arbitration between policy and person, episodes, teleoperation, recording.',
+    description='Control clock, arbitration between policy and human, episodes, teleoperation, recording.',
     license='Apache-2.0',
     entry_points={
         'console_scripts': [

@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 
-from so101_session.session.takeover import Driver, GripperRamp, Takeover, TakeoverRules
+from so101_contract.session_status import Driver
+from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 
 def steps(takeover, count, now, period=0.1):
     for _ in range(count):
         takeover.next_step(now)
-        takeover.settle()
+        takeover.apply_handover()
         now += period
     return now
 
@@ -20,27 +21,27 @@ def test_the_policy_drives_until_somebody_takes_over():
     takeover = Takeover(TakeoverRules())
     assert takeover.driver(0.0) is Driver.POLICY
     takeover.request(True, 0.0)
-    assert takeover.settle() is True
-    assert takeover.driver(0.1) is Driver.PERSON
+    assert takeover.apply_handover() is True
+    assert takeover.driver(0.1) is Driver.HUMAN
 
 
 def test_whoever_acts_takes_over_unless_that_is_switched_off():
     for auto in (True, False):
         takeover = Takeover(TakeoverRules(auto_takeover=auto))
         takeover.heard(0.0)
-        takeover.settle()
+        takeover.apply_handover()
         assert takeover.intervening is auto
 
 
 def test_a_person_that_is_silent_for_300_ms_does_not_drive_any_more():
     takeover = Takeover(TakeoverRules())
     takeover.request(True, 0.0)
-    takeover.settle()
+    takeover.apply_handover()
     takeover.heard(1.0)
-    assert takeover.driver(1.29) is Driver.PERSON
+    assert takeover.driver(1.29) is Driver.HUMAN
     assert takeover.driver(1.31) is Driver.NOBODY
     takeover.heard(2.0)
-    assert takeover.driver(2.0) is Driver.PERSON
+    assert takeover.driver(2.0) is Driver.HUMAN
 
 
 def test_without_a_grace_a_silent_person_never_gives_back():
@@ -69,7 +70,7 @@ def test_a_person_that_asked_is_not_subject_to_the_grace():
 def test_an_intervention_ends_with_its_episode():
     takeover = Takeover(TakeoverRules())
     takeover.heard(0.0)
-    takeover.settle()
+    takeover.apply_handover()
     assert takeover.end_episode(0.1)
     assert not takeover.intervening
 
@@ -77,7 +78,7 @@ def test_an_intervention_ends_with_its_episode():
 def test_an_intervention_whose_device_is_dead_survives_its_episode():
     takeover = Takeover(TakeoverRules())
     takeover.heard(0.0)
-    takeover.settle()
+    takeover.apply_handover()
     assert not takeover.end_episode(5.0)
     assert takeover.driver(5.0) is Driver.NOBODY
 

@@ -5,11 +5,9 @@ import pytest
 from session_world import truth
 
 from so101_contract.episodes import Outcome, Source
+from so101_contract.task_report import Status, TaskReport, TaskState
 from so101_session.session.episode import Account, Episode, SessionError, Verdict
 from so101_session.session.step import judge, Rewards
-from so101_sim.task import Status
-from so101_sim.task_messages import TaskReport
-from so101_sim.twin import TaskState
 
 
 def report(resets=3, **status):

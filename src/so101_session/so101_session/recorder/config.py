@@ -9,8 +9,6 @@ from so101_interfaces_py import topics
 from so101_interfaces_py.params import check_bounds, param, ParameterError
 from so101_session.bags.mcap_writer import COMPRESSIONS
 
-SIM_TASK = 'sim/task'
-
 RECORDED: Mapping[str, str] = {
     topics.JOINT_STATES: 'sensor_msgs/msg/JointState',
     topics.JOINT_COMMAND: 'sensor_msgs/msg/JointState',
@@ -20,7 +18,7 @@ RECORDED: Mapping[str, str] = {
     topics.STEP: 'so101_interfaces/msg/Step',
     topics.EPISODE_EVENT: 'so101_interfaces/msg/EpisodeEvent',
     topics.EE_DELTA_CMD: 'so101_interfaces/msg/EeDelta',
-    topics.SESSION_STATUS: '',
+    topics.SESSION_STATUS: 'so101_interfaces/msg/SessionStatus',
     topics.POLICY_EE_DELTA: 'so101_interfaces/msg/EeDelta',
     topics.TELEOP_EE_DELTA: 'so101_interfaces/msg/EeDelta',
     topics.ARM_STATUS: 'so101_interfaces/msg/ArmStatus',
@@ -30,10 +28,10 @@ RECORDED: Mapping[str, str] = {
     topics.DIAGNOSTICS: 'diagnostic_msgs/msg/DiagnosticArray',
     topics.TF: 'tf2_msgs/msg/TFMessage',
     topics.TF_STATIC: 'tf2_msgs/msg/TFMessage',
-    SIM_TASK: '',
+    topics.SIM_TASK: 'so101_interfaces/msg/TaskReport',
     topics.POLICY_OBSERVED: 'std_msgs/msg/String',
 }
-"""What is recorded unless other topics are named; the type is empty where only the graph tells it.
+"""What is recorded unless other topics are named, and its type.
 
 `learner/weights` is left out: the learner keeps them, and they are large. So is the JPEG of the camera: it is
 no substitute for the pixels that the policy saw.

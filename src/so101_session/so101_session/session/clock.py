@@ -24,6 +24,22 @@ def stamp_of(serialized: bytes) -> int:
     return int(seconds) * NANOSECONDS + int(nanoseconds)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why no episode can run.
+
+    Attributes:
+        what: for people, without the time; it stays the same while the problem does.
+        for_s: for how long [s]; None where that says nothing.
+    """
+
+    what: str
+    for_s: float | None = None
+
+    def __str__(self) -> str:
+        return self.what if self.for_s is None else f'{self.what} for {self.for_s:.1f} s'
+
+
 @dataclass
 class Source:
     """The newest message of a topic.
@@ -45,11 +61,11 @@ class Source:
         if stamp_ns != self.stamp_ns:
             self.stamp_ns, self.heard_s = stamp_ns, now_s
 
-    def silent(self, now_s: float) -> str:
-        """Say that it is silent, or nothing."""
+    def silent(self, now_s: float) -> Problem | None:
+        """Return that it is silent, or nothing."""
         if now_s - self.heard_s <= self.timeout_s:
-            return ''
-        return f'{self.name} yet' if not self.stamp_ns else f'{self.name} for {now_s - self.heard_s:.1f} s'
+            return None
+        return Problem(self.name, now_s - self.heard_s) if self.stamp_ns else Problem(f'{self.name} yet')
 
 
 @dataclass
@@ -60,20 +76,28 @@ class Senses:
         joints: of joint_states.
         cameras: in the order of the observation spec.
         kinematics: of the node that executes actions.
-        arm: why the arm cannot be driven, or an empty string.
+        arm: why the arm cannot be driven, or None.
     """
 
     joints: Source
     cameras: Sequence[Source]
     kinematics: Source
-    arm: str = 'arm_node has not said a word yet'
+    arm: Problem | None = Problem('arm_node has not said a word yet')
 
-    def problem(self, now_s: float) -> str:
-        """Say in one sentence why no episode can run, or nothing."""
-        for said in (self.joints.silent(now_s), self.arm, self.kinematics.silent(now_s)):
-            if said:
-                return said
-        return next((said for camera in self.cameras if (said := camera.silent(now_s))), '')
+    @classmethod
+    def of(cls, cameras: Sequence[str], *, joint_timeout_s: float, camera_timeout_s: float) -> 'Senses':
+        """Return what a step with these cameras observes, and after how long each counts as silent [s]."""
+        return cls(
+            joints=Source('the arm has sent no joint_states', joint_timeout_s),
+            cameras=[Source(f'the camera {name} has sent no image', camera_timeout_s) for name in cameras],
+            kinematics=Source('kinematics_node has sent no tcp_pose', joint_timeout_s),
+        )
+
+    def problem(self, now_s: float) -> Problem | None:
+        """Return why no episode can run, or nothing."""
+        cameras = (camera.silent(now_s) for camera in self.cameras)
+        found = (self.joints.silent(now_s), self.arm, self.kinematics.silent(now_s), *cameras)
+        return next((problem for problem in found if problem is not None), None)
 
     def newer_than(self, stamp_ns: int) -> bool:
         """Whether everything that is observed was measured after a moment [ns]."""

@@ -2,11 +2,17 @@
 """Parameters of session_node."""
 
 from dataclasses import dataclass
+import math
 
+from so101_contract.arm_start import AtPoint
 from so101_contract.presets import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, OBSERVATIONS
+from so101_contract.thresholds import LONG_INTERVENTION_STEPS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig
+
+START = AtPoint()
+"""Where episodes begin unless a task or a parameter says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +26,7 @@ class SessionConfig:
     tcp: str = param('so101', doc='Tool centre point that actions move.', choices=tuple(TCP_PRESETS))
     action_scale_m: float = param(
         0.02,
-        doc='Largest displacement of one step along an axis; a person is cut to it too.',
+        doc='Largest displacement of one step along an axis; a human is cut to it too.',
         unit='m',
         lo=0.001,
         hi=0.1,
@@ -67,20 +73,20 @@ class SessionConfig:
     auto_takeover: bool = param(True, doc='Whoever sends teleop/ee_delta takes over, without asking.')
     give_back_s: float = param(
         0.0,
-        doc='A person that took over without asking and is silent for this long gives back; 0: never.',
+        doc='A human that took over without asking and is silent for this long gives back; 0: never.',
         unit='s',
         lo=0.0,
         hi=60.0,
     )
     teleop_timeout_s: float = param(
         0.3,
-        doc='A person that is silent for longer no longer drives: the arm holds.',
+        doc='A human that is silent for longer no longer drives: the arm holds.',
         unit='s',
         lo=0.05,
         hi=5.0,
     )
     long_intervention_steps: int = param(
-        50, doc='An intervention of more steps in a row is warned of.', lo=1, hi=100_000
+        LONG_INTERVENTION_STEPS, doc='An intervention of more steps in a row is warned of.', lo=1, hi=100_000
     )
     dwell_steps: int = param(3, doc='An intervention lasts at least so many steps.', lo=1, hi=100)
     gripper_ramp: float = param(
@@ -129,24 +135,28 @@ class ResetConfig:
         choices=('auto', 'parameters'),
     )
     start_xyz: tuple[float, float, float] = param(
-        (0.22, 0.0, 0.105), doc='Centre of the start of the TCP.', unit='m', lo=-0.5, hi=0.6
+        START.centre, doc='Centre of the start of the TCP.', unit='m', lo=-0.5, hi=0.6
     )
     start_spread_m: tuple[float, float, float] = param(
-        (0.02, 0.02, 0.01), doc='Largest distance from it along each axis.', unit='m', lo=0.0, hi=0.2
+        START.spread, doc='Largest distance from it along each axis.', unit='m', lo=0.0, hi=0.2
     )
     start_pitch_deg: float = param(
-        75.0, doc='Approach below the horizontal at the start.', unit='deg', lo=-90.0, hi=120.0
+        math.degrees(START.pitch),
+        doc='Approach below the horizontal at the start.',
+        unit='deg',
+        lo=-90.0,
+        hi=120.0,
     )
     start_roll_deg: float = param(0.0, doc='wrist_roll at the start.', unit='deg', lo=-157.0, hi=162.0)
     start_opening: tuple[float, float] = param(
-        (0.4, 0.7), doc='Range of the opening at the start, 0 closed .. 1 open.', lo=0.0, hi=1.0
+        START.opening, doc='Range of the opening at the start, 0 closed .. 1 open.', lo=0.0, hi=1.0
     )
     locked_joints: tuple[str, ...] = param(
         ('',), doc='Joints that do not move on the way back either; as in kinematics_node.'
     )
     reset_pause_s: float = param(
         0.0,
-        doc='Time between the reset and the episode, for a person to arrange the scene.',
+        doc='Time between the reset and the episode, for a human to arrange the scene.',
         unit='s',
         lo=0.0,
         hi=600.0,

@@ -4,7 +4,7 @@
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from so101_contract.episodes import Outcome, Source
+from so101_contract.episodes import EventKind, Outcome, Source
 
 
 class SessionError(ValueError):
@@ -33,6 +33,16 @@ class Verdict:
     policy_silent: bool = False
 
 
+@dataclass(frozen=True)
+class Event:
+    """Publish that something happened to an episode."""
+
+    kind: EventKind
+    episode: int
+    index: int
+    reason: str = ''
+
+
 @dataclass
 class Episode:
     """An episode while it runs.
@@ -43,8 +53,8 @@ class Episode:
         resets: resets of the scene when it began.
         index: of the next step.
         verdict: how it ends with the next step, once that is known.
-        actions: actions of a policy or a person.
-        runs: lengths of the stretches in which a person acted [steps].
+        actions: actions of a policy or a human.
+        runs: lengths of the stretches in which a human acted [steps].
     """
 
     number: int
@@ -54,21 +64,21 @@ class Episode:
     verdict: Verdict | None = None
     actions: int = 0
     runs: list[int] = field(default_factory=list)
-    _person: bool = False
+    _human: bool = False
 
     def note(self, source: Source) -> None:
         """Count an action; one of nobody neither counts nor ends a stretch."""
         if source not in (Source.POLICY, Source.TELEOP):
             return
         self.actions += 1
-        before, self._person = self._person, source is Source.TELEOP
-        if self._person and before:
+        before, self._human = self._human, source is Source.TELEOP
+        if self._human and before:
             self.runs[-1] += 1
-        elif self._person:
+        elif self._human:
             self.runs.append(1)
 
     def end(self, verdict: Verdict) -> None:
-        """Let it end with the next step; the first word counts, but a person may still throw it away."""
+        """Let it end with the next step; the first word counts, but a human may still throw it away."""
         if self.verdict is None or verdict.outcome is Outcome.DISCARD:
             self.verdict = verdict
 
@@ -80,7 +90,7 @@ class Account:
     Attributes:
         outcomes: of each episode that has ended, by its number.
         started: episodes begun.
-        recent: actions, and stretches of a person's actions, of the last episodes.
+        recent: actions, and stretches of a human's actions, of the last episodes.
     """
 
     outcomes: dict[int, Outcome] = field(default_factory=dict)
@@ -121,12 +131,12 @@ class Account:
 
     @property
     def intervention_rate(self) -> float:
-        """Share of a person's actions in the last episodes, 0..1."""
+        """Share of a human's actions in the last episodes, 0..1."""
         return sum(sum(runs) for _, runs in self.recent) / max(1, sum(actions for actions, _ in self.recent))
 
     @property
     def intervention_length(self) -> float:
-        """Mean length of the stretches in which a person acted, in the last episodes [steps]; 0 without any."""
+        """Mean length of the stretches in which a human acted, in the last episodes [steps]; 0 without any."""
         lengths = [length for _, runs in self.recent for length in runs]
         return sum(lengths) / max(1, len(lengths))
 

@@ -6,7 +6,7 @@
 | WAITING | something is missing, or nobody has asked for an episode | to RESETTING |
 | RESETTING | the arm goes back, the scene is arranged | to READY, or WAITING when stuck |
 | READY | at the start | to ARMED, at once if `auto` |
-| ARMED | the episode has its number; policy or person must be there | to RUNNING with the first step |
+| ARMED | the episode has its number; policy or human must be there | to RUNNING with the first step |
 | RUNNING | steps | to PAUSED, or to WAITING with the last step |
 | PAUSED | no steps; the arm holds | to RUNNING |
 | DONE | as many episodes as wanted | |
@@ -15,26 +15,25 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 import math
-import re
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind, NO_EPISODE, Outcome
-from so101_contract.records import StepRecord
-from so101_session.session.arbiter import Answer, Arbiter, Execute, HandOver, Proposal
-from so101_session.session.clock import Senses
+from so101_contract.records import ExecutedAction, StepRecord
+from so101_contract.session_status import Driver, SessionState, SessionStatus
+from so101_contract.task_report import TaskReport
+from so101_session.session.arbiter import Answer, Arbiter, HandOver, Stop
+from so101_session.session.clock import Jitter, Problem, Senses
 from so101_session.session.config import ResetConfig, SessionConfig
-from so101_session.session.effects import Effect, Event, Finish, Say
-from so101_session.session.episode import Account, Episode, SessionError, Verdict
-from so101_session.session.reset import opening_of, ResetRun, Stage, StartPlanner
+from so101_session.session.episode import Account, Episode, Event, SessionError, Verdict
+from so101_session.session.reset import opening_of, ResetEffect, ResetRun, Stage, StartPlanner
 from so101_session.session.step import Stepper
-from so101_session.session.takeover import Driver
-from so101_sim.presets import get_preset
-from so101_sim.task_messages import TaskReport
+from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 FloatArray = npt.NDArray[np.float64]
 DEFAULT_LIMIT = 100
@@ -50,19 +49,22 @@ PATIENCE_S = 1.0
 STALL_PERIODS = 5
 """A control clock that is later than so many steps has stood still."""
 
-_SECONDS = re.compile(r'\d+\.\d+ s')
+
+@dataclass(frozen=True)
+class Say:
+    """Tell people, in one sentence."""
+
+    sentence: str
+    warning: bool = False
 
 
-class State(StrEnum):
-    """State of the session."""
+@dataclass(frozen=True)
+class Finish:
+    """End the node: the work is done."""
 
-    WAITING = 'waiting'
-    RESETTING = 'resetting'
-    READY = 'ready'
-    ARMED = 'armed'
-    RUNNING = 'running'
-    PAUSED = 'paused'
-    DONE = 'done'
+
+Effect: TypeAlias = StepRecord | ExecutedAction | Event | ResetEffect | Stop | Say | Finish
+"""What the session wants to be done: its node carries these out, in order."""
 
 
 class Session:
@@ -72,10 +74,8 @@ class Session:
         self,
         config: SessionConfig,
         reset: ResetConfig,
-        *,
-        arbiter: Arbiter,
+        action: ActionSpec,
         senses: Senses,
-        planner: StartPlanner,
         report: Callable[[], TaskReport | None] = lambda: None,
     ) -> None:
         """Prepare.
@@ -83,23 +83,33 @@ class Session:
         Args:
             config: clock, drivers and episodes.
             reset: the way back.
-            arbiter: chooses the action of each step.
+            action: the largest action.
             senses: what is observed; kept up to date by the caller.
-            planner: draws starts.
             report: the newest ground truth of a simulation.
         """
-        self.state = State.WAITING
+        self.state = SessionState.WAITING
         self.account = Account()
-        self.arbiter, self.senses = arbiter, senses
+        rules = TakeoverRules(
+            auto_takeover=config.auto_takeover,
+            give_back_s=config.give_back_s,
+            timeout_s=config.teleop_timeout_s,
+            dwell_steps=config.dwell_steps,
+        )
+        ramp = GripperRamp(config.gripper_ramp, config.gripper_ramp_steps)
+        self.arbiter = Arbiter(action, Takeover(rules), ramp, config.period_s)
+        """Chooses the action of each step."""
+        self.senses = senses
         self.episode: Episode | None = None
         self.policy_alive = False
         """Whether a policy is there that can answer; kept up to date by the caller."""
         self.policy_holds = ''
         """Why a policy is there and does not answer; empty where none does so. Kept up to date by the caller."""
-        self.sentence = 'starting'
+        self.sentence = self._topic = 'starting'
+        self._tells_hold = False
         self.paused = False
-        self._config, self._reset_config, self._planner, self._report = config, reset, planner, report
-        self._stepper = Stepper(config, arbiter, senses, report)
+        self._config, self._reset_config, self._report = config, reset, report
+        self._planner = StartPlanner(reset, config.tcp)
+        self._stepper = Stepper(config, self.arbiter, senses, report)
         self._reset: ResetRun | None = None
         self._at_start = False
         self._wanted = config.auto
@@ -110,11 +120,34 @@ class Session:
     @property
     def driver(self) -> Driver:
         """Who moves the arm now."""
-        if self.state is not State.RUNNING:
+        if self.state is not SessionState.RUNNING:
             return Driver.NOBODY
         driver = self.arbiter.takeover.driver(self._now_s)
         idle = self.arbiter.unanswered > 0 or not self.policy_alive
         return Driver.NOBODY if driver is Driver.POLICY and idle else driver
+
+    def status(self, jitter: Jitter) -> SessionStatus:
+        """Return what there is to say about it; `jitter` is that of the control clock."""
+        episode, account, arbiter = self.episode, self.account, self.arbiter
+        return SessionStatus(
+            state=self.state,
+            sentence=self.sentence,
+            driver=self.driver,
+            intervening=arbiter.takeover.intervening,
+            paused=self.paused,
+            episode=NO_EPISODE if episode is None else episode.number,
+            index=0 if episode is None else episode.index,
+            limit=0 if episode is None else episode.limit,
+            episodes=account.counted,
+            wanted=self._config.episodes,
+            outcomes=account.tally(),
+            answers=dict(arbiter.counts),
+            clipped=arbiter.clips.fraction,
+            jitter_p50_s=jitter.quantile(0.5),
+            jitter_p99_s=jitter.quantile(0.99),
+            intervention_rate=account.intervention_rate,
+            intervention_length=account.intervention_length,
+        )
 
     # --- what people ask for ---
 
@@ -137,11 +170,11 @@ class Session:
         """
         self._refuse_while_running()
         self._reset_only, self._at_start, self._not_before_s = True, False, 0.0
-        if self.state is State.READY:
-            self.state = State.WAITING
+        if self.state is SessionState.READY:
+            self.state = SessionState.WAITING
 
     def end_episode(self, outcome: Outcome, number: int, reason: str) -> list[Effect]:
-        """Take a person's label: of the running episode, or a late one.
+        """Take a human's label: of the running episode, or a late one.
 
         Args:
             outcome: the label.
@@ -152,7 +185,7 @@ class Session:
             SessionError: there is no such episode.
         """
         if self.episode is not None and number in (NO_EPISODE, self.episode.number):
-            self.episode.end(Verdict(outcome, reason or f'the person says {_name(outcome)}'))
+            self.episode.end(Verdict(outcome, reason or f'the human says {_name(outcome)}'))
             return []
         number = self.account.relabel(number, outcome)
         event = Event(EventKind(outcome.value), number, 0, reason or 'late label')
@@ -166,22 +199,22 @@ class Session:
 
     # --- who acts ---
 
-    def policy(self, proposal: Proposal, now_s: float) -> list[Effect]:
+    def policy(self, action: ExecutedAction, now_s: float) -> list[Effect]:
         """Take what the policy says."""
-        return self._effects(self.arbiter.policy(proposal, now_s))
+        return self._effects(self.arbiter.policy(action, now_s))
 
-    def teleop(self, proposal: Proposal, now_s: float) -> list[Effect]:
-        """Take what the person says."""
-        return self._effects(self.arbiter.teleop(proposal, now_s))
+    def teleop(self, action: ExecutedAction, now_s: float) -> list[Effect]:
+        """Take what the human says."""
+        return self._effects(self.arbiter.teleop(action, now_s))
 
     def poll(self, now_s: float) -> list[Effect]:
-        """Look whether the person's last word has to count again; called several times per step."""
+        """Look whether the human's last word has to count again; called several times per step."""
         return self._effects(self.arbiter.poll(now_s))
 
-    def quiet(self) -> None:
+    def controller_released(self) -> None:
         """Take note that the controller has let go of the arm."""
         if self._reset is not None:
-            self._reset.quiet()
+            self._reset.controller_released()
 
     # --- time passes ---
 
@@ -197,40 +230,40 @@ class Session:
         problem = self.senses.problem(now_s)
         if gap_s > STALL_PERIODS * self._config.period_s:
             # This process was stopped: what was done last and what is seen now do not belong together.
-            problem = f'the control clock stood still for {gap_s:.1f} s'
-        if self.state in (State.RUNNING, State.PAUSED):
+            problem = Problem('the control clock stood still', gap_s)
+        if self.state in (SessionState.RUNNING, SessionState.PAUSED):
             return self._run(now_s, now_ns, problem)
-        if self.state is State.DONE:
+        if self.state is SessionState.DONE:
             return [Finish()] if now_s >= self._not_before_s else []
-        if problem:
+        if problem is not None:
             return self._give_up(problem)
         effects: list[Effect] = []
-        if self.state is State.WAITING:
+        if self.state is SessionState.WAITING:
             effects += self._wait(now_s)
-        if self.state is State.RESETTING:
+        if self.state is SessionState.RESETTING:
             effects += self._return(now_s, now_ns)
-        if self.state is State.READY and q is not None:
+        if self.state is SessionState.READY and q is not None:
             effects += self._begin(q)
-        if self.state is State.ARMED:
+        if self.state is SessionState.ARMED:
             effects += self._arm(now_s, now_ns)
         return effects
 
     def motion(self, now_s: float, q: FloatArray) -> list[Effect]:
         """Lead the arm back, while that is on."""
-        if self.state is not State.RESETTING or self._reset is None:
+        if self.state is not SessionState.RESETTING or self._reset is None:
             return []
-        return self._reset.motion(now_s, q)
+        return [*self._reset.motion(now_s, q)]
 
     # --- states ---
 
-    def _give_up(self, problem: str) -> list[Effect]:
+    def _give_up(self, problem: Problem) -> list[Effect]:
         effects: list[Effect] = []
         if self.episode is not None:
-            effects = self._end(self.episode, Verdict(Outcome.ABORT, problem))
-        elif self.state is State.RESETTING:
-            effects = [Event(EventKind.RESET_DONE, NO_EPISODE, 0, problem)]
-        self.state, self._reset, self._at_start = State.WAITING, None, False
-        return effects + self._say(problem, warning=True)
+            effects = self._end(self.episode, Verdict(Outcome.ABORT, str(problem)))
+        elif self.state is SessionState.RESETTING:
+            effects = [Event(EventKind.RESET_DONE, NO_EPISODE, 0, str(problem))]
+        self.state, self._reset, self._at_start = SessionState.WAITING, None, False
+        return effects + self._say(str(problem), warning=True, topic=problem.what)
 
     def _wait(self, now_s: float) -> list[Effect]:
         if now_s < self._not_before_s:
@@ -241,30 +274,30 @@ class Session:
         if not self._wanted and not self._reset_only:
             return self._say('waiting for session/start_episode')
         if takeover.intervening and takeover.silent(now_s):
-            return self._say('the person that took over is silent: act, or give back', warning=True)
+            return self._say('the human that took over is silent: act, or give back', warning=True)
         return self._begin_reset()
 
     def _begin_reset(self) -> list[Effect]:
         if self._at_start:
-            self.state = State.READY
+            self.state = SessionState.READY
             return []
         report, scene = self._report(), self._config.reward_source == 'sim'
         if scene and report is None:
             return self._say('waiting for the ground truth of the twin (sim/task)')
         self._reset = ResetRun(self._reset_config, self._planner, scene=scene, task=report)
-        self.state = State.RESETTING
+        self.state = SessionState.RESETTING
         return [Event(EventKind.RESET_START, NO_EPISODE, 0)]
 
     def _return(self, now_s: float, now_ns: int) -> list[Effect]:
         assert self._reset is not None
         stuck = self._reset.stuck
         if stuck:
-            self.state, self._reset, self._not_before_s = State.WAITING, None, now_s + RETRY_S
+            self.state, self._reset, self._not_before_s = SessionState.WAITING, None, now_s + RETRY_S
             return [Event(EventKind.RESET_DONE, NO_EPISODE, 0, stuck), *self._say(stuck, warning=True)]
-        effects = self._reset.tick(now_s, now_ns, self.senses, self._report)
-        self.sentence = self._reset.stage.value
+        effects: list[Effect] = [*self._reset.tick(now_s, now_ns, self.senses, self._report)]
+        self.sentence = self._topic = self._reset.stage.value
         if self._reset.stage is Stage.DONE:
-            self.state, self._reset, self._at_start, self._reset_only = State.READY, None, True, False
+            self.state, self._reset, self._at_start, self._reset_only = SessionState.READY, None, True, False
             effects.append(Event(EventKind.RESET_DONE, NO_EPISODE, 0))
         return effects
 
@@ -272,13 +305,12 @@ class Session:
         if self.paused or not self._wanted:
             return self._say('paused' if self.paused else 'at the start; waiting for session/start_episode')
         report = self._report()
-        limit = self._config.time_limit_steps
-        if not limit:
-            limit = DEFAULT_LIMIT if report is None else get_preset(report.preset, report.task).max_steps
+        told = 0 if report is None else report.max_steps
+        limit = self._config.time_limit_steps or told or DEFAULT_LIMIT
         self.episode = self.account.start(limit, 0 if report is None else report.state.resets)
         self.arbiter.forget()
         self.arbiter.ramp.begin(opening_of(q))
-        self.state, self._at_start, self._wanted = State.ARMED, False, self._config.auto
+        self.state, self._at_start, self._wanted = SessionState.ARMED, False, self._config.auto
         self._armed_s = self._now_s
         return [Event(EventKind.START, self._number, 0)]
 
@@ -289,22 +321,23 @@ class Session:
             return self._end(self.episode, self.episode.verdict)
         if not (self.policy_alive or takeover.claimed):
             # A moment is usual: who waits for the START event has not heard it yet.
-            waiting = self._with_hold(f'episode {self._number} waits for a policy or a person')
-            return self._say(waiting) if now_s - self._armed_s > PATIENCE_S else []
-        self.state = State.RUNNING
+            if now_s - self._armed_s <= PATIENCE_S:
+                return []
+            return self._say_hold(f'episode {self._number} waits for a policy or a human')
+        self.state = SessionState.RUNNING
         effects = self._say(f'episode {self._number} runs')
         if takeover.intervening:
             effects.append(Event(EventKind.INTERVENTION_START, self._number, 0))
-        return effects + self._run(now_s, now_ns, '')
+        return effects + self._run(now_s, now_ns, None)
 
-    def _run(self, now_s: float, now_ns: int, problem: str) -> list[Effect]:
+    def _run(self, now_s: float, now_ns: int, problem: Problem | None) -> list[Effect]:
         episode = self.episode
         assert episode is not None
         effects: list[Effect] = []
-        if self.state is State.PAUSED:
-            if self.paused and not problem and episode.verdict is None:
+        if self.state is SessionState.PAUSED:
+            if self.paused and problem is None and episode.verdict is None:
                 return []
-            self.state = State.RUNNING
+            self.state = SessionState.RUNNING
             effects = [Event(EventKind.RESUME, episode.number, episode.index)]
             effects += self._say(f'episode {episode.number} goes on')
         done, verdict = self._stepper.step(episode, now_s, now_ns, problem, self.paused)
@@ -313,9 +346,14 @@ class Session:
         effects += self._effects(done)
         if verdict is not None:
             return effects + self._end(episode, verdict)
-        effects += self._say_hold(episode)
+        runs = f'episode {episode.number} runs'
+        # A step now and then without an answer is not worth a word.
+        if self.policy_holds and self.arbiter.unanswered * self._config.period_s > PATIENCE_S:
+            effects += self._say_hold(runs, warning=True)
+        elif self._tells_hold:
+            effects += self._say(runs)
         if self.paused:
-            self.state = State.PAUSED
+            self.state = SessionState.PAUSED
             effects.append(Event(EventKind.PAUSE, episode.number, episode.index - 1))
             effects += self._say('paused; the arm holds')
         return effects
@@ -334,21 +372,21 @@ class Session:
         longest = max(episode.runs, default=0)
         if self.policy_alive and longest > self._config.long_intervention_steps:
             # A success at the end of a long one makes the learner believe in everything that came before it.
-            warning = f'the person drove {longest} steps in a row; several short corrections teach more'
+            warning = f'the human drove {longest} steps in a row; several short corrections teach more'
             effects.append(Say(warning, warning=True))
-        self.episode, self.state = None, State.WAITING
+        self.episode, self.state = None, SessionState.WAITING
         if 0 < self._config.episodes <= self.account.counted:
-            self.state, self._not_before_s = State.DONE, self._now_s + FAREWELL_S
+            self.state, self._not_before_s = SessionState.DONE, self._now_s + FAREWELL_S
         return effects
 
     # --- helpers ---
 
-    def _say_hold(self, episode: Episode) -> list[Effect]:
-        """Say that the policy holds, and when it acts again; a step now and then without answer is not worth a word."""
-        runs = f'episode {episode.number} runs'
-        if self.policy_holds and self.arbiter.unanswered * self._config.period_s > PATIENCE_S:
-            return self._say(self._with_hold(runs), warning=True)
-        return self._say(runs) if self.sentence.startswith(f'{runs};') else []
+    def _say_hold(self, sentence: str, warning: bool = False) -> list[Effect]:
+        """Say a sentence, and why the policy holds where it does."""
+        topic = f'{sentence}; the policy holds' if self.policy_holds else sentence
+        effects = self._say(self._with_hold(sentence), warning, topic)
+        self._tells_hold = True
+        return effects
 
     def _with_hold(self, sentence: str) -> str:
         """Add why the policy holds, where it does."""
@@ -361,21 +399,28 @@ class Session:
     def _effects(self, answers: Sequence[Answer | StepRecord]) -> list[Effect]:
         """Turn a change of hands into its event; steps and actions stay what they are."""
         for answer in answers:
-            if isinstance(answer, Execute) and self.episode is not None:
+            if isinstance(answer, ExecutedAction) and self.episode is not None:
                 self.episode.note(answer.source)
         return [
             Event(answer.kind, self._number, answer.index) if isinstance(answer, HandOver) else answer
             for answer in answers
         ]
 
-    def _say(self, sentence: str, warning: bool = False) -> list[Effect]:
-        """Keep the sentence, and say it if it is a new one; a time that grows makes no new one."""
-        news = _SECONDS.sub('', self.sentence) != _SECONDS.sub('', sentence)
-        self.sentence = sentence
+    def _say(self, sentence: str, warning: bool = False, topic: str = '') -> list[Effect]:
+        """Keep the sentence, and say it if it is about something new.
+
+        Args:
+            sentence: for people.
+            warning: it is worth one.
+            topic: what it is about: the sentence without what grows in it, such as a time.
+        """
+        topic = topic or sentence
+        news = topic != self._topic
+        self.sentence, self._topic, self._tells_hold = sentence, topic, False
         return [Say(sentence, warning)] if news else []
 
     def _refuse_while_running(self) -> None:
-        if self.state is State.DONE:
+        if self.state is SessionState.DONE:
             raise SessionError('expected a session that goes on, but it has ended; start it again')
         if self.episode is not None:
             raise SessionError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session as a ROS node: the control clock, arbitration between policy and person, episodes, reset."""
+"""The session as a ROS node: callbacks tell the state machine what comes, and carry out what it wants."""
 
 from collections.abc import Callable
 import sys
@@ -14,30 +14,37 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, Step
+from so101_interfaces.msg import (
+    ArmStatus,
+    EeDelta,
+    EpisodeEvent,
+    PolicyStatus,
+    SessionStatus,
+    Step,
+    TaskReport,
+)
 from so101_interfaces.srv import EndEpisode, StartEpisode
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract import session_status, task_report
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind, Outcome
+from so101_contract.episodes import EventKind, Outcome, Source
+from so101_contract.errors import ActionError, ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.presets import get_observation
-from so101_contract.records import StepRecord
+from so101_contract.records import ExecutedAction, StepRecord
+from so101_contract.session_status import SessionState
 from so101_interfaces_py import qos, topics
-from so101_interfaces_py.conversions import joint_positions, joint_state, ns_to_stamp
+from so101_interfaces_py.conversions import ee_delta, joint_positions, joint_state, ns_to_stamp
 from so101_interfaces_py.params import load_configs, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
-from so101_session.session.arbiter import Execute, Proposal, Stop
-from so101_session.session.clock import Jitter, Source, stamp_of
+from so101_session.session import clock
+from so101_session.session.arbiter import Stop
+from so101_session.session.clock import Jitter, Problem, Senses, stamp_of
 from so101_session.session.config import ResetConfig, SessionConfig
-from so101_session.session.effects import Effect, Event, Finish, MoveTo, Quieten, ResetScene
-from so101_session.session.episode import SessionError
-from so101_session.session.machine import Session, State
-from so101_session.session.session_parts import make_senses, make_session
-from so101_session.session.status import SessionStatus
-from so101_sim import task_messages
-from so101_sim.errors import SimulationError
+from so101_session.session.episode import Event, SessionError
+from so101_session.session.machine import Effect, Finish, Session
+from so101_session.session.reset import MoveTo, ReleaseController, ResetScene
 
 DRIVABLE = (ArmStatus.ENABLED, ArmStatus.HOLD)
 """States of the arm in which it follows, or will follow, a command."""
@@ -67,43 +74,32 @@ def event_message(event: Event, stamp: Time) -> EpisodeEvent:
     return message
 
 
-def delta_message(action: Execute, stamp: Time, frame_id: str) -> EeDelta:
-    """Build the message of the one action of a step."""
-    message = EeDelta(
-        episode=action.episode,
-        index=action.index,
-        gripper=action.value.opening,
-        source=action.source.value,
-    )
-    message.header.stamp = stamp
-    message.header.frame_id = frame_id
+def to_action(message: EeDelta, frame_id: str) -> ExecutedAction:
+    """Read what a policy or a human wants.
+
+    Raises:
+        ActionError: it is not finite, of an unknown source, or in another frame than `frame_id`; nothing, said by
+            nobody, has no frame.
+    """
     vector = message.translation
-    vector.x, vector.y, vector.z = action.value.translation.tolist()
-    return message
+    values = np.array([vector.x, vector.y, vector.z])
+    if message.source not in set(Source):
+        raise ActionError(f'expected one of the sources of EeDelta.msg, got {message.source}')
+    nothing = message.source == Source.NONE and not values.any()
+    if message.header.frame_id != frame_id and not nothing:
+        raise ActionError(f'expected a displacement in {frame_id}, got one in {message.header.frame_id}')
+    return ExecutedAction(message.episode, message.index, values, message.gripper, Source(message.source))
 
 
-def proposal_of(message: EeDelta) -> Proposal:
-    """Read what a policy or a person wants."""
-    vector = message.translation
-    return Proposal(
-        translation=(vector.x, vector.y, vector.z),
-        opening=message.gripper,
-        frame_id=message.header.frame_id,
-        episode=message.episode,
-        index=message.index,
-        gone=message.source == EeDelta.SOURCE_NONE and not (vector.x or vector.y or vector.z),
-    )
-
-
-def arm_problem(status: ArmStatus) -> str:
-    """Say why the arm cannot be driven, or nothing."""
+def arm_problem(status: ArmStatus) -> Problem | None:
+    """Return why the arm cannot be driven, or nothing."""
     if status.state in DRIVABLE:
-        return ''
-    return f'the arm is not enabled: {status.reason or "arm/enable switches it on"}'
+        return None
+    return Problem(f'the arm is not enabled: {status.reason or "arm/enable switches it on"}')
 
 
 LABELS = frozenset({Outcome.SUCCESS, Outcome.FAILURE, Outcome.DISCARD, Outcome.TIME_LIMIT})
-"""What a person may call an episode; an abort is the session's own word."""
+"""What a human may call an episode; an abort is the session's own word."""
 
 
 class SessionServices:
@@ -144,7 +140,7 @@ class SessionServices:
     def _intervene(self, request: Any, response: Any) -> Any:
         self._do(self._session.intervene(request.data, time.monotonic()))
         response.success = True
-        response.message = 'the person takes over' if request.data else 'the person gives back'
+        response.message = 'the human takes over' if request.data else 'the human gives back'
         return response
 
     def _pause(self, request: Any, response: Any) -> Any:
@@ -182,13 +178,17 @@ class SessionNode(Node):
         self._observation = get_observation(config.observation, tcp=config.tcp)
         self._action = ActionSpec(translation_scale_m=(config.action_scale_m,) * 3)
         self._jitter = Jitter(config.period_s)
-        self._senses = make_senses(config, self._observation)
-        self._session = make_session(config, reset, self._action, self._senses, self._report)
+        self._senses = Senses.of(
+            self._observation.camera_names,
+            joint_timeout_s=config.joint_timeout_s,
+            camera_timeout_s=config.camera_timeout_s,
+        )
+        self._session = Session(config, reset, self._action, self._senses, self._report)
         self._joints: bytes | None = None
         self._arm_s = self._policy_s = self._policy_status_s = float('-inf')
-        self._task: String | task_messages.TaskReport | None = None
+        self._task: bytes | task_report.TaskReport | None = None
         self._calibration_id = ''
-        self._said: tuple[str, ...] = ()
+        self._said: tuple[object, ...] = ()
         self._next_status = 0.0
 
         self._steps = self.create_publisher(Step, topics.STEP, qos.EVENT)
@@ -196,11 +196,11 @@ class SessionNode(Node):
         # Deeper than its readers that act on the newest only: who learns from actions must get every one.
         self._commands = self.create_publisher(EeDelta, topics.EE_DELTA_CMD, qos.EVENT)
         self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
-        self._status = self.create_publisher(String, topics.SESSION_STATUS, qos.LATCHED)
+        self._status = self.create_publisher(SessionStatus, topics.SESSION_STATUS, qos.LATCHED)
         self._listen()
         self._reseed = self.create_client(Trigger, topics.RESEED_SERVICE)
         self._hold = self.create_client(Trigger, topics.HOLD_SERVICE)
-        self._reset_scene = self.create_client(Trigger, task_messages.RESET_SERVICE)
+        self._reset_scene = self.create_client(Trigger, topics.SIM_RESET_SERVICE)
         SessionServices(self, self._session, self._do)
         # The steady clock: a step of the system's time must not stall the arm.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -234,11 +234,11 @@ class SessionNode(Node):
         self.create_subscription(EeDelta, topics.POLICY_EE_DELTA, self._on_policy, qos.COMMAND)
         self.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, self._on_teleop, qos.COMMAND)
         if self._config.reward_source == 'sim':
-            self.create_subscription(String, task_messages.TOPIC, self._on_task, state)
+            self.create_subscription(TaskReport, topics.SIM_TASK, self._on_task, state, raw=True)
 
     # --- what comes ---
 
-    def _heard(self, source: Source, data: bytes) -> None:
+    def _heard(self, source: clock.Source, data: bytes) -> None:
         source.heard(stamp_of(data), time.monotonic())
 
     def _on_joints(self, data: bytes) -> None:
@@ -257,16 +257,24 @@ class SessionNode(Node):
         # One that holds is there and drives nothing: no episode begins for it.
         self._policy_s = float('-inf') if holds else self._policy_status_s
 
-    def _on_task(self, message: String) -> None:
-        self._task = message
+    def _on_task(self, data: bytes) -> None:
+        self._task = data
 
     def _on_policy(self, message: EeDelta) -> None:
         self._policy_s = time.monotonic()
         self._session.policy_holds = ''
-        self._do(self._session.policy(proposal_of(message), time.monotonic()))
+        self._say(message, self._session.policy)
 
     def _on_teleop(self, message: EeDelta) -> None:
-        self._do(self._session.teleop(proposal_of(message), time.monotonic()))
+        self._say(message, self._session.teleop)
+
+    def _say(self, message: EeDelta, tell: Callable[[ExecutedAction, float], list[Effect]]) -> None:
+        try:
+            action = to_action(message, self._action.frame_id)
+        except ActionError:
+            self._session.arbiter.refuse()
+            return
+        self._do(tell(action, time.monotonic()))
 
     # --- time passes ---
 
@@ -274,7 +282,7 @@ class SessionNode(Node):
         now_s = time.monotonic()
         self._jitter.tick(now_s)
         if ARM_TIMEOUT_S < now_s - self._arm_s < float('inf'):
-            self._senses.arm = f'arm_node has sent no status for {now_s - self._arm_s:.1f} s'
+            self._senses.arm = Problem('arm_node has sent no status', now_s - self._arm_s)
         self._session.policy_alive = now_s - self._policy_s <= POLICY_TIMEOUT_S
         if now_s - self._policy_status_s > POLICY_TIMEOUT_S:
             self._session.policy_holds = ''  # it is not there any more
@@ -285,7 +293,7 @@ class SessionNode(Node):
     def _motion(self) -> None:
         now_s = time.monotonic()
         self._do(self._session.poll(now_s))
-        if self._session.state is State.RESETTING:
+        if self._session.state is SessionState.RESETTING:
             positions = self._positions()
             if positions is not None:
                 self._do(self._session.motion(now_s, positions))
@@ -297,14 +305,14 @@ class SessionNode(Node):
             stamp = self.get_clock().now().to_msg()
             if isinstance(effect, StepRecord):
                 self._steps.publish(step_message(effect))
-            elif isinstance(effect, Execute):
-                self._commands.publish(delta_message(effect, stamp, self._action.frame_id))
+            elif isinstance(effect, ExecutedAction):
+                self._commands.publish(self._command(effect, stamp))
             elif isinstance(effect, Event):
                 self._publish_event(effect, stamp)
             elif isinstance(effect, MoveTo):
                 self._joint_command.publish(joint_state(JOINT_NAMES, effect.goal.tolist(), stamp))
-            elif isinstance(effect, Quieten):
-                self._call(self._reseed, self._session.quiet)
+            elif isinstance(effect, ReleaseController):
+                self._call(self._reseed, self._session.controller_released)
             elif isinstance(effect, Stop):
                 self._call(self._hold, lambda: None)
             elif isinstance(effect, ResetScene):
@@ -316,6 +324,17 @@ class SessionNode(Node):
                 self.get_logger().warning(effect.sentence)
             else:
                 self.get_logger().info(effect.sentence)
+
+    def _command(self, action: ExecutedAction, stamp: Time) -> EeDelta:
+        return ee_delta(
+            action.translation,
+            action.opening,
+            action.source,
+            episode=action.episode,
+            index=action.index,
+            stamp=stamp,
+            frame_id=self._action.frame_id,
+        )
 
     def _publish_event(self, event: Event, stamp: Any) -> None:
         message = event_message(event, stamp)
@@ -336,12 +355,13 @@ class SessionNode(Node):
 
     def _publish_status(self, now_s: float) -> None:
         session = self._session
-        said = (session.state.value, session.driver.value, session.sentence, str(session.paused))
+        said = (session.state, session.driver, session.sentence, session.paused)
         if said == self._said and now_s < self._next_status:
             return
         self._said, self._next_status = said, now_s + STATUS_PERIOD_S
-        status = SessionStatus.of(session, self._jitter, self._config.episodes)
-        self._status.publish(String(data=status.to_json()))
+        message = session_status.from_record(session.status(self._jitter), SessionStatus())
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(message)
 
     # --- helpers ---
 
@@ -354,12 +374,12 @@ class SessionNode(Node):
             self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
             return None
 
-    def _report(self) -> task_messages.TaskReport | None:
+    def _report(self) -> task_report.TaskReport | None:
         """Return what the simulation said last; it is read when somebody asks."""
-        if isinstance(self._task, String):
+        if isinstance(self._task, bytes):
             try:
-                self._task = task_messages.read_task_message(self._task)
-            except SimulationError as error:
+                self._task = task_report.to_record(deserialize_message(self._task, TaskReport))
+            except ContractError as error:
                 self.get_logger().warning(str(error), throttle_duration_sec=1.0)
                 self._task = None
         return self._task
@@ -367,7 +387,7 @@ class SessionNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(SessionNode, (SessionError, SimulationError, ParameterError), urgent=True))
+    sys.exit(run_node(SessionNode, (SessionError, ContractError, ParameterError), urgent=True))
 
 
 if __name__ == '__main__':

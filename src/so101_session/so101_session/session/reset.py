@@ -18,6 +18,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from so101_contract.arm_start import ArmStart, AtPoint
 from so101_contract.joints import (
     ARM_JOINTS,
     gripper_opening_to_rad,
@@ -25,15 +26,12 @@ from so101_contract.joints import (
     limits_arrays,
     NUM_JOINTS,
 )
+from so101_contract.task_report import TaskReport
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
 from so101_kinematics.ik import InverseKinematics
 from so101_session.session.clock import Senses
 from so101_session.session.config import ResetConfig
-from so101_session.session.effects import Effect, MoveTo, Quieten, ResetScene
 from so101_session.session.episode import SessionError
-from so101_sim.presets import get_preset
-from so101_sim.start import ArmStart, AtPoint
-from so101_sim.task_messages import TaskReport
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -74,11 +72,11 @@ class StartPlanner:
         self._rng = np.random.default_rng(config.seed)
         self._locks = config.locks()
 
-    def arm_start(self, preset: str = '', task: str = 'lift') -> ArmStart:
+    def arm_start(self, task: TaskReport | None = None) -> ArmStart:
         """Return how starts are drawn: as the simulated task says where there is one, else as configured."""
         config = self._config
-        if config.start_from == 'auto' and preset:
-            return get_preset(preset, task).start.arm
+        if config.start_from == 'auto' and task is not None:
+            return task.arm_start
         return AtPoint(
             centre=config.start_xyz,
             spread=config.start_spread_m,
@@ -268,10 +266,30 @@ SETTLE_S = 0.2
 NANOSECONDS = 1_000_000_000
 
 
+@dataclass(frozen=True)
+class ReleaseController:
+    """Have the controller forget its setpoint, so that it is silent while the session leads the joints."""
+
+
+@dataclass(frozen=True)
+class ResetScene:
+    """Have the simulated scene arranged anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class MoveTo:
+    """Send joint goals (6,) [rad]."""
+
+    goal: FloatArray
+
+
+ResetEffect = ReleaseController | ResetScene | MoveTo
+
+
 class Stage(StrEnum):
     """What is going on, for people."""
 
-    QUIETEN = 'waiting for kinematics_node to let go of the arm'
+    RELEASE = 'waiting for kinematics_node to let go of the arm'
     MOVE = 'going back to the start'
     SCENE = 'waiting for a new scene (sim/reset)'
     LOOK = 'waiting for new joint readings and images'
@@ -292,23 +310,23 @@ class ResetRun:
             scene: have the simulated scene arranged anew.
             task: what the simulation says, where there is one.
         """
-        self.stage = Stage.QUIETEN
+        self.stage = Stage.RELEASE
         self.stuck = ''
         self._config, self._planner, self._scene = config, planner, scene
-        self._start = planner.arm_start(task.preset, task.task) if task is not None else planner.arm_start()
+        self._start = planner.arm_start(task)
         self._way: Way | None = None
         self._ask_s = -np.inf
         self._resets: int | None = None
         self._look_ns = 0
 
-    def quiet(self) -> None:
+    def controller_released(self) -> None:
         """Take note that the controller is silent."""
-        if self.stage is Stage.QUIETEN:
+        if self.stage is Stage.RELEASE:
             self.stage = Stage.MOVE
 
-    def motion(self, now_s: float, q: FloatArray) -> list[Effect]:
+    def motion(self, now_s: float, q: FloatArray) -> list[ResetEffect]:
         """Lead the arm; called several times per step."""
-        if self.stage in (Stage.QUIETEN, Stage.DONE) or self.stuck:
+        if self.stage in (Stage.RELEASE, Stage.DONE) or self.stuck:
             return []
         if self._way is None:
             try:
@@ -328,10 +346,10 @@ class ResetRun:
 
     def tick(
         self, now_s: float, now_ns: int, senses: Senses, report: Callable[[], TaskReport | None]
-    ) -> list[Effect]:
+    ) -> list[ResetEffect]:
         """Advance what is not motion; called once per step."""
-        if self.stage is Stage.QUIETEN:
-            return [Quieten()] if self._ask_again(now_s) else []
+        if self.stage is Stage.RELEASE:
+            return [ReleaseController()] if self._ask_again(now_s) else []
         if self.stage is Stage.SCENE:
             known = report()
             if known is None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from so101_contract.episodes import Outcome
 from so101_contract.records import StepRecord
+from so101_contract.session_status import Driver
+from so101_contract.task_report import TaskReport
 from so101_session.session.arbiter import Answer, Arbiter
-from so101_session.session.clock import Senses
+from so101_session.session.clock import Problem, Senses
 from so101_session.session.config import SessionConfig
 from so101_session.session.episode import Episode, Verdict
-from so101_session.session.takeover import Driver
-from so101_sim.task_messages import TaskReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,12 @@ class Stepper:
         self._stamp_ns = 0
 
     def step(
-        self, episode: Episode, now_s: float, now_ns: int, problem: str = '', pausing: bool = False
+        self,
+        episode: Episode,
+        now_s: float,
+        now_ns: int,
+        problem: Problem | None = None,
+        pausing: bool = False,
     ) -> tuple[list[Answer | StepRecord], Verdict | None]:
         """Make the next step of an episode.
 
@@ -81,16 +86,16 @@ class Stepper:
             episode: the running one; its index counts up.
             now_s: the monotonic time [s].
             now_ns: the time of the graph [ns].
-            problem: why it cannot go on, or empty.
+            problem: why it cannot go on, or None.
             pausing: the arm holds from this step on.
 
         Returns:
             What to publish, in order, and how the episode ends with this step, if it does.
         """
-        cut = self._arbiter.cut
+        aborted = self._arbiter.aborted
         done: list[Answer | StepRecord] = [*self._arbiter.close_step()]
         verdict = episode.verdict or self._verdict(episode, now_s, problem)
-        if cut and verdict is None:
+        if aborted and verdict is None:
             # Less was done than was said: without a next step the step gives no transition. A last step is said all
             # the same, since it carries the outcome.
             episode.index += 1
@@ -120,9 +125,9 @@ class Stepper:
             truncated=outcome is not None and not outcome.terminal,
         )
 
-    def _verdict(self, episode: Episode, now_s: float, problem: str) -> Verdict | None:
-        if problem:
-            return Verdict(Outcome.ABORT, problem)
+    def _verdict(self, episode: Episode, now_s: float, problem: Problem | None) -> Verdict | None:
+        if problem is not None:
+            return Verdict(Outcome.ABORT, str(problem))
         if self._config.reward_source == 'sim':
             found = judge(self._report(), episode.resets)
             if found is not None:

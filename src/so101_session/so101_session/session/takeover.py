@@ -3,27 +3,20 @@
 
 | now | what happens | then |
 |---|---|---|
-| policy | `session/intervene` true, or the person acts (auto_takeover) | person, from the next open step on |
-| person | `session/intervene` false | policy, but not before `dwell_steps` |
-| person | gone, or silent for `teleop_timeout_s` | nobody: the arm holds until the person acts or gives back |
-| nobody | the person acts | person |
+| policy | `session/intervene` true, or the human acts (auto_takeover) | human, from the next open step on |
+| human | `session/intervene` false | policy, but not before `dwell_steps` |
+| human | gone, or silent for `teleop_timeout_s` | nobody: the arm holds until the human acts or gives back |
+| nobody | the human acts | human |
 | nobody | took over without asking, silent for `give_back_s` (if not 0) | policy |
 
-A person that gives back is not taken for one that acts for another `dwell_steps`: messages that were on their
+A human that gives back is not taken for one that acts for another `dwell_steps`: messages that were on their
 way must not take over again. Taking over by the service always works at once.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 import math
 
-
-class Driver(StrEnum):
-    """Who drives."""
-
-    NOBODY = 'nobody'
-    POLICY = 'policy'
-    PERSON = 'person'
+from so101_contract.session_status import Driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +34,7 @@ class Takeover:
 
     def __init__(self, rules: TakeoverRules) -> None:
         self._rules = rules
-        self._person = False
+        self._human = False
         self._wanted = False
         self._asked = False
         self._steps = rules.dwell_steps
@@ -50,31 +43,31 @@ class Takeover:
 
     @property
     def intervening(self) -> bool:
-        """Whether the person has control, acting or not."""
-        return self._person
+        """Whether the human has control, acting or not."""
+        return self._human
 
     @property
     def claimed(self) -> bool:
-        """Whether the person has control, or gets it with the next step."""
-        return self._person or self._wanted
+        """Whether the human has control, or gets it with the next step."""
+        return self._human or self._wanted
 
     def driver(self, now_s: float) -> Driver:
         """Who drives at this moment."""
-        if not self._person:
+        if not self._human:
             return Driver.POLICY
-        return Driver.NOBODY if self.silent(now_s) else Driver.PERSON
+        return Driver.NOBODY if self.silent(now_s) else Driver.HUMAN
 
     def silent(self, now_s: float) -> bool:
-        """Whether the person has control and has not been heard of."""
-        return self._person and (self._gone or now_s - self._heard_s > self._rules.timeout_s)
+        """Whether the human has control and has not been heard of."""
+        return self._human and (self._gone or now_s - self._heard_s > self._rules.timeout_s)
 
     def leave(self) -> bool:
-        """Take note that the person is gone; return whether one was there that had control."""
-        was_there, self._gone = self._person and not self._gone, True
+        """Take note that the human is gone; return whether one was there that had control."""
+        was_there, self._gone = self._human and not self._gone, True
         return was_there
 
     def request(self, wanted: bool, now_s: float) -> None:
-        """Take what a person asked for by `session/intervene`."""
+        """Take what a human asked for by `session/intervene`."""
         self._wanted, self._asked, self._gone = wanted, wanted, False
         if wanted:
             self._heard_s = now_s
@@ -82,9 +75,9 @@ class Takeover:
             self._heard_s = -math.inf
 
     def heard(self, now_s: float) -> None:
-        """Take note that the person acts."""
+        """Take note that the human acts."""
         self._gone = False
-        if self._person or self._wanted:
+        if self._human or self._wanted:
             if self._wanted:
                 self._heard_s = now_s
         elif self._rules.auto_takeover and self._steps >= self._rules.dwell_steps:
@@ -92,36 +85,36 @@ class Takeover:
             self._wanted, self._asked = True, False
 
     def next_step(self, now_s: float) -> None:
-        """Begin another step; a person that is away for long enough gives back."""
+        """Begin another step; a human that is away for long enough gives back."""
         self._steps += 1
         away = now_s - self._heard_s
-        if self._person and not self._asked and 0.0 < self._rules.give_back_s < away:
+        if self._human and not self._asked and 0.0 < self._rules.give_back_s < away:
             self._wanted = False
 
-    def settle(self) -> bool | None:
+    def apply_handover(self) -> bool | None:
         """Let control change hands, between two actions.
 
         Returns:
-            True where the person has it from now on, False where the policy has it again, else None.
+            True where the human has it from now on, False where the policy has it again, else None.
         """
-        if self._wanted == self._person:
+        if self._wanted == self._human:
             return None
-        if self._person and self._steps < self._rules.dwell_steps:
+        if self._human and self._steps < self._rules.dwell_steps:
             return None
-        self._person = self._wanted
+        self._human = self._wanted
         self._steps = 0
-        return self._person
+        return self._human
 
     def end_episode(self, now_s: float) -> bool:
-        """End an intervention with its episode; one whose person is silent stays. Return whether one ended."""
-        if not self._person or (self._wanted and self.silent(now_s)):
+        """End an intervention with its episode; one whose human is silent stays. Return whether one ended."""
+        if not self._human or (self._wanted and self.silent(now_s)):
             return False
         self.let_go()
         return True
 
     def let_go(self) -> None:
         """Give control to the policy, between episodes."""
-        self._person = self._wanted = self._asked = self._gone = False
+        self._human = self._wanted = self._asked = self._gone = False
         self._heard_s = -math.inf
         self._steps = self._rules.dwell_steps
 

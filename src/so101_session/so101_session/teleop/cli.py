@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Late: --help and --keys need no ROS.
     from so101_interfaces_py.params import ParameterError
     from so101_interfaces_py.spin import run_node
-    from so101_session.session.episode import SessionError
+    from so101_session.teleop.devices.base import DeviceError
     from so101_session.teleop.node import TeleopNode
 
     # A terminal that is closed ends the program like an interrupt: the leader goes limp, its port is closed.
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             screen.say(line)
         return node
 
-    code = run_node(make, (SessionError, ParameterError), _ros_arguments(options))
+    code = run_node(make, (DeviceError, ParameterError), _ros_arguments(options))
     if made:
         screen.say('ended; the arm holds unless a policy drives')
     if options.check and made:

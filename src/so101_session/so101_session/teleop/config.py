@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from so101_contract.action import ActionSpec
 from so101_contract.presets import CONTROL_RATE_HZ
+from so101_contract.thresholds import STICK_DEAD_ZONE
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig
@@ -16,9 +17,9 @@ DEVICES = ('keyboard', 'gamepad', 'joy', 'leader')
 
 @dataclass(frozen=True, kw_only=True)
 class TeleopConfig:
-    """What a person drives with, and how fast."""
+    """What a human drives with, and how fast."""
 
-    device: str = param('keyboard', doc='What the person drives with.', choices=DEVICES)
+    device: str = param('keyboard', doc='What the human drives with.', choices=DEVICES)
     rate_hz: float = param(
         CONTROL_RATE_HZ,
         doc="Actions per second while no step comes; the session's rate.",
@@ -59,7 +60,9 @@ class TeleopConfig:
     pad_changes: tuple[str, ...] = param(
         ('',), doc='Axes and buttons that are elsewhere: x=1 (axis), 3=discard (button).'
     )
-    deadzone: float = param(0.15, doc="Share of a stick's way that counts as rest.", lo=0.0, hi=0.9)
+    deadzone: float = param(
+        STICK_DEAD_ZONE, doc="Share of a stick's way that counts as rest.", lo=0.0, hi=0.9
+    )
     deadman: bool = param(True, doc='A pad moves the arm only while its right shoulder button is held.')
 
     leader_port: str = param('', doc="Port of the leader arm's bus.")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person drives: one node for keyboard, gamepad, joy and leader arm. It reads no camera and waits for nothing."""
+"""A human drives: one node for keyboard, gamepad, joy and leader arm. It reads no camera and waits for nothing."""
 
 from collections.abc import Callable
-import json
 import sys
 import time
 from typing import Any, Protocol
@@ -11,21 +10,20 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from sensor_msgs.msg import Joy as JoyMessage
-from so101_interfaces.msg import EeDelta, EpisodeEvent, Step
+from so101_interfaces.msg import EeDelta, EpisodeEvent, SessionStatus, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract import session_status
 from so101_contract.action import EeDeltaValue
 from so101_contract.frames import BASE_FRAME
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_driver.calibration import CalibrationError
 from so101_driver.calibration_places import find_calibration
 from so101_interfaces_py import qos, topics
-from so101_interfaces_py.conversions import joint_positions
+from so101_interfaces_py.conversions import ee_delta, joint_positions
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
-from so101_session.session.episode import SessionError
 from so101_session.teleop.config import TeleopConfig
 from so101_session.teleop.devices.base import Axes, Combined, Device, DeviceError, Event, Feedback, STILL
 from so101_session.teleop.devices.keyboard import Keyboard
@@ -121,7 +119,7 @@ _OUTCOMES = {
 
 
 class Screen(Protocol):
-    """Where a person is told what goes on."""
+    """Where a human is told what goes on."""
 
     def show(self, node: 'TeleopNode') -> None:
         """Show the state, many times a second."""
@@ -131,12 +129,12 @@ class Screen(Protocol):
 
 
 class TeleopNode(Node):
-    """Reads the device, answers steps while the person acts, and passes on what the person asks for."""
+    """Reads the device, answers steps while the human acts, and passes on what the human asks for."""
 
     def __init__(self, screen: Screen | None = None, **node_options: Any) -> None:
         super().__init__('teleop_node', **node_options)
         self.config: TeleopConfig = load_config(self, TeleopConfig)
-        self.status: dict[str, Any] = {}
+        self.status: session_status.SessionStatus | None = None
         self.report = TeleopReport(self.config.rate_hz, self.config.tcp)
         self._screen = screen
         self._joints: Any = None
@@ -161,7 +159,7 @@ class TeleopNode(Node):
         self._device.close()
 
     def say(self, sentence: str) -> None:
-        """Tell the person."""
+        """Tell the human."""
         if self._screen is None:
             self.get_logger().info(sentence)
         else:
@@ -182,10 +180,10 @@ class TeleopNode(Node):
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_executed, qos.EVENT)
         self.create_subscription(Step, topics.STEP, self._on_step, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(String, topics.SESSION_STATUS, self._on_status, qos.LATCHED)
+        self.create_subscription(SessionStatus, topics.SESSION_STATUS, self._on_status, qos.LATCHED)
         if isinstance(self._device, Joy):
             self.create_subscription(JoyMessage, JOY, self._on_joy, qos.STATE_SUBSCRIBER)
-        # The steady clock: a step of the system's time must not stop the person.
+        # The steady clock: a step of the system's time must not stop the human.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self.config.poll_rate_hz, self._tick, clock=clock)
         if self._screen is not None:
@@ -223,15 +221,10 @@ class TeleopNode(Node):
         elif message.kind == EpisodeEvent.INTERVENTION_END:
             self._intervening = False
 
-    def _on_status(self, message: String) -> None:
-        try:
-            status = json.loads(message.data)
-        except ValueError:
-            return
-        if isinstance(status, dict):
-            if not self.status:  # who joins late has missed the event
-                self._intervening = bool(status.get('intervening', False))
-            self.status = status
+    def _on_status(self, message: SessionStatus) -> None:
+        if self.status is None:  # who joins late has missed the event
+            self._intervening = message.intervening
+        self.status = session_status.to_record(message)
 
     def _on_joy(self, message: JoyMessage) -> None:
         assert isinstance(self._device, Joy)
@@ -267,12 +260,16 @@ class TeleopNode(Node):
 
     def _publish(self, value: EeDeltaValue, *, step: tuple[int, int], gone: bool = False) -> None:
         source = EeDelta.SOURCE_NONE if gone else EeDelta.SOURCE_TELEOP
-        message = EeDelta(gripper=value.opening, source=source)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = BASE_FRAME
-        message.episode, message.index = step
-        vector = message.translation
-        vector.x, vector.y, vector.z = value.translation.tolist()
+        episode, index = step
+        message = ee_delta(
+            value.translation,
+            value.opening,
+            source,
+            episode=episode,
+            index=index,
+            stamp=self.get_clock().now().to_msg(),
+            frame_id=BASE_FRAME,
+        )
         self._actions.publish(message)
 
     def _show(self) -> None:
@@ -289,7 +286,7 @@ class TeleopNode(Node):
                 f'{self.config.device}: {note}; the arm holds' if note else f'{self.config.device}: ready'
             )
 
-    # --- what the person asks for ---
+    # --- what the human asks for ---
 
     def _ask(self, event: Event) -> None:
         if event in (Event.TAKEOVER, Event.GIVE_BACK):
@@ -301,7 +298,7 @@ class TeleopNode(Node):
         elif event is Event.RESET:
             self._call(event, self._reset, Trigger.Request())
         elif event is Event.PAUSE:
-            paused = bool(self.status.get('paused', False))
+            paused = self.status is not None and self.status.paused
             self._call(event, self._pause, SetBool.Request(data=not paused))
         else:
             self._call(event, self._e_stop, SetBool.Request(data=True))
@@ -323,7 +320,7 @@ class TeleopNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(TeleopNode, (SessionError, ParameterError)))
+    sys.exit(run_node(TeleopNode, (DeviceError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a person does to actions: when to speak, and what to say. No ROS.
+"""From what a human does to actions: when to speak, and what to say. No ROS.
 
-An action is said once for each step, as soon as the step is known or the person begins to act; without steps, at
+An action is said once for each step, as soon as the step is known or the human begins to act; without steps, at
 their rate. Who ceases to act says so once, or else the session would repeat the last word for a while; then nobody
 says anything, and neither does a device that is dead: the arm holds.
 """
@@ -55,7 +55,7 @@ class Hand:
             self._follow(opening)
 
     def rest(self) -> EeDeltaValue | None:
-        """Return the action of nothing that ends a motion, once; None where the person did not act."""
+        """Return the action of nothing that ends a motion, once; None where the human did not act."""
         acted, self._acts = self._acts, False
         if not acted or self._opening is None:
             return None
@@ -100,7 +100,7 @@ class Say:
 
 @dataclass(frozen=True, eq=False)
 class Rest:
-    """The person acts no more.
+    """The human acts no more.
 
     Attributes:
         value: the action of nothing.
@@ -116,9 +116,9 @@ class Turn:
     """What is to be done now.
 
     Attributes:
-        events: what the person asks for.
+        events: what the human asks for.
         say: what to publish, or nothing.
-        quit: the person wants to end.
+        quit: the human wants to end.
     """
 
     events: tuple[Event, ...] = ()
@@ -140,7 +140,7 @@ class Pilot:
         self._answered = True
 
     def step(self, episode: int, index: int, over: bool, feedback: Feedback, now: float) -> Turn:
-        """Take a step of the session, and answer it if the person acts.
+        """Take a step of the session, and answer it if the human acts.
 
         Args:
             episode: number of the episode.

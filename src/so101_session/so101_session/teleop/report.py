@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What driving was like, in numbers: what a person cannot do through this path, a policy cannot learn either."""
+"""What driving was like, in numbers: what a human cannot do through this path, a policy cannot learn either."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class TeleopReport:
     """Counts and times; feed it and ask for `lines`. Times are monotonic [s].
 
     Attributes:
-        rate_hz: actions per second that are wanted while the person acts.
+        rate_hz: actions per second that are wanted while the human acts.
         tcp: of the motion that is measured.
     """
 
@@ -74,7 +74,7 @@ class TeleopReport:
             self._open.popitem(last=False)
 
     def executed(self, key: tuple[int, int], way: Axes, now: float) -> None:
-        """Take note of what the session had executed for a step, in the name of the person."""
+        """Take note of what the session had executed for a step, in the name of the human."""
         if self._asked is not None:
             self._asked = self._asked + np.array(way)
         found = self._open.pop(key, None)
@@ -116,7 +116,7 @@ class TeleopReport:
 
     @property
     def said_hz(self) -> float:
-        """Actions per second while the person acted; NaN before two."""
+        """Actions per second while the human acted; NaN before two."""
         return len(self.gaps_s) / sum(self.gaps_s) if self.gaps_s else math.nan
 
     def latency(self, share: float) -> float:

@@ -6,7 +6,7 @@ are seen. It is put back as it was, whatever ends the program. No ROS, no librar
 """
 
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import contextlib
 import os
 import select
@@ -15,6 +15,7 @@ import termios
 import time
 from typing import Any, TextIO
 
+from so101_contract.session_status import SessionStatus
 from so101_session.teleop.devices.base import DeviceError, DeviceState
 from so101_session.teleop.devices.keys import KeyMap
 
@@ -58,21 +59,21 @@ def help_lines(device: str, keys: Sequence[str]) -> list[str]:
     return [f'  {what:<{wide}}  {meaning}' for what, meaning in rows]
 
 
-def status_line(state: DeviceState, opening: float | None, status: Mapping[str, Any], rate_hz: float) -> str:
+def status_line(
+    state: DeviceState, opening: float | None, status: SessionStatus | None, rate_hz: float
+) -> str:
     """Return what goes on now, in one line."""
     if not state.alive:
         return f'dead: {state.note}; the arm holds'
-    driver = str(status.get('driver', '')) or 'no session'
-    parts = [f'driver {driver}']
+    parts = [f'driver {"no session" if status is None else status.driver}']
     if state.active:
         parts.append(_motion(state) or 'holding')
         parts.append(f'{rate_hz:.0f} Hz')
     if opening is not None:
         parts.append(f'gripper {opening:.0%} open')
-    episode = status.get('episode')
-    if episode:
-        parts.append(f'episode {episode} step {status.get("index", 0)}')
-    parts += [text for text in (state.note, str(status.get('sentence', ''))) if text]
+    if status is not None and status.episode:
+        parts.append(f'episode {status.episode} step {status.index}')
+    parts += [text for text in (state.note, '' if status is None else status.sentence) if text]
     return ' | '.join(parts)
 
 
@@ -110,7 +111,7 @@ class TerminalScreen:
     def _write(self, text: str) -> None:
         try:
             if self._live and not select.select([], [self._out], [], 0.0)[1]:
-                return  # a line that is stuck must not stop the person
+                return  # a line that is stuck must not stop the human
             self._out.write(text)
             self._out.flush()
         except OSError:
@@ -133,7 +134,7 @@ _INPUT, _LOCAL, _CHARACTERS = 0, 3, 6
 
 
 class Terminal:
-    """The terminal of a person, in raw mode while it is open; output goes on as usual, Ctrl-C interrupts.
+    """The terminal of a human, in raw mode while it is open; output goes on as usual, Ctrl-C interrupts.
 
     Args:
         keyboard: file descriptor to read keys from.

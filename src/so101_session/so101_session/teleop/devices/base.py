@@ -10,19 +10,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from so101_session.session.episode import SessionError
-
 FloatArray = npt.NDArray[np.float64]
 Axes = tuple[float, float, float]
 STILL: Axes = (0.0, 0.0, 0.0)
 
 
-class DeviceError(SessionError):
+class DeviceError(ValueError):
     """A device cannot be used: it is missing, is another one, or was set up wrongly."""
 
 
 class Event(StrEnum):
-    """What a person asks for, once for each press."""
+    """What a human asks for, once for each press."""
 
     TAKEOVER = 'takeover'
     GIVE_BACK = 'give_back'
@@ -37,19 +35,19 @@ class Event(StrEnum):
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What a person does with a device at one moment.
+    """What a human does with a device at one moment.
 
     Attributes:
         alive: the device is there and can be believed; a dead one says nothing else.
-        active: the person acts; what follows counts only then.
+        active: the human acts; what follows counts only then.
         axes: speed along x, y, z of the base frame as a share of the fastest, -1..1.
         gripper: -1 closes, 1 opens, 0 leaves it; for devices that say how the opening changes.
         opening: target opening 0 closed .. 1 open, for devices that say it absolutely.
         displacement: of the TCP in the coming step (3,) [m], for devices that have a pose; then `axes` is not
             used.
         events: what was asked for since the last poll, each once.
-        quit: the person wants the program to end.
-        note: what to tell the person about the device, in a few words; for a dead one why.
+        quit: the human wants the program to end.
+        note: what to tell the human about the device, in a few words; for a dead one why.
     """
 
     alive: bool = True
@@ -71,7 +69,7 @@ class Feedback:
         joints_rad: measured joint positions (6,) [rad]; None while they are unknown or old.
         opening: opening commanded last, 0 closed .. 1 open; None before the first command.
         executed_m: sum of all displacements that were executed so far (3,) [m].
-        intervening: the session lets the person drive.
+        intervening: the session lets the human drive.
     """
 
     joints_rad: FloatArray | None = None
@@ -84,7 +82,7 @@ class Device(Protocol):
     """A device. One thread owns it; times are monotonic [s]."""
 
     def poll(self, now: float) -> DeviceState:
-        """Say what the person does; never waits for the person."""
+        """Say what the human does; never waits for the human."""
 
     def feel(self, feedback: Feedback, now: float) -> None:
         """Take what the arm does."""

@@ -179,7 +179,7 @@ QUIET_S = 5.0
 """Keys that are down and silent for so long are let go [s]: the one that was pressed last repeats."""
 
 STALL_S = 0.05
-"""Longer pauses between two polls are those of this program, not of the person: what was typed meanwhile waits."""
+"""Longer pauses between two polls are those of this program, not of the human: what was typed meanwhile waits."""
 
 
 class Keyboard(Device):

@@ -156,7 +156,7 @@ class Handle:
 
 
 class Tracker:
-    """Follows the leader while the person drives. Times are monotonic [s]."""
+    """Follows the leader while the human drives. Times are monotonic [s]."""
 
     def __init__(
         self,
@@ -354,7 +354,7 @@ class Leader(Device):
             return DeviceState(alive=False, note='the leader arm does not answer; check its cable and power')
         if self._pose is None:
             return DeviceState(note='waiting for the joints of the leader')
-        # A reading that was missed now and then leaves no gap in what the person does.
+        # A reading that was missed now and then leaves no gap in what the human does.
         return self._drive(self._pose, now) if self._drives else self._follow(self._pose, now)
 
     def close(self) -> None:
@@ -371,7 +371,7 @@ class Leader(Device):
     def _drive(self, leader: FloatArray, now: float) -> DeviceState:
         gate = self._arm.gate
         if gate.state in _ON:
-            gate.request_disable(now, 'the person leads')
+            gate.request_disable(now, 'the human leads')
         drive = self._tracker.follow(leader, self._feedback, now)
         if drive is None:
             return DeviceState(note='waiting for the joints of the follower')

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 import struct
 
+from so101_contract.thresholds import STICK_DEAD_ZONE
 from so101_session.teleop.devices.base import Device, DeviceError, DeviceState, Event, Feedback, limited
 
 DEADMAN = 'deadman'
@@ -137,7 +138,7 @@ class Pad:
     """
 
     map: PadMap
-    deadzone: float = 0.15
+    deadzone: float = STICK_DEAD_ZONE
     speed: float = 1.0
     needs_deadman: bool = True
     axes: dict[int, float] = field(default_factory=dict)
@@ -193,7 +194,7 @@ class Pad:
         return self._trusted and bool(deadman & self.buttons)
 
     def state(self) -> DeviceState:
-        """Return what the person wants now; the events are told once."""
+        """Return what the human wants now; the events are told once."""
         # Forward is a stick pushed up, which is negative; left is negative too.
         x, y, z = (-self._stick(name) * self.speed for name in 'xyz')
         gripper = self._trigger('open') - self._trigger('close')
@@ -245,7 +246,7 @@ class Gamepad(Device):
         *,
         pad: str = 'auto',
         changes: Iterable[str] = (),
-        deadzone: float = 0.15,
+        deadzone: float = STICK_DEAD_ZONE,
         speed: float = 1.0,
         needs_deadman: bool = True,
     ) -> None:
@@ -360,7 +361,7 @@ class Joy(Device):
         *,
         pad: str = 'auto',
         changes: Iterable[str] = (),
-        deadzone: float = 0.15,
+        deadzone: float = STICK_DEAD_ZONE,
         speed: float = 1.0,
         needs_deadman: bool = True,
     ) -> None:
