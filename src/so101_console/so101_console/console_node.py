@@ -35,6 +35,7 @@ from so101_console.picture import Picture
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.frames import BASE_FRAME
+from so101_contract.session_status import to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
@@ -85,7 +86,9 @@ class ConsoleNode(Node):
         self.create_subscription(Step, topics.STEP, picture.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(SessionStatus, topics.SESSION_STATUS, picture.on_session, qos.LATCHED)
+        self.create_subscription(
+            SessionStatus, topics.SESSION_STATUS, lambda m: picture.on_session(to_record(m)), qos.LATCHED
+        )
         self.create_subscription(PolicyStatus, topics.POLICY_STATUS, picture.on_policy, qos.LATCHED)
         self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, picture.on_learner, qos.LATCHED)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, picture.on_diagnostics, qos.DIAGNOSTICS)

@@ -12,15 +12,7 @@ from geometry_msgs.msg import PoseStamped
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import JointState
-from so101_interfaces.msg import (
-    ArmStatus,
-    EeDelta,
-    EpisodeEvent,
-    LearnerStatus,
-    PolicyStatus,
-    SessionStatus,
-    Step,
-)
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.arm_facts import ARM_STATES, ArmWatch, bus_line, counters, servo_rows
@@ -33,7 +25,7 @@ from so101_console.newest import Newest
 from so101_console.sentences import episode_line, learner_line
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.session_status import to_record
+from so101_contract.session_status import SessionStatus
 from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
 
 STALE_S = 2.0
@@ -121,9 +113,9 @@ class Picture:
             outcome = kind.outcome.name.lower().replace('_', ' ')
             self._episodes.end(message.episode, outcome, message.reason, standing)
 
-    def on_session(self, message: SessionStatus) -> None:
+    def on_session(self, status: SessionStatus) -> None:
         """Note the state of the session."""
-        self._session, self._session_s = asdict(to_record(message)), time.monotonic()
+        self._session, self._session_s = asdict(status), time.monotonic()
 
     def on_policy(self, message: PolicyStatus) -> None:
         """Note what the policy does."""

@@ -18,6 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from so101_console.curves import NAMES
 from so101_console.picture import Picture
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.session_status import to_record
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
 
@@ -123,7 +124,7 @@ def test_an_episode_is_listed_with_what_happened_in_it(picture):
 def test_a_session_that_pauses_goes_on_by_the_same_button(picture):
     assert picture.meaning('pause') == 'pause'
     running = SessionStatus.RUNNING
-    picture.on_session(SessionStatus(state=running, sentence='episode 1 runs', paused=True))
+    picture.on_session(to_record(SessionStatus(state=running, sentence='episode 1 runs', paused=True)))
     assert picture.meaning('pause') == 'resume'
 
 
@@ -143,7 +144,7 @@ def test_the_learner_fills_the_curves_and_unknown_numbers_are_gaps(picture):
 
 def test_who_may_give_back_is_the_driver_or_anybody_once_it_is_gone(picture):
     status = SessionStatus(state=SessionStatus.RUNNING, intervening=True, sentence='x')
-    picture.on_session(status)
+    picture.on_session(to_record(status))
     assert state(picture)['can_give']
     assert not state(picture, wheel='another')['can_give']
     assert state(picture, wheel='me')['can_give']
