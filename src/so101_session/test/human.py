@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person at a pseudo-terminal, and the terminal that the person sits at."""
+"""A human at a pseudo-terminal, and the terminal that the human sits at."""
 
 import os
 import pty
@@ -8,7 +8,7 @@ import termios
 import time
 
 
-class Person:
+class Human:
     """Types on the one end of a terminal; `slave` is the other one.
 
     Args:
@@ -50,7 +50,7 @@ class Person:
             os.close(handle)
 
 
-def hold(person, presses, act, period=0.02, pause=0.5, rate=30.0):
+def hold(human, presses, act, period=0.02, pause=0.5, rate=30.0):
     """Type in real time as somebody who holds keys of a plain terminal; call `act` each period."""
     from typematic import bytes_of
 
@@ -59,7 +59,7 @@ def hold(person, presses, act, period=0.02, pause=0.5, rate=30.0):
     end = max(press.up for press in presses)
     while (now := time.monotonic() - begin) < end:
         while queue and queue[0][0] <= now:
-            person.type(queue.pop(0)[1])
-        person.look()
+            human.type(queue.pop(0)[1])
+        human.look()
         act(now)
         time.sleep(period)

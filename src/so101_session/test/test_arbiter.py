@@ -74,7 +74,7 @@ def test_T8_an_answer_that_the_next_one_would_overtake_is_not_executed():
     assert arbiter.counts['late'] == 1
 
 
-def test_T8_what_a_person_says_at_the_end_of_a_step_is_for_the_next_one():
+def test_T8_what_a_human_says_at_the_end_of_a_step_is_for_the_next_one():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -111,13 +111,13 @@ def test_what_is_not_finite_is_no_action_and_what_is_refused_is_counted(x, openi
     assert sources(arbiter.close_step()) == [Source.NONE]
 
 
-def test_the_person_answers_with_what_was_said_shortly_before_the_tick():
+def test_the_human_answers_with_what_was_said_shortly_before_the_tick():
     arbiter = make()
     arbiter.teleop(human(), 0.0)
     assert sources(arbiter.open_step(1, 0, 0.02)) == [Source.TELEOP]
 
 
-def test_the_person_answers_with_the_first_message_after_the_tick():
+def test_the_human_answers_with_the_first_message_after_the_tick():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -136,7 +136,7 @@ def test_the_last_word_counts_again_after_half_a_step():
     assert answer.translation[0] == -0.005
 
 
-def test_a_command_of_a_person_is_cut_to_what_a_policy_can_say():
+def test_a_command_of_a_human_is_cut_to_what_a_policy_can_say():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -145,7 +145,7 @@ def test_a_command_of_a_person_is_cut_to_what_a_policy_can_say():
     assert arbiter.clips.fraction['x'] == 1.0
 
 
-def test_a_person_that_takes_over_after_the_answer_gets_the_next_step():
+def test_a_human_that_takes_over_after_the_answer_gets_the_next_step():
     arbiter = make()
     arbiter.open_step(1, 0, 0.0)
     arbiter.policy(policy(0), 0.01)
@@ -156,7 +156,7 @@ def test_a_person_that_takes_over_after_the_answer_gets_the_next_step():
     assert answer.source is Source.TELEOP
 
 
-def test_the_policy_is_overruled_while_the_person_drives():
+def test_the_policy_is_overruled_while_the_human_drives():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -199,7 +199,7 @@ def gone():
     return ExecutedAction(0, 0, (0.0, 0.0, 0.0), 0.5, Source.NONE)
 
 
-def test_a_person_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_aborted():
+def test_a_human_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_aborted():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -214,7 +214,7 @@ def test_a_person_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_ab
     assert sources(arbiter.close_step()) == [Source.NONE]
 
 
-def test_a_step_without_motion_is_not_cut_when_the_person_goes():
+def test_a_step_without_motion_is_not_cut_when_the_human_goes():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -233,7 +233,7 @@ def test_word_of_a_page_that_is_gone_neither_takes_over_nor_stops_the_policy():
     assert arbiter.open_step(1, 1, 0.1) == []
 
 
-def test_a_person_that_comes_back_drives_again():
+def test_a_human_that_comes_back_drives_again():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)

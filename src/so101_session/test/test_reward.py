@@ -43,7 +43,7 @@ def test_a_report_from_before_the_reset_is_not_followed():
     assert judge(report(resets=2, success=True), 3) is None
 
 
-def test_the_first_verdict_counts_but_a_person_may_still_throw_the_episode_away():
+def test_the_first_verdict_counts_but_a_human_may_still_throw_the_episode_away():
     episode = Episode(1, 100)
     episode.end(Verdict(Outcome.SUCCESS))
     episode.end(Verdict(Outcome.FAILURE))

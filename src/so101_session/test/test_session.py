@@ -70,7 +70,7 @@ def test_a_success_of_the_episode_before_does_not_count_again():
     ('outcome', 'terminated', 'reward'),
     [(Outcome.SUCCESS, True, 1.0), (Outcome.FAILURE, True, 0.0), (Outcome.DISCARD, False, 0.0)],
 )
-def test_the_person_ends_an_episode_with_the_next_step(outcome, terminated, reward):
+def test_the_human_ends_an_episode_with_the_next_step(outcome, terminated, reward):
     w = world()
     w.until('running')
     w.advance(0.5)
@@ -157,7 +157,7 @@ def test_after_a_fault_the_next_episode_begins_with_a_reset():
     assert w.kinds[-3:] == ['RESET_START', 'RESET_DONE', 'START']
 
 
-def test_without_policy_and_person_the_episode_waits_with_its_first_step():
+def test_without_policy_and_human_the_episode_waits_with_its_first_step():
     w = world()
     w.session.policy_alive = False
     w.until('armed')
@@ -176,7 +176,7 @@ def test_demonstrations_need_no_policy():
     assert w.kinds[-2:] == ['START', 'INTERVENTION_START']
 
 
-def test_autonomous_episodes_need_no_person():
+def test_autonomous_episodes_need_no_human():
     w = world(time_limit_steps=20, episodes=3)
     w.until('done', 120.0)
     assert {action.source for action in w.actions} == {Source.POLICY}
@@ -365,7 +365,7 @@ def test_T10_a_long_intervention_is_warned_of():
     assert any('steps in a row; several short corrections teach more' in s for s in w.sentences)
 
 
-def test_T9_a_camera_that_hangs_does_not_delay_the_person():
+def test_T9_a_camera_that_hangs_does_not_delay_the_human():
     w = world()
     w.until('running')
     w.advance(0.5, teleop=HUMAN)
@@ -461,4 +461,4 @@ def test_a_step_whose_motion_was_given_up_gives_no_transition_and_all_others_do(
     assert sorted(set(range(indices[-1] + 1)) - set(indices)) == [cut + 1], 'the step has no successor'
     assert [action.index for action in w.actions] == indices[:-1], 'every other one has exactly one action'
     nobody = [a for a in w.actions if cut < a.index <= cut + 4]
-    assert all(a.source is Source.NONE for a in nobody), 'a person that is gone teaches nothing'
+    assert all(a.source is Source.NONE for a in nobody), 'a human that is gone teaches nothing'

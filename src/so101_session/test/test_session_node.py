@@ -68,7 +68,7 @@ class Graph:
             kept = self.heard[topic] = []
             self.node.create_subscription(kind, topic, kept.append, profile)
         self.policy = self.node.create_publisher(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
-        self.person = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
+        self.human = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         self.policy_status = self.node.create_publisher(PolicyStatus, topics.POLICY_STATUS, qos.LATCHED)
         self.node.create_subscription(Step, topics.STEP, self.answer, qos.EVENT)
         self.node.create_timer(1.0, self.is_there)
@@ -106,7 +106,7 @@ class Graph:
         self.spin_until(lambda: time.monotonic() >= end)
 
     def look_after_the_arm(self):
-        """A twin that gets no processor time stops the arm; enable it again, as a person does."""
+        """A twin that gets no processor time stops the arm; enable it again, as a human does."""
         kept = self.heard[topics.ARM_STATUS]
         if (
             kept
@@ -169,12 +169,12 @@ def test_T8_every_step_but_the_last_has_exactly_one_action(graph):
     graph.spin_until(lambda: EpisodeEvent.TIME_LIMIT in graph.kinds(1))
 
 
-def test_a_person_takes_over_by_acting_and_a_dead_device_hands_control_to_nobody(graph):
+def test_a_human_takes_over_by_acting_and_a_dead_device_hands_control_to_nobody(graph):
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
     graph.spin_until(lambda: len(graph.of(topics.STEP, 2)) > 3)
     end = time.monotonic() + 0.6
     while time.monotonic() < end:
-        graph.person.publish(graph.delta(-0.5, source=2))
+        graph.human.publish(graph.delta(-0.5, source=2))
         graph.spin_for(0.04)
     graph.spin_until(lambda: graph.of(topics.STEP, 2)[-1].truncated)
     actions = graph.of(topics.EE_DELTA_CMD, 2)
@@ -231,7 +231,7 @@ def test_a_camera_that_hangs_cuts_the_episode_short_with_the_reason(graph):
     assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=False)).success
 
 
-def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in_the_record(graph):
+def test_a_human_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in_the_record(graph):
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
     episode = 5
     graph.spin_until(lambda: len(graph.of(topics.STEP, episode)) > 3)
@@ -245,9 +245,9 @@ def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_i
     def act():
         """Move, and be gone as soon as a step has been answered with it; a busy machine may need another try."""
         if heard[-1].source == EeDelta.SOURCE_TELEOP and heard[-1].translation.y:
-            graph.person.publish(graph.delta(0.0, source=EeDelta.SOURCE_NONE))
+            graph.human.publish(graph.delta(0.0, source=EeDelta.SOURCE_NONE))
         else:
-            graph.person.publish(graph.delta(-0.002, source=EeDelta.SOURCE_TELEOP))
+            graph.human.publish(graph.delta(-0.002, source=EeDelta.SOURCE_TELEOP))
         return is_cut()
 
     graph.spin_until(act)

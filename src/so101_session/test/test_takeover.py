@@ -33,7 +33,7 @@ def test_whoever_acts_takes_over_unless_that_is_switched_off():
         assert takeover.intervening is auto
 
 
-def test_a_person_that_is_silent_for_300_ms_does_not_drive_any_more():
+def test_a_human_that_is_silent_for_300_ms_does_not_drive_any_more():
     takeover = Takeover(TakeoverRules())
     takeover.request(True, 0.0)
     takeover.apply_handover()
@@ -44,14 +44,14 @@ def test_a_person_that_is_silent_for_300_ms_does_not_drive_any_more():
     assert takeover.driver(2.0) is Driver.HUMAN
 
 
-def test_without_a_grace_a_silent_person_never_gives_back():
+def test_without_a_grace_a_silent_human_never_gives_back():
     takeover = Takeover(TakeoverRules())
     takeover.heard(0.0)
     steps(takeover, 1000, 0.0)
     assert takeover.intervening
 
 
-def test_with_a_grace_a_person_that_did_not_ask_gives_back_after_it():
+def test_with_a_grace_a_human_that_did_not_ask_gives_back_after_it():
     takeover = Takeover(TakeoverRules(give_back_s=1.0))
     takeover.heard(0.0)
     steps(takeover, 9, 0.0)
@@ -60,7 +60,7 @@ def test_with_a_grace_a_person_that_did_not_ask_gives_back_after_it():
     assert not takeover.intervening
 
 
-def test_a_person_that_asked_is_not_subject_to_the_grace():
+def test_a_human_that_asked_is_not_subject_to_the_grace():
     takeover = Takeover(TakeoverRules(give_back_s=1.0))
     takeover.request(True, 0.0)
     steps(takeover, 100, 0.0)

@@ -122,10 +122,6 @@ class Jitter:
             self._gaps.append(now_s - self._last_s)
         self._last_s = now_s
 
-    def skip(self) -> None:
-        """Begin again: the clock was stopped on purpose."""
-        self._last_s = None
-
     def quantile(self, share: float) -> float:
         """Return the deviation from the period [s] that this share of the ticks stays below; 0 before two ticks."""
         if not self._gaps:

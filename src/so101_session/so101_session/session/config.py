@@ -90,10 +90,7 @@ class SessionConfig:
     )
     dwell_steps: int = param(3, doc='An intervention lasts at least so many steps.', lo=1, hi=100)
     gripper_ramp: float = param(
-        0.2,
-        doc='After a hand-over the opening changes by no more than this in a step.',
-        lo=0.01,
-        hi=1.0,
+        0.2, doc='After a hand-over the opening changes by no more than this in a step.', lo=0.01, hi=1.0
     )
     gripper_ramp_steps: int = param(
         5, doc='For so many steps after a hand-over the opening is ramped.', lo=0, hi=100

@@ -115,13 +115,10 @@ class SessionServices:
         node.create_service(Trigger, topics.RESET_SERVICE, self._reset)
 
     def _start(self, request: Any, response: Any) -> Any:
-        try:
+        def start() -> None:
             response.episode = self._session.start_episode(request.skip_reset)
-        except SessionError as error:
-            response.message = str(error)
-            return response
-        response.success = True
-        return response
+
+        return _answer(response, start)
 
     def _end(self, request: Any, response: Any) -> Any:
         if request.outcome not in LABELS:
@@ -129,19 +126,14 @@ class SessionServices:
                 f'expected an outcome out of {sorted(LABELS)} (EndEpisode.srv), got {request.outcome}'
             )
             return response
-        try:
-            self._do(self._session.end_episode(Outcome(request.outcome), request.episode, request.reason))
-        except SessionError as error:
-            response.message = str(error)
-            return response
-        response.success = True
-        return response
+        outcome, number, reason = Outcome(request.outcome), request.episode, request.reason
+        return _answer(response, lambda: self._do(self._session.end_episode(outcome, number, reason)))
 
     def _intervene(self, request: Any, response: Any) -> Any:
-        self._do(self._session.intervene(request.data, time.monotonic()))
-        response.success = True
-        response.message = 'the human takes over' if request.data else 'the human gives back'
-        return response
+        said = 'the human takes over' if request.data else 'the human gives back'
+        return _answer(
+            response, lambda: self._do(self._session.intervene(request.data, time.monotonic())), said
+        )
 
     def _pause(self, request: Any, response: Any) -> Any:
         self._session.paused = request.data
@@ -150,13 +142,18 @@ class SessionServices:
         return response
 
     def _reset(self, _: Any, response: Any) -> Any:
-        try:
-            self._session.reset_scene()
-        except SessionError as error:
-            response.message = str(error)
-            return response
-        response.success, response.message = True, 'the arm goes back to the start'
+        return _answer(response, self._session.reset_scene, 'the arm goes back to the start')
+
+
+def _answer(response: Any, ask: Callable[[], object], message: str = '') -> Any:
+    """Ask the session, and say so, or why it refuses."""
+    try:
+        ask()
+    except SessionError as error:
+        response.message = str(error)
         return response
+    response.success, response.message = True, message
+    return response
 
 
 CONFIG = (SessionConfig, ResetConfig)

@@ -60,11 +60,7 @@ class Stepper:
     """Makes the steps of one episode after the other."""
 
     def __init__(
-        self,
-        config: SessionConfig,
-        arbiter: Arbiter,
-        senses: Senses,
-        report: Callable[[], TaskReport | None],
+        self, config: SessionConfig, arbiter: Arbiter, senses: Senses, report: Callable[[], TaskReport | None]
     ) -> None:
         self._config, self._arbiter, self._senses, self._report = config, arbiter, senses, report
         self._rewards = Rewards(

@@ -10,7 +10,7 @@ from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig
 from so101_session.teleop.devices.keys import DEFAULT_KEYS, KeyMap
-from so101_session.teleop.devices.pads import changed, find_pad, PADS
+from so101_session.teleop.devices.pads import PADS, PadSettings
 
 DEVICES = ('keyboard', 'gamepad', 'joy', 'leader')
 
@@ -112,7 +112,7 @@ class TeleopConfig:
         """Check each value; what keys and pads mean as well."""
         check_bounds(self)
         KeyMap.parse(self.keys)
-        changed(find_pad(self.pad, '')[1], self.pad_changes)
+        self.pad_settings.make()
         self.locks()
 
     @property
@@ -124,6 +124,17 @@ class TeleopConfig:
     def action(self) -> ActionSpec:
         """What can be asked for in one step."""
         return ActionSpec(translation_scale_m=(self.action_scale_m,) * 3)
+
+    @property
+    def pad_settings(self) -> PadSettings:
+        """Which pad, and what it does."""
+        return PadSettings(
+            pad=self.pad,
+            changes=self.pad_changes,
+            deadzone=self.deadzone,
+            speed=self.speed,
+            needs_deadman=self.deadman,
+        )
 
     def locks(self) -> dict[str, float | None]:
         """Return the locked joints and their positions [rad]; None where a joint is locked wherever it is."""

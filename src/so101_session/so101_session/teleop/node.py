@@ -43,7 +43,7 @@ def make_device(config: TeleopConfig) -> Device:
     makers: dict[str, Callable[[TeleopConfig], Device]] = {
         'keyboard': lambda chosen: _keyboard(chosen, motion=True),
         'gamepad': _gamepad,
-        'joy': _joy,
+        'joy': lambda chosen: Joy(chosen.pad_settings),
         'leader': _leader,
     }
     return makers[config.device](config)
@@ -54,24 +54,7 @@ def _keyboard(config: TeleopConfig, *, motion: bool) -> Device:
 
 
 def _gamepad(config: TeleopConfig) -> Device:
-    return Gamepad(
-        config.pad_path,
-        pad=config.pad,
-        changes=config.pad_changes,
-        deadzone=config.deadzone,
-        speed=config.speed,
-        needs_deadman=config.deadman,
-    )
-
-
-def _joy(config: TeleopConfig) -> Device:
-    return Joy(
-        pad=config.pad,
-        changes=config.pad_changes,
-        deadzone=config.deadzone,
-        speed=config.speed,
-        needs_deadman=config.deadman,
-    )
+    return Gamepad(config.pad_path, config.pad_settings)
 
 
 def _leader(config: TeleopConfig) -> Device:

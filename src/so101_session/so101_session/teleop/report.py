@@ -163,8 +163,7 @@ class TeleopReport:
             f'way of the TCP {way} that was asked for',
             f'device dead    {self.dead_s:.1f} s',
             *(f'problem        {problem}' for problem in problems),
-            'verdict        '
-            + ('good: what you can do through this path, a policy can' if not problems else 'not good yet'),
+            'verdict        ' + (BAD if problems else GOOD),
         ]
 
 

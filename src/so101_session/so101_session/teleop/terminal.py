@@ -37,10 +37,7 @@ PAD_HELP = (
     ('cross up', 'back to the start'),
     ('cross down', 'start the next episode'),
 )
-LEADER_HELP = (
-    ('pull the leader', 'take over'),
-    ('handle', 'the gripper, once you move it'),
-)
+LEADER_HELP = (('pull the leader', 'take over'), ('handle', 'the gripper, once you move it'))
 
 
 def help_lines(device: str, keys: Sequence[str]) -> list[str]:
@@ -120,7 +117,6 @@ class TerminalScreen:
 
 ASK_KITTY = b'\x1b[?u'
 ASK_ALIVE = b'\x1b[5n'
-ASK_WHAT = b'\x1b[c'
 FOCUS_ON, FOCUS_OFF = b'\x1b[?1004h', b'\x1b[?1004l'
 KITTY_FLAGS = 11
 """Unambiguous codes (1), press, repeat and release (2), for every key (8)."""

@@ -138,9 +138,9 @@ class Pad:
     """
 
     map: PadMap
-    deadzone: float = STICK_DEAD_ZONE
-    speed: float = 1.0
-    needs_deadman: bool = True
+    deadzone: float
+    speed: float
+    needs_deadman: bool
     axes: dict[int, float] = field(default_factory=dict)
     buttons: set[int] = field(default_factory=set)
     _events: list[Event] = field(default_factory=list)
@@ -222,6 +222,35 @@ class Pad:
 
 logger = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True, kw_only=True)
+class PadSettings:
+    """Which pad, and what it does.
+
+    Attributes:
+        pad: one of `PADS`, or auto.
+        changes: see `changed`.
+        deadzone: share of a stick's way that counts as rest.
+        speed: share of the fastest speed at the end of a stick.
+        needs_deadman: nothing moves without the deadman button.
+    """
+
+    pad: str = 'auto'
+    changes: tuple[str, ...] = ()
+    deadzone: float = STICK_DEAD_ZONE
+    speed: float = 1.0
+    needs_deadman: bool = True
+
+    def make(self) -> Pad:
+        """Return a pad at rest, as one that does not say its name.
+
+        Raises:
+            DeviceError: there is no such pad, or a change means nothing.
+        """
+        found = changed(find_pad(self.pad, '')[1], self.changes)
+        return Pad(found, self.deadzone, self.speed, self.needs_deadman)
+
+
 EVENT = struct.Struct('<IhBB')
 """struct js_event: time [ms], value, type, number."""
 
@@ -240,29 +269,15 @@ _READ_BYTES = 64 * EVENT.size
 class Gamepad(Device):
     """A pad that is plugged in now or later; one that is pulled out is dead until it comes back."""
 
-    def __init__(
-        self,
-        path: str = '',
-        *,
-        pad: str = 'auto',
-        changes: Iterable[str] = (),
-        deadzone: float = STICK_DEAD_ZONE,
-        speed: float = 1.0,
-        needs_deadman: bool = True,
-    ) -> None:
+    def __init__(self, path: str = '', settings: PadSettings | None = None) -> None:
         """Prepare; the pad may be missing yet.
 
         Args:
             path: of the joystick; the first that is there by default.
-            pad: one of `pads.PADS`, or auto.
-            changes: see `pads.changed`.
-            deadzone: share of a stick's way that counts as rest.
-            speed: share of the fastest speed at the end of a stick.
-            needs_deadman: nothing moves without the deadman button.
+            settings: which pad, and what it does.
         """
-        self._path, self._choice, self._changes = path, pad, tuple(changes)
-        _, found = find_pad(pad, '')
-        self._pad = Pad(changed(found, self._changes), deadzone, speed, needs_deadman)
+        self._path, self._settings = path, settings or PadSettings()
+        self._pad = self._settings.make()
         self._handle: int | None = None
         self._rest = b''
         self._look_s = self._heard_s = -math.inf
@@ -302,8 +317,8 @@ class Gamepad(Device):
             self._why = f'the gamepad {path} cannot be opened: {error.strerror}'
             return
         name = _name(self._handle)
-        known, found = find_pad(self._choice, name)
-        self._pad.map = changed(found, self._changes)
+        known, found = find_pad(self._settings.pad, name)
+        self._pad.map = changed(found, self._settings.changes)
         self._heard_s, self._rest = now, b''
         logger.info('gamepad %s (%s), buttons as %s', path, name or 'without a name', known)
 
@@ -356,20 +371,12 @@ SILENCE_S = 0.3
 class Joy(Device):
     """A pad, message by message. `joy_node` turns every axis round: left, up and pulled are its positive ones."""
 
-    def __init__(
-        self,
-        *,
-        pad: str = 'auto',
-        changes: Iterable[str] = (),
-        deadzone: float = STICK_DEAD_ZONE,
-        speed: float = 1.0,
-        needs_deadman: bool = True,
-    ) -> None:
-        """Prepare; see `Gamepad`. `sdl` as pad is for game_controller_node."""
-        known, found = find_pad(pad, '')
+    def __init__(self, settings: PadSettings | None = None) -> None:
+        """Prepare. `sdl` as pad is for game_controller_node."""
+        settings = settings or PadSettings()
         # What is released reads +1 from joy_node, and 0 from game_controller_node, which does not turn triggers.
-        self._turned_triggers = known != 'sdl'
-        self._pad = Pad(changed(found, changes), deadzone, speed, needs_deadman)
+        self._turned_triggers = settings.pad != 'sdl'
+        self._pad = settings.make()
         self._heard_s = -math.inf
         self._fresh = True
 
