@@ -159,7 +159,7 @@ def ready(session):
 def at_keys(session, run):
     """A human at the keys, with ./so101 teleop."""
     human = Human()
-    process = run('teleop_cli', '--check', human=human)
+    process = run('teleop.cli', '--check', human=human)
     ready(session)
     wait(lambda: b'take over' in human.look())
     session.command(0.25)
@@ -255,7 +255,7 @@ def test_T9_the_answer_to_a_step_does_not_wait_for_any_camera(at_keys):
 
 def test_P25_the_terminal_going_away_ends_the_program(session, run):
     human = Human()
-    process = run('teleop_cli', human=human)
+    process = run('teleop.cli', human=human)
     ready(session)
     os.close(human.slave)
     os.close(human.master)
@@ -266,7 +266,7 @@ def test_P25_the_terminal_going_away_ends_the_program(session, run):
 def test_a_gamepad_drives_and_one_that_is_pulled_out_says_nothing(session, run, tmp_path):
     joystick = JoystickFile(tmp_path)
     run(
-        'teleop_node',
+        'teleop.node',
         '--ros-args',
         '-p',
         'device:=gamepad',
@@ -292,7 +292,7 @@ def test_a_gamepad_drives_and_one_that_is_pulled_out_says_nothing(session, run, 
 
 
 def test_P25_a_pad_by_topic_does_the_same(session, run):
-    run('teleop_node', '--ros-args', '-p', 'device:=joy', '-p', 'pad:=generic')
+    run('teleop.node', '--ros-args', '-p', 'device:=joy', '-p', 'pad:=generic')
     ready(session)
     wait(session.joy.get_subscription_count)
     rest = [0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
@@ -323,7 +323,7 @@ def test_P9_a_leader_arm_takes_over_drives_and_gives_back(session, run, tmp_path
     save(calibration, tmp_path / 'leader.json')
     with calibrated_arm(calibration, HOME) as arm:
         run(
-            'teleop_node',
+            'teleop.node',
             *(
                 '--ros-args',
                 '-p',
@@ -360,7 +360,7 @@ def test_P25_keys_ask_beside_a_leader_and_a_hang_up_lets_it_go_limp(session, run
     save(calibration, tmp_path / 'leader.json')
     with calibrated_arm(calibration, HOME) as arm:
         leader = ('--port', arm.port, '--calibration', tmp_path / 'leader.json')
-        process = run('teleop_cli', '--device', 'leader', *leader, human=human)
+        process = run('teleop.cli', '--device', 'leader', *leader, human=human)
         ready(session)
         wait(lambda: {servo.torque_on for servo in arm.servos} == {True}, human)
         for _ in range(20):  # a key says nothing to a session that has not been discovered yet
@@ -375,7 +375,7 @@ def test_P25_keys_ask_beside_a_leader_and_a_hang_up_lets_it_go_limp(session, run
 
 
 def test_a_device_that_is_missing_ends_the_node_with_one_sentence(run):
-    process = run('teleop_node')
+    process = run('teleop.node')
     _, errors = process.communicate(timeout=20.0)
     assert process.returncode == 1
     assert b'run ./so101 teleop in a terminal' in errors
