@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-import json
 import signal
 import time
 
@@ -13,6 +12,7 @@ import numpy as np
 from so101_interfaces.msg import EeDelta
 from std_srvs.srv import SetBool
 
+from so101_contract.session_status import Driver
 from so101_interfaces_py import topics
 
 STILL_M = 0.002
@@ -28,8 +28,8 @@ Cause = Callable[[GraphRig], None]
 
 def rest_s(rig: GraphRig, since_s: float, until_s: float) -> float:
     """Return when the TCP was at rest [s], as the ground truth of the twin has it."""
-    seen = rig.ear.since('sim/task', since_s, until_s)
-    points = np.array([json.loads(message.data)['tcp_position'] for _, message in seen])
+    seen = rig.ear.since(topics.SIM_TASK, since_s, until_s)
+    points = np.array([[message.tcp.x, message.tcp.y, message.tcp.z] for _, message in seen])
     times = np.array([at for at, _ in seen])
     moving = np.linalg.norm(points - points[-1], axis=1) > STILL_M
     return float(times[np.flatnonzero(moving)[-1]]) if moving.any() else since_s
@@ -38,7 +38,7 @@ def rest_s(rig: GraphRig, since_s: float, until_s: float) -> float:
 def said(rig: GraphRig, since_s: float, words: str) -> str:
     """Return the session's first sentence with these words (or these: separated by |) since a time, or nothing."""
     events = [message.reason for _, message in rig.ear.since(topics.EPISODE_EVENT, since_s)]
-    statuses = [json.loads(m.data)['sentence'] for _, m in rig.ear.since(topics.SESSION_STATUS, since_s)]
+    statuses = [m.sentence for _, m in rig.ear.since(topics.SESSION_STATUS, since_s)]
     return next(
         (sentence for sentence in [*events, *statuses] if any(some in sentence for some in words.split('|'))),
         '',
@@ -155,7 +155,7 @@ def _device(rig: GraphRig, outcome: Outcome) -> None:
     outcome.claim(late <= {EeDelta.SOURCE_NONE}, f'somebody drives: sources {late}')
     status = rig.ear.status()
     assert status is not None
-    outcome.claim(status.driver == 'nobody', f'the session says that {status.driver} drives')
+    outcome.claim(status.driver is Driver.NOBODY, f'the session says that {status.driver} drives')
     back = time.monotonic()
     rig.ear.intervene(False)
     _resumed(rig, outcome, back)
@@ -195,7 +195,7 @@ class Node:
 
 REST = 'the arm is at rest; the episode is cut short'
 NODES = (
-    Node('policy', 'policy_node', REST, 'the policy has not answered for|waits for a policy or a person'),
+    Node('policy', 'policy_node', REST, 'the policy has not answered for|waits for a policy or a human'),
     Node('kinematics', 'kinematics_node', REST, 'no tcp_pose for'),
     Node('session', 'session_node', 'the arm is at rest', ''),
     Node('arm', 'arm_node', 'the servos hold; the episode is cut short', 'the arm'),

@@ -20,20 +20,20 @@ import rclpy
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step, TaskReport
+from so101_interfaces.msg import SessionStatus as SessionStatusMessage
 from std_srvs.srv import SetBool
 
+from so101_contract.session_status import SessionStatus, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
 from so101_interfaces_py.spin import executor_for
-from so101_session.status import SessionStatus
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     'twin': ('-m', 'so101_sim.twin.node'),
     'arm': ('-m', 'so101_driver.arm_node'),
     'kinematics': ('-m', 'so101_kinematics.kinematics_node'),
-    'session': ('-m', 'so101_session.session_node'),
+    'session': ('-m', 'so101_session.session.node'),
     'operator': ('-m', 'so101_sim.human.node'),
     'policy': (str(Path(__file__).with_name('graph_policy.py')),),
 }
@@ -115,8 +115,8 @@ class Ear:
             (topics.EE_DELTA_CMD, EeDelta, qos.EVENT),
             (topics.POLICY_EE_DELTA, EeDelta, qos.EVENT),
             (topics.ARM_STATUS, ArmStatus, qos.LATCHED),
-            (topics.SESSION_STATUS, String, qos.LATCHED),
-            ('sim/task', String, qos.STATE_PUBLISHER),
+            (topics.SESSION_STATUS, SessionStatusMessage, qos.LATCHED),
+            (topics.SIM_TASK, TaskReport, qos.STATE_PUBLISHER),
         ):
             self._listen(topic, kind, profile, raw=False)
         for topic in (topics.JOINT_COMMAND, topics.JOINT_STATES):
@@ -169,7 +169,7 @@ class Ear:
     def status(self) -> SessionStatus | None:
         """Return what the session said last."""
         kept = self.heard[topics.SESSION_STATUS]
-        return SessionStatus.from_json(kept[-1][1].data) if kept else None
+        return to_record(kept[-1][1]) if kept else None
 
     def close(self) -> None:
         """End it."""

@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
-import struct
 from typing import Any
 
 import numpy as np
@@ -27,14 +25,16 @@ from hilserl_learner.errors import IngestError
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Outcome
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.task_report import from_json, TaskReport, to_record
 from so101_contract.transition import EpisodeReport, Transition
 from so101_session.bags.arms import normal_namespace
+from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
-from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import get_preset
-from so101_sim.tasks import get_reward, Moment, Status
+from so101_sim.tasks import get_reward, Moment
 
 TRUTH_TOPIC = 'sim/task'
+STRING = 'std_msgs/msg/String'
 TRUTH_AGE_NS = 500_000_000
 """Older ground truth says nothing about a step [ns]."""
 
@@ -127,15 +127,14 @@ class _FromTruth:
         self._reward = get_reward(reward)
         self._action = action
         topic = f'{normal_namespace(namespace)}/{TRUTH_TOPIC}'
-        self._stamps: list[int] = []
-        self._truths: list[bytes] = []
         with open_bags(bag) as raw:
-            for message in raw.messages([topic] if topic in raw.topics else []):
-                (length,) = struct.unpack_from('<I', message.data, 4)
-                text = message.data[8 : 8 + length].rstrip(b'\0')
-                self._stamps.append(int(json.loads(text)['stamp_ns']))
-                self._truths.append(text)
-        if not self._truths:
+            decoders = Decoders(raw.topics.values())
+            self._reports = [
+                _report(decoders.any(message.msgtype, message.data), message.msgtype)
+                for message in raw.messages([topic] if topic in raw.topics else [])
+            ]
+        self._stamps = [report.stamp_ns for report in self._reports]
+        if not self._reports:
             raise IngestError(
                 f'expected the ground truth of a simulation on {topic} in {bag}, got none; '
                 f'choose another reward, or record that topic too'
@@ -147,22 +146,16 @@ class _FromTruth:
         for transition in episode:
             wire = transition.action
             action = self._action.from_wire(wire.translation, wire.opening).values
-            values = self._at(transition.next_frame.stamp_ns)
-            status = Status(
-                success=bool(values['success']),
-                failure=bool(values['failure']),
-                good_steps=int(values['good_steps']),
-                dropped=bool(values['dropped']),
-                reason=str(values['reason']),
-            )
+            report_then = self._at(transition.next_frame.stamp_ns)
+            status = report_then.state.status
             moment = Moment(
-                GroundTruth.from_mapping(values),
+                report_then.state.truth,
                 status,
                 action,
                 action if last_action is None else last_action,
                 wire.opening,
             )
-            task = get_preset(str(values['preset']), str(values['task'])).task
+            task = get_preset(report_then.preset, report_then.task).task
             ends = status.success or status.failure
             rewarded.append(
                 replace(
@@ -177,7 +170,7 @@ class _FromTruth:
             last_action = action
         return rewarded
 
-    def _at(self, stamp_ns: int) -> dict[str, Any]:
+    def _at(self, stamp_ns: int) -> TaskReport:
         """Return what was true at the end of a step."""
         place = bisect_right(self._stamps, stamp_ns) - 1
         if place < 0 or stamp_ns - self._stamps[place] > TRUTH_AGE_NS:
@@ -185,8 +178,12 @@ class _FromTruth:
                 f'expected ground truth at most {TRUTH_AGE_NS / 1e9} s before the step at {stamp_ns} ns, got none; '
                 f'choose another reward for this bag'
             )
-        values: dict[str, Any] = json.loads(self._truths[place])
-        return values
+        return self._reports[place]
+
+
+def _report(message: Any, msgtype: str) -> TaskReport:
+    """Read ground truth; bags of before TaskReport hold it as JSON in a String."""
+    return from_json(message.data) if msgtype == STRING else to_record(message)
 
 
 class _FromScript:

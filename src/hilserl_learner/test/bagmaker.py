@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from rosbags.interfaces import Nodetype
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 
@@ -13,6 +14,7 @@ from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind, Source
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_contract.observation_spec import get_observation
+from so101_contract.task_report import from_json, from_record
 from so101_kinematics.fk import ForwardKinematics
 
 MESSAGES = Path(__file__).resolve().parents[2] / 'so101_interfaces' / 'msg'
@@ -27,6 +29,29 @@ def typestore():
         types.update(get_types_from_msg(path.read_text(), f'so101_interfaces/msg/{path.stem}'))
     store.register(types)
     return store
+
+
+def blank(store, msgtype):
+    """Return a message of a type with nothing in it."""
+    values = {}
+    for name, (kind, content) in store.fielddefs[msgtype][1]:
+        if kind is Nodetype.NAME:
+            values[name] = blank(store, content)
+        elif kind is Nodetype.BASE:
+            values[name] = '' if content[0] == 'string' else 0
+        else:
+            values[name] = [0.0] * content[1] if kind is Nodetype.ARRAY else []
+    return store.types[msgtype](**values)
+
+
+def as_arrays(message):
+    """Turn lists of numbers into the arrays that rosbags writes."""
+    for name, value in vars(message).items():
+        if isinstance(value, list) and not any(isinstance(item, str) for item in value):
+            object.__setattr__(message, name, np.array(value, dtype=np.float64))
+        elif hasattr(value, '__msgtype__'):
+            as_arrays(value)
+    return message
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,7 @@ class Session:
     size: tuple[int, int] = (48, 64)
     namespace: str = ''
     truth: bool = False
+    json_truth: bool = False  # as bags hold it that were recorded before TaskReport existed
     images_per_step: int = 3
     joints_per_step: int = 5
     start_ns: int = 1_700_000_000_000_000_000
@@ -154,7 +180,12 @@ class Session:
             'in_tray': False,
             'tray_position': None,
         }
-        self._send('sim/task', 'std_msgs/msg/String', stamp, data=json.dumps(values))
+        text = json.dumps(values)
+        if self.json_truth:
+            self._send('sim/task', 'std_msgs/msg/String', stamp, data=text)
+        else:
+            report = from_record(from_json(text), blank(self.store, 'so101_interfaces/msg/TaskReport'))
+            self._send('sim/task', 'TaskReport', stamp, **vars(as_arrays(report)))
 
     def _episode(self, number, plan):
         poses = [self._pose(plan, k) for k in range(plan.steps + 1)]

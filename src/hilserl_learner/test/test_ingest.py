@@ -205,8 +205,11 @@ def test_rewards_by_the_operators_labels_ignore_the_recorded_ones(tmp_path):
     assert ends == [(1.0, True), (1.0, True)]
 
 
-def test_rewards_by_the_simulators_truth(tmp_path):
-    bag = Session(tmp_path / 'bag', truth=True).write([Plan(5), Plan(5, EventKind.TIME_LIMIT)])
+@pytest.mark.parametrize('json_truth', [False, True], ids=['message', 'JSON of older bags'])
+def test_rewards_by_the_simulators_truth(tmp_path, json_truth):
+    bag = Session(tmp_path / 'bag', truth=True, json_truth=json_truth).write(
+        [Plan(5), Plan(5, EventKind.TIME_LIMIT)]
+    )
     convert(bag, tmp_path / 'buffer', reward='sim')
     ends = [(t.reward, t.terminated, t.truncated) for t in transitions(tmp_path / 'buffer') if t.ends]
     assert ends == [(1.0, True, False), (0.0, False, True)]

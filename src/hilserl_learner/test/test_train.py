@@ -108,7 +108,7 @@ def test_a_run_that_begins_with_the_policy_of_another_one_goes_on_with_its_criti
 
 def test_values_that_have_no_effect_beside_a_policy_are_refused_with_those_that_have():
     for policy in ('default', 'runs/somewhere'):
-        with pytest.raises(LearnerError, match='set gamma_with_policy=0.9$'):
+        with pytest.raises(LearnerError, match=r'set gamma_with_policy=0\.9$'):
             Settings.with_options({'gamma': '0.9'}, policy=policy)
     assert Settings.with_options({'gamma': '0.9'}).trainer.gamma == 0.9
     assert Settings.with_options({'gamma': '0.9'}, policy='none').trainer.gamma == 0.9

@@ -150,8 +150,8 @@ COMMANDS = {
     'calibrate': Command(
         'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibration.cli')
     ),
-    'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop_cli')),
-    'record': Command('record bags beside a stack that runs', _other('so101_session.record_cli')),
+    'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop.cli')),
+    'record': Command('record bags beside a stack that runs', _other('so101_session.recorder.cli')),
     'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_session.bag_check_cli')),
     'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_session.bag_fix_cli')),
     'convert-checkpoint': Command(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two arms by namespace, each with a stack of its own in one ROS domain: they work beside each other and stay apart."""
 
-import json
 import signal
 import socket
 import subprocess
@@ -17,8 +16,7 @@ rclpy = pytest.importorskip('rclpy')
 from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
-from so101_interfaces.msg import ArmStatus, EeDelta
-from std_msgs.msg import String
+from so101_interfaces.msg import ArmStatus, EeDelta, SessionStatus
 from std_srvs.srv import SetBool
 
 from so101_interfaces_py import qos, topics
@@ -49,9 +47,9 @@ class Arm:
             stderr=subprocess.STDOUT,
         )
         self.node = rclpy.create_node('two_arms', namespace=name)
-        self.commands, self.status, self.arm, self.position = [], {}, None, None
+        self.commands, self.status, self.arm, self.position = [], None, None, None
         listen = self.node.create_subscription
-        listen(String, topics.SESSION_STATUS, self.on_status, qos.LATCHED)
+        listen(SessionStatus, topics.SESSION_STATUS, self.on_status, qos.LATCHED)
         listen(ArmStatus, topics.ARM_STATUS, self.on_arm, qos.LATCHED)
         listen(PoseStamped, topics.TCP_POSE, self.on_pose, qos.STATE_SUBSCRIBER)
         listen(EeDelta, topics.EE_DELTA_CMD, self.commands.append, qos.EVENT)
@@ -60,7 +58,11 @@ class Arm:
         self.said_s = 0.0
 
     def on_status(self, message):
-        self.status = json.loads(message.data)
+        self.status = message
+
+    @property
+    def state(self):
+        return None if self.status is None else self.status.state
 
     def on_arm(self, message):
         if message.state in (ArmStatus.FAULT, ArmStatus.DISABLED) and time.monotonic() > self.said_s + 1.0:
@@ -119,7 +121,7 @@ def pair(tmp_path_factory):
     rclpy.init()
     pair = Pair(tmp_path_factory.mktemp('two_arms'))
     try:
-        pair.spin_until(lambda: all(arm.status.get('state') == 'armed' for arm in pair.arms))
+        pair.spin_until(lambda: all(arm.state == SessionStatus.ARMED for arm in pair.arms))
         yield pair
     finally:
         for arm in pair.arms:
@@ -142,8 +144,8 @@ def test_a_person_at_one_arm_moves_that_arm_only(pair):
     left, right = pair.arms
     before = right.position
     pair.drive(left, STEP_M)
-    assert left.status['state'] == 'running'
-    assert right.status['state'] == 'armed'
+    assert left.state == SessionStatus.RUNNING
+    assert right.state == SessionStatus.ARMED
     assert right.by_hand == []
     assert np.linalg.norm(right.position - before) < 0.005
 
@@ -166,7 +168,7 @@ def test_both_sessions_run_at_once_and_answer_each_their_own_person(pair):
 
 
 def test_each_bag_holds_its_own_arm_and_nothing_of_the_other(pair):
-    pair.spin_until(lambda: all(arm.status['driver'] == 'nobody' for arm in pair.arms))
+    pair.spin_until(lambda: all(arm.status.driver == SessionStatus.NOBODY for arm in pair.arms))
     for arm in pair.arms:
         arm.process.send_signal(signal.SIGINT)
     for arm in pair.arms:

@@ -15,9 +15,16 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
+from so101_interfaces.msg import (
+    ArmStatus,
+    EeDelta,
+    EpisodeEvent,
+    LearnerStatus,
+    PolicyStatus,
+    SessionStatus,
+    Step,
+)
 from so101_interfaces.srv import EndEpisode, StartEpisode
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -30,8 +37,10 @@ from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.joints import BASE_FRAME
+from so101_contract.episodes import Source
+from so101_contract.messages import action_message
 from so101_contract.observation_spec import CONTROL_RATE_HZ
+from so101_contract.session_status import to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning
@@ -191,7 +200,9 @@ class ConsoleNode(Node):
         self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
-        self.create_subscription(String, topics.SESSION_STATUS, page_state.on_session, qos.LATCHED)
+        self.create_subscription(
+            SessionStatus, topics.SESSION_STATUS, lambda m: page_state.on_session(to_record(m)), qos.LATCHED
+        )
         self.create_subscription(PolicyStatus, topics.POLICY_STATUS, page_state.on_policy, qos.LATCHED)
         self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, page_state.on_learner, qos.LATCHED)
         self.create_subscription(
@@ -244,15 +255,10 @@ class ConsoleNode(Node):
 
     def _say_gone(self) -> None:
         """Say that the human is gone, so that the arm stops at once and not with the end of the step."""
-        self._say(self._jog.hold(), EeDelta.SOURCE_NONE)
+        self._say(self._jog.hold(), Source.NONE)
 
-    def _say(self, value: EeDeltaValue, source: int = EeDelta.SOURCE_TELEOP) -> None:
-        message = EeDelta(gripper=value.opening, source=source)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = BASE_FRAME
-        vector = message.translation
-        vector.x, vector.y, vector.z = value.translation.tolist()
-        self._deltas.publish(message)
+    def _say(self, value: EeDeltaValue, source: Source = Source.TELEOP) -> None:
+        self._deltas.publish(action_message(value, source, self.get_clock().now().nanoseconds))
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import math
 from typing import Any
 
+from so101_contract.session_status import Driver
+
 BETWEEN: Mapping[str, str] = {
     'waiting': 'Waiting',
     'resetting': 'Going back to the start',
@@ -69,12 +71,12 @@ def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page:
         return Headline('You drive', f'{sentence}. Let go with G.', 'you')
     if wheel is not None:
         return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
-    if session.get('driver') == 'person':
+    if session.get('driver') == Driver.HUMAN:
         return Headline('A human drives', f'{sentence}; the human is at another device.', 'you')
     if session.get('intervening'):
         gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
         return Headline('Nobody drives', gone, 'nobody')
-    if session.get('driver') == 'policy':
+    if session.get('driver') == Driver.POLICY:
         return Headline('The policy drives', f'{sentence}.', 'policy')
     return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')
 

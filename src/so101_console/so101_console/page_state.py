@@ -2,7 +2,7 @@
 """What the page shows, gathered from messages. The node's thread writes whole values, the server's reads them."""
 
 from collections.abc import Callable, Mapping
-import json
+from dataclasses import asdict
 import math
 import time
 from typing import Any
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
-from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.coach import advice, Episodes, LearnerNumbers, summary
@@ -23,6 +22,7 @@ from so101_console.headline import episode_line, headline, learner_line
 from so101_console.health import ARM_STATES, ArmWatch, bus_line, counters, examine, GraphReport, servo_rows
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.session_status import SessionStatus
 from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
 
 
@@ -144,16 +144,9 @@ class PageState:
             outcome = kind.outcome.name.lower().replace('_', ' ')
             self._episodes.end(message.episode, outcome, message.reason, standing)
 
-    def on_session(self, message: String) -> None:
+    def on_session(self, status: SessionStatus) -> None:
         """Note the state of the session."""
-        try:
-            said = json.loads(message.data)
-        except json.JSONDecodeError:
-            said = None
-        if isinstance(said, dict):
-            self._session, self._session_s = said, time.monotonic()
-        else:
-            self.say('The session says something that cannot be read; is it of another version?')
+        self._session, self._session_s = asdict(status), time.monotonic()
 
     def on_policy(self, message: PolicyStatus) -> None:
         """Note what the policy does."""
@@ -249,7 +242,7 @@ class PageState:
             camera_hz=camera['fps'],
             camera_problem=camera.get('problem', ''),
             session=str(self._session.get('state', '')) if now - self._session_s <= STALE_S else '',
-            jitter_p99_ms=float(self._session.get('jitter_p99_ms', 0.0)),
+            jitter_p99_ms=1e3 * float(self._session.get('jitter_p99_s', 0.0)),
             policy=None if policy is None else policy.policy or 'none',
             policy_holds='' if policy is None or policy.mode != PolicyStatus.MODE_HOLD else policy.reason,
             policy_ms=math.nan if policy is None else 1e3 * policy.latency_p95,

@@ -25,8 +25,7 @@ class Ear:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
-        from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent
-        from std_msgs.msg import String
+        from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, SessionStatus
 
         from so101_interfaces_py import qos, topics
 
@@ -39,7 +38,7 @@ class Ear:
             ('event', EpisodeEvent, topics.EPISODE_EVENT, qos.EVENT),
             ('command', EeDelta, topics.EE_DELTA_CMD, qos.EVENT),
             ('teleop', EeDelta, topics.TELEOP_EE_DELTA, qos.EVENT),
-            ('session', String, topics.SESSION_STATUS, qos.LATCHED),
+            ('session', SessionStatus, topics.SESSION_STATUS, qos.LATCHED),
         ):
             kept = self.heard[name] = deque(maxlen=50_000)
             self.node.create_subscription(
@@ -62,10 +61,10 @@ class Ear:
         return [(t, m) for t, m in list(self.heard[name]) if t >= at]
 
     def session(self):
-        from so101_session.status import SessionStatus
+        from so101_contract.session_status import to_record
 
         message = self.last('session')
-        return None if message is None else SessionStatus.from_json(message.data)
+        return None if message is None else to_record(message)
 
     def hand(self):
         point = self.last('tcp').pose.position

@@ -18,9 +18,9 @@ from websockets.sync.client import connect
 
 from so101_console.episode_browser import EpisodeBrowser
 from so101_contract.episodes import EventKind, Source
+from so101_interfaces_py import topics
 from so101_session.bags.decode import Decoders
 from so101_session.bags.raw import open_bags
-from so101_sim.twin.messages import POWER_SERVICE
 from so101_testing.console_rig import ConsoleRig, PATIENT
 
 TOKEN = 'correct-horse-battery'
@@ -54,7 +54,7 @@ class Desk:
             elif state == ArmStatus.DISABLED:
                 if next(refused) % 8 == 0:  # an overloaded servo stays so until its power was away
                     for on in (False, True):
-                        self.ear.call(SetBool, POWER_SERVICE, SetBool.Request(data=on))
+                        self.ear.call(SetBool, topics.SIM_POWER_SERVICE, SetBool.Request(data=on))
                 self.page.click('#recover [data-do="enable"]')
             else:
                 return state is not None
@@ -80,7 +80,7 @@ class Desk:
 
     def take(self):
         self.press('t')
-        self.until(lambda: self.ear.session().driver == 'person', 'the person drives', 10)
+        self.until(lambda: self.ear.session().driver == 'human', 'the person drives', 10)
 
     def kinds(self, since):
         return [EventKind(m.kind) for _, m in self.ear.since('event', since)]
@@ -140,7 +140,7 @@ def test_what_a_person_does_at_the_page_is_what_the_bag_holds(desk):
     page.wait_for_timeout(600)
     moved = ear.hand() - start
     desk.press('g')
-    desk.until(lambda: ear.session().driver != 'person', 'the person gave back', 10)
+    desk.until(lambda: ear.session().driver != 'human', 'the person gave back', 10)
     page.wait_for_timeout(500)
     desk.press('1')
     desk.until(lambda: EventKind.SUCCESS in desk.kinds(began), 'the success is an event', 10)
@@ -236,7 +236,7 @@ def test_buttons_joystick_and_gamepad_say_what_the_keys_say(desk):
     page.evaluate('navigator.getGamepads = () => []')
     rest()
     desk.press('g')
-    desk.until(lambda: desk.ear.session().driver != 'person', 'given back', 10)
+    desk.until(lambda: desk.ear.session().driver != 'human', 'given back', 10)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_of_two_pages_only_one_drives(desk):
     second.keyboard.press('t')
     desk.shows('Another page drives', page=first)
     second.keyboard.press('g')
-    desk.until(lambda: desk.ear.session().driver != 'person', 'given back', 10)
+    desk.until(lambda: desk.ear.session().driver != 'human', 'given back', 10)
     first.close()
 
 

@@ -34,7 +34,7 @@ def test_the_page_with_the_wheel_drives_and_the_others_know():
 
 def test_a_policy_drives_until_somebody_takes_over():
     assert title() == 'The policy drives'
-    assert title(session={**RUNNING, 'driver': 'person', 'intervening': True}) == 'A human drives'
+    assert title(session={**RUNNING, 'driver': 'human', 'intervening': True}) == 'A human drives'
 
 
 def test_a_policy_that_holds_does_not_drive_and_the_reason_is_shown():

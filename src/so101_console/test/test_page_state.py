@@ -12,13 +12,13 @@ pytest.importorskip('rclpy')
 from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, SessionStatus, Step
 from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.curves import NAMES
 from so101_console.page_state import PageState
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.session_status import to_record
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
 
@@ -121,11 +121,10 @@ def test_an_episode_is_listed_with_what_happened_in_it(picture):
     assert (row['clamped'], row['lost'], row['latency_ms']) == (3, 1, 12.0)
 
 
-def test_what_is_no_json_object_is_said_and_the_last_state_stays(picture):
-    picture.on_session(String(data='{"state": "running", "sentence": "episode 1 runs", "paused": true}'))
-    picture.on_session(String(data='nonsense'))
-    picture.on_session(String(data='[1]'))
-    assert 'cannot be read' in state(picture)['note']
+def test_a_session_that_pauses_goes_on_by_the_same_button(picture):
+    assert picture.meaning('pause') == 'pause'
+    running = SessionStatus.RUNNING
+    picture.on_session(to_record(SessionStatus(state=running, sentence='episode 1 runs', paused=True)))
     assert picture.meaning('pause') == 'resume'
 
 
@@ -144,8 +143,8 @@ def test_the_learner_fills_the_curves_and_unknown_numbers_are_gaps(picture):
 
 
 def test_who_may_give_back_is_the_driver_or_anybody_once_it_is_gone(picture):
-    status = {'state': 'running', 'driver': 'nobody', 'intervening': True, 'sentence': 'x'}
-    picture.on_session(String(data=json.dumps(status)))
+    status = SessionStatus(state=SessionStatus.RUNNING, intervening=True, sentence='x')
+    picture.on_session(to_record(status))
     assert state(picture)['can_give']
     assert not state(picture, wheel='another')['can_give']
     assert state(picture, wheel='me')['can_give']

@@ -20,6 +20,7 @@ POLICY_OBSERVED = 'policy/observed'
 ARM_STATUS = 'arm/status'
 MARKERS = 'markers'
 ROBOT_DESCRIPTION = 'robot_description'
+SIM_TASK = 'sim/task'
 
 # The only absolute names: one graph has one of each.
 DIAGNOSTICS = '/diagnostics'
@@ -42,3 +43,5 @@ PAUSE_SERVICE = 'session/pause'
 LEARNER_SAVE_SERVICE = 'learner/save'
 LEARNER_PAUSE_SERVICE = 'learner/pause'
 LEARNER_ROLLBACK_SERVICE = 'learner/rollback'
+SIM_RESET_SERVICE = 'sim/reset'
+SIM_POWER_SERVICE = 'sim/power'

@@ -1,2 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session: control clock, arbitration between policy and person, episodes, teleoperation, recording."""
+"""The session: control clock, arbitration between policy and human, episodes, teleoperation, recording.
+
+Rooms: `session` decides who acts and what an episode is, `teleop` is how a human acts, `recorder` keeps it all.
+"""
+
+__all__ = ['recorder', 'session', 'teleop']

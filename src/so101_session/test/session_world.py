@@ -6,16 +6,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.messages import StepRecord
+from so101_contract.episodes import Source
+from so101_contract.messages import ExecutedAction, StepRecord
 from so101_contract.observation_spec import get_observation
-from so101_session.arbiter import Execute, Proposal
-from so101_session.effects import Event, Finish, MoveTo, Quieten, ResetScene, Say
-from so101_session.session_config import ResetConfig, SessionConfig
-from so101_session.session_parts import make_senses, make_session
-from so101_sim.scene.ground_truth import GroundTruth
-from so101_sim.tasks import Status
-from so101_sim.twin.messages import TaskReport
-from so101_sim.twin.twin import TaskState
+from so101_contract.task_report import GroundTruth, Status, TaskReport, TaskState
+from so101_session.session.clock import Senses
+from so101_session.session.config import ResetConfig, SessionConfig
+from so101_session.session.episode import Event
+from so101_session.session.machine import Finish, Say, Session
+from so101_session.session.reset import MoveTo, ReleaseController, ResetScene
 
 MOTION_S = 0.02
 ARM_SPEED = 2.0  # [rad/s]
@@ -39,6 +38,10 @@ def truth():
     )
 
 
+def report_of(status=None, resets=0, stamp_ns=0, **fields):
+    return TaskReport(stamp_ns, 'lift', 'easy', TaskState(truth(), status or Status(), 0.0, resets), **fields)
+
+
 @dataclass
 class World:
     """Everything around a session: arm, camera, scene, and what the session has done."""
@@ -52,9 +55,13 @@ class World:
         self.camera_runs = self.arm_runs = self.kinematics_runs = self.arm_moves = True
         self.resets, self.status, self.done = 0, Status(), []
         self.policy_answers, self.opening = True, 0.5
-        self.senses = make_senses(config, get_observation('compact'))
-        self.senses.arm = ''
-        self.session = make_session(config, self.reset, ActionSpec(), self.senses, self.report)
+        self.senses = Senses.of(
+            get_observation('compact').camera_names,
+            joint_timeout_s=config.joint_timeout_s,
+            camera_timeout_s=config.camera_timeout_s,
+        )
+        self.senses.arm = None
+        self.session = Session(config, self.reset, ActionSpec(), self.senses, self.report)
         self.session.policy_alive = True
 
     @property
@@ -64,16 +71,15 @@ class World:
     def report(self):
         if self.config.reward_source != 'sim':
             return None
-        state = TaskState(truth(), self.status, 0.0, self.resets)
-        return TaskReport(self.now_ns, 'lift', 'easy', state)
+        return report_of(self.status, self.resets, self.now_ns)
 
     def take(self, effects):
         for effect in effects:
             self.done.append(effect)
             if isinstance(effect, MoveTo):
                 self.goal = effect.goal
-            elif isinstance(effect, Quieten):
-                self.session.quiet()
+            elif isinstance(effect, ReleaseController):
+                self.session.controller_released()
             elif isinstance(effect, ResetScene):
                 self.resets, self.status = self.resets + 1, Status()
 
@@ -104,8 +110,10 @@ class World:
     def _answer(self, effects):
         for step in [effect for effect in effects if isinstance(effect, StepRecord)]:
             if self.policy_answers and not step.ends:
-                proposal = Proposal((0.01, 0.0, 0.0), self.opening, 'base_link', step.episode, step.index)
-                self.take(self.session.policy(proposal, self.now + 0.005))
+                action = ExecutedAction(
+                    step.episode, step.index, (0.01, 0.0, 0.0), self.opening, Source.POLICY
+                )
+                self.take(self.session.policy(action, self.now + 0.005))
 
     def until(self, state, timeout=30.0):
         """Let time pass until the session is in a state."""
@@ -120,7 +128,7 @@ class World:
 
     @property
     def actions(self):
-        return [effect for effect in self.done if isinstance(effect, Execute)]
+        return [effect for effect in self.done if isinstance(effect, ExecutedAction)]
 
     @property
     def kinds(self):

@@ -10,8 +10,10 @@ import pytest
 
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
-from so101_session.arbiter import Arbiter, Execute, HandOver, Proposal, Stop
-from so101_session.handover import GripperRamp, Takeover, TakeoverRules
+from so101_contract.errors import ActionError
+from so101_contract.messages import ExecutedAction
+from so101_session.session.arbiter import Arbiter, HandOver, Stop
+from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 PERIOD = 0.1
 NAN = float('nan')
@@ -23,16 +25,16 @@ def make(**rules):
     return Arbiter(ActionSpec(), Takeover(TakeoverRules(**rules)), ramp, PERIOD)
 
 
-def policy(index, episode=1, x=0.01, opening=0.5, frame='base_link'):
-    return Proposal((x, 0.0, 0.0), opening, frame, episode, index)
+def policy(index, episode=1, x=0.01, opening=0.5):
+    return ExecutedAction(episode, index, (x, 0.0, 0.0), opening, Source.POLICY)
 
 
-def person(x=-0.01, opening=0.5, frame='base_link'):
-    return Proposal((x, 0.0, 0.0), opening, frame)
+def human(x=-0.01, opening=0.5):
+    return ExecutedAction(0, 0, (x, 0.0, 0.0), opening, Source.TELEOP)
 
 
 def actions(answers):
-    return [answer for answer in answers if isinstance(answer, Execute)]
+    return [answer for answer in answers if isinstance(answer, ExecutedAction)]
 
 
 def sources(answers):
@@ -44,7 +46,7 @@ def test_the_policy_answers_its_step_at_once():
     arbiter.open_step(1, 0, 0.0)
     (answer,) = arbiter.policy(policy(0), 0.02)
     assert (answer.episode, answer.index, answer.source) == (1, 0, Source.POLICY)
-    assert answer.value.translation.tolist() == [0.01, 0.0, 0.0]
+    assert answer.translation.tolist() == [0.01, 0.0, 0.0]
 
 
 def test_a_second_answer_to_a_step_is_dropped_and_counted():
@@ -72,11 +74,11 @@ def test_T8_an_answer_that_the_next_one_would_overtake_is_not_executed():
     assert arbiter.counts['late'] == 1
 
 
-def test_T8_what_a_person_says_at_the_end_of_a_step_is_for_the_next_one():
+def test_T8_what_a_human_says_at_the_end_of_a_step_is_for_the_next_one():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    assert actions(arbiter.teleop(person(), 0.09)) == []
+    assert actions(arbiter.teleop(human(), 0.09)) == []
     arbiter.close_step()
     assert sources(arbiter.open_step(1, 1, 0.1)) == [Source.TELEOP]
 
@@ -93,69 +95,68 @@ def test_a_step_without_an_answer_ends_with_a_hold():
     arbiter.ramp.begin(0.3)
     arbiter.open_step(1, 0, 0.0)
     (hold,) = arbiter.close_step()
-    assert (hold.index, hold.source, hold.value.opening) == (0, Source.NONE, 0.3)
-    assert not hold.value.translation.any()
+    assert (hold.index, hold.source, hold.opening) == (0, Source.NONE, 0.3)
+    assert not hold.translation.any()
     assert arbiter.unanswered == 1
 
 
-@pytest.mark.parametrize(
-    'proposal',
-    [policy(0, x=NAN), policy(0, opening=NAN), policy(0, frame='tool')],
-    ids=['x', 'opening', 'frame'],
-)
-def test_what_is_not_finite_or_in_another_frame_is_refused(proposal):
+@pytest.mark.parametrize(('x', 'opening'), [(NAN, 0.5), (0.01, NAN)], ids=['x', 'opening'])
+def test_what_is_not_finite_is_no_action_and_what_is_refused_is_counted(x, opening):
+    with pytest.raises(ActionError, match='finite'):
+        policy(0, x=x, opening=opening)
     arbiter = make()
     arbiter.open_step(1, 0, 0.0)
-    assert arbiter.policy(proposal, 0.01) == []
+    arbiter.refuse()
     assert arbiter.counts['refused'] == 1
+    assert sources(arbiter.close_step()) == [Source.NONE]
 
 
-def test_the_person_answers_with_what_was_said_shortly_before_the_tick():
+def test_the_human_answers_with_what_was_said_shortly_before_the_tick():
     arbiter = make()
-    arbiter.teleop(person(), 0.0)
+    arbiter.teleop(human(), 0.0)
     assert sources(arbiter.open_step(1, 0, 0.02)) == [Source.TELEOP]
 
 
-def test_the_person_answers_with_the_first_message_after_the_tick():
+def test_the_human_answers_with_the_first_message_after_the_tick():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    assert sources(arbiter.teleop(person(), 0.04)) == [Source.TELEOP]
-    assert arbiter.teleop(person(), 0.05) == []
+    assert sources(arbiter.teleop(human(), 0.04)) == [Source.TELEOP]
+    assert arbiter.teleop(human(), 0.05) == []
 
 
 def test_the_last_word_counts_again_after_half_a_step():
     arbiter = make()
-    arbiter.teleop(person(x=-0.005), 0.0)
+    arbiter.teleop(human(x=-0.005), 0.0)
     arbiter.open_step(1, 0, 0.01)
     arbiter.close_step()
     arbiter.open_step(1, 1, 0.11)
     assert arbiter.poll(0.15) == []
     (answer,) = arbiter.poll(0.162)
-    assert answer.value.translation[0] == -0.005
+    assert answer.translation[0] == -0.005
 
 
-def test_a_command_of_a_person_is_cut_to_what_a_policy_can_say():
+def test_a_command_of_a_human_is_cut_to_what_a_policy_can_say():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    (answer,) = actions(arbiter.teleop(person(x=-0.5), 0.01))
-    assert answer.value.translation[0] == pytest.approx(-0.02)
+    (answer,) = actions(arbiter.teleop(human(x=-0.5), 0.01))
+    assert answer.translation[0] == pytest.approx(-0.02)
     assert arbiter.clips.fraction['x'] == 1.0
 
 
-def test_a_person_that_takes_over_after_the_answer_gets_the_next_step():
+def test_a_human_that_takes_over_after_the_answer_gets_the_next_step():
     arbiter = make()
     arbiter.open_step(1, 0, 0.0)
     arbiter.policy(policy(0), 0.01)
-    assert arbiter.teleop(person(), 0.05) == []
+    assert arbiter.teleop(human(), 0.05) == []
     arbiter.close_step()
     taken, answer = arbiter.open_step(1, 1, 0.1)
-    assert taken == HandOver(1, to_person=True)
+    assert taken == HandOver(1, to_human=True)
     assert answer.source is Source.TELEOP
 
 
-def test_the_policy_is_overruled_while_the_person_drives():
+def test_the_policy_is_overruled_while_the_human_drives():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
@@ -170,7 +171,7 @@ def test_a_dead_device_hands_control_to_nobody():
     for index in range(60):
         seen += arbiter.open_step(1, index, now)
         if index < 5:
-            seen += arbiter.teleop(person(), now + 0.01)
+            seen += arbiter.teleop(human(), now + 0.01)
         seen += arbiter.policy(policy(index), now + 0.02) + arbiter.poll(now + 0.06) + arbiter.close_step()
         now += PERIOD
     kinds = sources(seen)
@@ -189,37 +190,37 @@ def test_T4_the_opening_goes_on_from_the_last_one_when_hands_change():
         now = index * PERIOD
         arbiter.close_step()
         arbiter.open_step(1, index, now)
-        openings += [a.value.opening for a in actions(arbiter.teleop(person(opening=1.0), now + 0.06))]
+        openings += [a.opening for a in actions(arbiter.teleop(human(opening=1.0), now + 0.06))]
     assert np.diff([0.1, *openings]).max() <= 0.2 + 1e-9
     assert openings[-1] == 1.0
 
 
 def gone():
-    return Proposal((0.0, 0.0, 0.0), 0.5, 'base_link', gone=True)
+    return ExecutedAction(0, 0, (0.0, 0.0, 0.0), 0.5, Source.NONE)
 
 
-def test_a_person_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_cut():
+def test_a_human_that_goes_in_mid_step_stops_the_arm_at_once_and_the_step_is_aborted():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    assert sources(arbiter.teleop(person(), 0.01)) == [Source.TELEOP]
+    assert sources(arbiter.teleop(human(), 0.01)) == [Source.TELEOP]
     assert arbiter.teleop(gone(), 0.03) == [Stop()]
-    assert arbiter.cut
+    assert arbiter.aborted
     assert arbiter.teleop(gone(), 0.04) == [], 'once'
     assert arbiter.close_step() == [], 'the step has had its action'
     arbiter.open_step(1, 1, 0.1)
-    assert not arbiter.cut
+    assert not arbiter.aborted
     assert arbiter.poll(0.16) == [], 'the last word is not repeated'
     assert sources(arbiter.close_step()) == [Source.NONE]
 
 
-def test_a_step_without_motion_is_not_cut_when_the_person_goes():
+def test_a_step_without_motion_is_not_cut_when_the_human_goes():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    arbiter.teleop(person(x=0.0), 0.01)
+    arbiter.teleop(human(x=0.0), 0.01)
     assert arbiter.teleop(gone(), 0.03) == [Stop()]
-    assert not arbiter.cut
+    assert not arbiter.aborted
 
 
 def test_word_of_a_page_that_is_gone_neither_takes_over_nor_stops_the_policy():
@@ -227,27 +228,29 @@ def test_word_of_a_page_that_is_gone_neither_takes_over_nor_stops_the_policy():
     arbiter.open_step(1, 0, 0.0)
     arbiter.policy(policy(0), 0.01)
     assert arbiter.teleop(gone(), 0.03) == []
-    assert not arbiter.cut
+    assert not arbiter.aborted
     arbiter.close_step()
     assert arbiter.open_step(1, 1, 0.1) == []
 
 
-def test_a_person_that_comes_back_drives_again():
+def test_a_human_that_comes_back_drives_again():
     arbiter = make()
     arbiter.intervene(True, 0.0)
     arbiter.open_step(1, 0, 0.0)
-    arbiter.teleop(person(), 0.01)
+    arbiter.teleop(human(), 0.01)
     arbiter.teleop(gone(), 0.02)
     arbiter.close_step()
     arbiter.open_step(1, 1, 0.1)
-    assert sources(arbiter.teleop(person(), 0.12)) == [Source.TELEOP]
+    assert sources(arbiter.teleop(human(), 0.12)) == [Source.TELEOP]
 
 
 # --- any sequence of events ---
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(['policy', 'late', 'wrong', 'teleop', 'take', 'give', 'poll', 'nan', 'gone', 'tick']),
+        st.sampled_from(
+            ['policy', 'late', 'wrong', 'teleop', 'take', 'give', 'poll', 'refused', 'gone', 'tick']
+        ),
         st.floats(0.0, 0.06),
     ),
     max_size=150,
@@ -265,12 +268,12 @@ def play(events, arbiter):
             out += arbiter.policy(policy(max(index - 1, 0)), now)
         elif kind == 'wrong':
             out += arbiter.policy(policy(index, episode=7), now)
-        elif kind == 'nan':
-            out += arbiter.teleop(person(x=NAN), now)
+        elif kind == 'refused':
+            arbiter.refuse()
         elif kind == 'gone':
             out += arbiter.teleop(gone(), now)
         elif kind == 'teleop':
-            out += arbiter.teleop(person(), now)
+            out += arbiter.teleop(human(), now)
         elif kind in ('take', 'give'):
             out += arbiter.intervene(kind == 'take', now)
         elif kind == 'poll':
@@ -296,8 +299,8 @@ def test_whatever_happens_sources_agree_with_the_flags(events):
     intervening = False
     for answer in out:
         if isinstance(answer, HandOver):
-            assert answer.to_person is not intervening
-            intervening = answer.to_person
+            assert answer.to_human is not intervening
+            intervening = answer.to_human
         elif isinstance(answer, Stop):
             assert intervening, 'nobody stops the policy but by taking over'
         elif intervening:
@@ -312,7 +315,7 @@ def test_whatever_happens_flags_do_not_flicker(events, dwell):
     out, _ = play(events, make(dwell_steps=dwell))
     edges = [answer for answer in out if isinstance(answer, HandOver)]
     for start, end in pairwise(edges):
-        if start.to_person:
+        if start.to_human:
             assert end.index - start.index >= dwell
 
 

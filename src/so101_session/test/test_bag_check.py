@@ -245,7 +245,7 @@ def test_nothing_of_this_needs_ros_or_torch():
     modules = ('reader', 'writer', 'sink', 'check', 'fix', 'parity', 'facts')
     code = 'import sys; sys.modules["rclpy"] = None\n'
     code += ''.join(f'import so101_session.bags.{name}\n' for name in modules)
-    code += 'import so101_session.bag_check_cli, so101_session.bag_fix_cli, so101_session.recorder_config\n'
+    code += 'import so101_session.bag_check_cli, so101_session.bag_fix_cli, so101_session.recorder.config\n'
     code += 'assert "torch" not in sys.modules\n'
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
 

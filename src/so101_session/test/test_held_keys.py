@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from typematic import bytes_of, Press, watch
 
-from so101_session.devices.held_keys import HeldKeys, TAP_S, TAP_SHARE
-from so101_session.devices.key_map import DEFAULT_KEYS, KeyMap
+from so101_session.teleop.devices.keyboard import HeldKeys, TAP_S, TAP_SHARE
+from so101_session.teleop.devices.keys import DEFAULT_KEYS, KeyMap
 
 OPPOSITES = KeyMap.parse(DEFAULT_KEYS).opposites
 SETTINGS = [(0.25, 30.0), (0.5, 30.0), (0.66, 25.0), (0.5, 11.0), (0.4, 50.0)]

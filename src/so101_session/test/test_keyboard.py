@@ -7,14 +7,14 @@ import subprocess
 import sys
 import time
 
-from person import hold, Person
+from human import hold, Human
 import pytest
 from typematic import bytes_of, Press
 
-from so101_session.devices.base import DeviceError, Event
-from so101_session.devices.key_map import DEFAULT_KEYS, KeyMap
-from so101_session.devices.keyboard import Keyboard, QUIET_S
-from so101_session.devices.terminal import Terminal
+from so101_session.teleop.devices.base import DeviceError, Event
+from so101_session.teleop.devices.keyboard import Keyboard, QUIET_S
+from so101_session.teleop.devices.keys import DEFAULT_KEYS, KeyMap
+from so101_session.teleop.terminal import Terminal
 
 
 @pytest.fixture
@@ -22,22 +22,22 @@ def make():
     made = []
 
     def make_keyboard(**options):
-        person = Person(**options)
-        keyboard = Keyboard(Terminal(person.slave, person.slave))
-        made.append((person, keyboard))
-        person.look()
-        return person, keyboard
+        human = Human(**options)
+        keyboard = Keyboard(Terminal(human.slave, human.slave))
+        made.append((human, keyboard))
+        human.look()
+        return human, keyboard
 
     yield make_keyboard
-    for person, keyboard in made:
+    for human, keyboard in made:
         keyboard.close()
-        person.close()
+        human.close()
 
 
-def poll_until(person, keyboard, condition, patience=3.0):
+def poll_until(human, keyboard, condition, patience=3.0):
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        person.look()
+        human.look()
         state = keyboard.poll(time.monotonic())
         if condition(state):
             return state
@@ -45,19 +45,19 @@ def poll_until(person, keyboard, condition, patience=3.0):
     pytest.fail(f'not reached: {state}')
 
 
-def speak_kitty(person, keyboard):
+def speak_kitty(human, keyboard):
     """Let terminal and program agree; the key that is typed comes after all answers."""
-    poll_until(person, keyboard, lambda _: b'\x1b[>11u' in person.look())
-    person.type('\x1b[49;1:1u\x1b[49;1:3u')
-    poll_until(person, keyboard, lambda _: keyboard.speed == 0.2)
+    poll_until(human, keyboard, lambda _: b'\x1b[>11u' in human.look())
+    human.type('\x1b[49;1:1u\x1b[49;1:3u')
+    poll_until(human, keyboard, lambda _: keyboard.speed == 0.2)
     keyboard.speed = 0.5
 
 
 def test_T6_two_keys_held_for_two_seconds_act_without_a_gap_on_both_axes(make):
-    person, keyboard = make()
+    human, keyboard = make()
     seen = []
     hold(
-        person,
+        human,
         [Press('w', 0.05, 2.3), Press('d', 0.15, 2.3)],
         lambda now: seen.append((now, keyboard.poll(time.monotonic()))),
     )
@@ -68,33 +68,33 @@ def test_T6_two_keys_held_for_two_seconds_act_without_a_gap_on_both_axes(make):
 
 
 def test_T6_a_terminal_that_says_releases_acts_exactly_while_keys_are_down(make):
-    person, keyboard = make(kitty=True)
-    speak_kitty(person, keyboard)
-    person.type('\x1b[119;1:1u\x1b[114;1:1u')
-    state = poll_until(person, keyboard, lambda state: state.active)
+    human, keyboard = make(kitty=True)
+    speak_kitty(human, keyboard)
+    human.type('\x1b[119;1:1u\x1b[114;1:1u')
+    state = poll_until(human, keyboard, lambda state: state.active)
     assert state.axes[0] > 0.0
     assert state.axes[2] > 0.0
-    person.type('\x1b[119;1:3u')
-    state = poll_until(person, keyboard, lambda state: state.axes[0] == 0.0)
+    human.type('\x1b[119;1:3u')
+    state = poll_until(human, keyboard, lambda state: state.axes[0] == 0.0)
     assert state.active
-    person.type('\x1b[114;1:3u')
-    poll_until(person, keyboard, lambda state: not state.active)
+    human.type('\x1b[114;1:3u')
+    poll_until(human, keyboard, lambda state: not state.active)
 
 
 def test_T6_a_terminal_that_does_not_say_releases_is_not_believed_that_a_key_is_down(make):
-    person, keyboard = make(kitty=True, flags=1)
-    speak_kitty(person, keyboard)
-    person.type('w')
-    poll_until(person, keyboard, lambda state: state.active)
-    poll_until(person, keyboard, lambda state: not state.active)
+    human, keyboard = make(kitty=True, flags=1)
+    speak_kitty(human, keyboard)
+    human.type('w')
+    poll_until(human, keyboard, lambda state: state.active)
+    poll_until(human, keyboard, lambda state: not state.active)
 
 
 def test_T6_a_program_that_stalls_does_not_let_go_of_keys_that_are_held(make):
-    person, keyboard = make()
+    human, keyboard = make()
     now = time.monotonic()
     keyboard.poll(now)
     for moment, key in bytes_of([Press('w', 0.0, 3.0), Press('d', 0.05, 3.0)]):
-        person.type(key)
+        human.type(key)
         if not 1.0 < moment < 2.0:  # nobody looks for a second
             state = keyboard.poll(now + moment)
     assert state.axes[0] > 0.0
@@ -102,28 +102,28 @@ def test_T6_a_program_that_stalls_does_not_let_go_of_keys_that_are_held(make):
 
 
 def test_keys_that_are_down_and_silent_for_long_are_let_go(make):
-    person, keyboard = make(kitty=True, answers=True)
-    speak_kitty(person, keyboard)
-    person.type('\x1b[119;1:1u')
-    poll_until(person, keyboard, lambda state: state.active)
+    human, keyboard = make(kitty=True, answers=True)
+    speak_kitty(human, keyboard)
+    human.type('\x1b[119;1:1u')
+    poll_until(human, keyboard, lambda state: state.active)
     assert not keyboard.poll(time.monotonic() + QUIET_S).active
 
 
 def test_T5_keys_do_not_act_once_the_terminal_has_lost_the_focus(make):
-    person, keyboard = make(kitty=True)
-    speak_kitty(person, keyboard)
-    person.type('\x1b[119;1:1u')
-    poll_until(person, keyboard, lambda state: state.active)
-    person.type('\x1b[O')
-    poll_until(person, keyboard, lambda state: not state.active)
-    assert b'\x1b[?1004h' in person.said
+    human, keyboard = make(kitty=True)
+    speak_kitty(human, keyboard)
+    human.type('\x1b[119;1:1u')
+    poll_until(human, keyboard, lambda state: state.active)
+    human.type('\x1b[O')
+    poll_until(human, keyboard, lambda state: not state.active)
+    assert b'\x1b[?1004h' in human.said
 
 
 def test_T5_only_the_bytes_of_the_terminal_are_read(make):
-    person, keyboard = make()
+    human, keyboard = make()
     other, foreign = make()
     other.type('wwww')
-    person.look()
+    human.look()
     assert not keyboard.poll(time.monotonic()).active
     assert foreign.poll(time.monotonic()).active
     assert 'pynput' not in sys.modules
@@ -132,70 +132,70 @@ def test_T5_only_the_bytes_of_the_terminal_are_read(make):
 @pytest.mark.parametrize('entry', [entry for entry in DEFAULT_KEYS if entry.partition('=')[2] in set(Event)])
 def test_T7_each_event_comes_once_for_a_key_that_is_held(make, entry):
     key, _, event = entry.partition('=')
-    person, keyboard = make()
+    human, keyboard = make()
     code = {'space': b' ', 'enter': b'\r'}.get(key, key.encode())
     events = []
     for _ in range(5):
-        person.type(code)
+        human.type(code)
         time.sleep(0.02)
         events += keyboard.poll(time.monotonic()).events
     assert events == [Event(event)]
 
 
 def test_a_dead_line_with_a_key_down_is_noticed_within_its_time(make):
-    person, keyboard = make(kitty=True)
-    speak_kitty(person, keyboard)
-    person.type('\x1b[119;1:1u')
-    poll_until(person, keyboard, lambda state: state.active)
+    human, keyboard = make(kitty=True)
+    speak_kitty(human, keyboard)
+    human.type('\x1b[119;1:1u')
+    poll_until(human, keyboard, lambda state: state.active)
     begin = time.monotonic()
-    person.answers = False
-    state = poll_until(person, keyboard, lambda state: not state.alive)
+    human.answers = False
+    state = poll_until(human, keyboard, lambda state: not state.alive)
     assert not state.active
     assert time.monotonic() - begin < 2.0
-    person.answers = True
-    person.type('\x1b[0n')
-    assert not poll_until(person, keyboard, lambda state: state.alive).active
+    human.answers = True
+    human.type('\x1b[0n')
+    assert not poll_until(human, keyboard, lambda state: state.alive).active
 
 
 def test_a_terminal_that_is_closed_ends_the_program(make):
-    person, keyboard = make()
-    os.close(person.master)
+    human, keyboard = make()
+    os.close(human.master)
     try:
         state = keyboard.poll(time.monotonic())
         assert not state.alive
         assert state.quit
     finally:
-        person.master = os.open('/dev/null', os.O_RDONLY)
+        human.master = os.open('/dev/null', os.O_RDONLY)
 
 
 def test_ctrl_c_ends_the_program_where_the_terminal_sends_it_as_a_code(make):
-    person, keyboard = make(kitty=True)
-    speak_kitty(person, keyboard)
-    person.type('\x1b[99;5u')
-    assert poll_until(person, keyboard, lambda state: state.quit)
+    human, keyboard = make(kitty=True)
+    speak_kitty(human, keyboard)
+    human.type('\x1b[99;5u')
+    assert poll_until(human, keyboard, lambda state: state.quit)
 
 
 def test_the_speed_is_chosen_by_keys(make):
-    person, keyboard = make()
-    person.type('1')
-    poll_until(person, keyboard, lambda _: keyboard.speed == 0.2)
-    person.type('w')
-    assert poll_until(person, keyboard, lambda state: state.active).axes == (0.2, 0.0, 0.0)
+    human, keyboard = make()
+    human.type('1')
+    poll_until(human, keyboard, lambda _: keyboard.speed == 0.2)
+    human.type('w')
+    assert poll_until(human, keyboard, lambda state: state.active).axes == (0.2, 0.0, 0.0)
 
 
 def test_the_terminal_is_put_back(make):
-    person, keyboard = make(kitty=True)
-    speak_kitty(person, keyboard)
-    assert not person.restored()
+    human, keyboard = make(kitty=True)
+    speak_kitty(human, keyboard)
+    assert not human.restored()
     keyboard.close()
     keyboard.close()
-    assert person.restored()
-    assert person.look().endswith(b'\x1b[<u\x1b[?1004l')
+    assert human.restored()
+    assert human.look().endswith(b'\x1b[<u\x1b[?1004l')
 
 
 PROGRAM = """
 import os, sys, time
-from so101_session.devices.terminal import Terminal
+from so101_session.teleop.terminal import Terminal
 terminal = Terminal()
 os.write(2, b'ready')
 {}
@@ -204,19 +204,19 @@ os.write(2, b'ready')
 
 @pytest.mark.parametrize('ending', ['raise RuntimeError', 'sys.exit(3)', 'time.sleep(30)'])
 def test_the_terminal_is_put_back_whatever_ends_the_program(ending):
-    person = Person()
+    human = Human()
     process = subprocess.Popen(
         [sys.executable, '-c', PROGRAM.format(ending)],
-        stdin=person.slave,
-        stdout=person.slave,
+        stdin=human.slave,
+        stdout=human.slave,
         stderr=subprocess.PIPE,
     )
     assert process.stderr.read(5) == b'ready'
     if 'sleep' in ending:
         process.send_signal(signal.SIGINT)
     process.communicate(timeout=10.0)
-    assert person.restored()
-    person.close()
+    assert human.restored()
+    human.close()
 
 
 def test_without_a_terminal_one_sentence_says_what_to_do():

@@ -9,10 +9,8 @@ import pytest
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import calibrated_arm, virtual_calibration
-from so101_session.devices.base import DeviceError, Event, Feedback
-from so101_session.devices.leader import CONFIRM_S, Leader, leader_arm, SILENCE_S
-from so101_session.devices.leader_tracking import Tracker
-from so101_session.devices.shadow import Shadow
+from so101_session.teleop.devices.base import DeviceError, Event, Feedback
+from so101_session.teleop.devices.leader import CONFIRM_S, Leader, leader_arm, Shadow, SILENCE_S, Tracker
 
 HOME = np.array([0.1, -0.5, 0.6, 0.9, 0.2, 0.6])
 TICK = 0.02

@@ -7,9 +7,8 @@ import pytest
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.joints import gripper_opening_to_rad
 from so101_kinematics.fk import ForwardKinematics
-from so101_session.devices.base import Feedback
-from so101_session.devices.leader_tracking import CONTROLLER_LEASH_M, Tracker
-from so101_session.devices.shadow import Shadow
+from so101_session.teleop.devices.base import Feedback
+from so101_session.teleop.devices.leader import CONTROLLER_LEASH_M, Shadow, Tracker
 
 SCALE = (0.02, 0.02, 0.02)
 PERIOD = 0.1

@@ -5,10 +5,22 @@ import os
 
 import pytest
 
-from so101_session.devices.base import DeviceError, Event
-from so101_session.devices.gamepad import AXIS, BUTTON, EVENT, FROZEN_S, FULL_SCALE, Gamepad, INITIAL
-from so101_session.devices.joy import Joy
-from so101_session.devices.pads import changed, DEADMAN, find_pad, PADS
+from so101_session.teleop.devices.base import DeviceError, Event
+from so101_session.teleop.devices.pads import (
+    AXIS,
+    BUTTON,
+    changed,
+    DEADMAN,
+    EVENT,
+    find_pad,
+    FROZEN_S,
+    FULL_SCALE,
+    Gamepad,
+    INITIAL,
+    Joy,
+    PADS,
+    PadSettings,
+)
 
 AXIS_COUNT, BUTTON_COUNT = 8, 15
 
@@ -20,7 +32,7 @@ class JoystickFile:
         self.path = str(path / 'js0')
         os.mkfifo(self.path)
         self.map = PADS[pad]
-        self.device = Gamepad(self.path, pad=pad, **options)
+        self.device = Gamepad(self.path, PadSettings(pad=pad, **options))
         self.now = 0.0
         self.plug_in()
 
@@ -57,7 +69,7 @@ class JoyTopic:
 
     def __init__(self, pad='generic', **options):
         self.map = PADS[pad]
-        self.device = Joy(pad=pad, **options)
+        self.device = Joy(PadSettings(pad=pad, **options))
         self.turned = pad != 'sdl'
         self.triggers = {self.map.axes['close'], self.map.axes['open']}
         self.axes = [
@@ -220,7 +232,7 @@ def test_joy_that_is_silent_is_dead():
 
 
 def test_a_trigger_that_has_not_been_read_yet_does_not_move_the_gripper():
-    joy = Joy(pad='generic')
+    joy = Joy(PadSettings(pad='generic'))
     joy.hear([0.0] * 8, [0] * 5 + [1] + [0] * 5, 0.0)
     joy.hear([0.0] * 8, [0] * 11, 0.02)
     joy.hear([0.0] * 8, [0] * 5 + [1] + [0] * 5, 0.04)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a person does to actions: when to speak, and what to say."""
+"""From what a human does to actions: when to speak, and what to say."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from so101_contract.action import ActionSpec, GripperConvention
-from so101_session.devices.base import DeviceState, Event, Feedback
-from so101_session.pilot import Hand, Pilot
+from so101_session.teleop.devices.base import DeviceState, Event, Feedback
+from so101_session.teleop.pilot import Hand, Pilot
 
 PERIOD = 0.1
 FORWARD = DeviceState(active=True, axes=(0.5, 0.0, 0.0))
@@ -39,7 +39,7 @@ def pilot():
     return made
 
 
-def test_a_person_that_does_not_act_says_nothing(pilot):
+def test_a_human_that_does_not_act_says_nothing(pilot):
     assert all(pilot.step(1, index, False, Feedback(), index * PERIOD).say is None for index in range(5))
     assert all(pilot.tick(Feedback(), 1.0 + tick * 0.02).say is None for tick in range(50))
 
@@ -54,7 +54,7 @@ def test_each_step_is_answered_once_and_at_once(pilot):
         assert said[0] is not None
 
 
-def test_a_step_is_answered_as_soon_as_the_person_begins_to_act(pilot):
+def test_a_step_is_answered_as_soon_as_the_human_begins_to_act(pilot):
     assert pilot.step(7, 3, False, Feedback(), 0.0).say is None
     pilot.device.state = FORWARD
     assert pilot.tick(Feedback(), 0.04).say.index == 3
@@ -94,7 +94,7 @@ def test_who_ceases_to_act_ends_the_motion_once(pilot):
     assert not turns[0].rest.gone
 
 
-def test_a_device_that_dies_in_motion_says_that_its_person_is_gone(pilot):
+def test_a_device_that_dies_in_motion_says_that_its_human_is_gone(pilot):
     pilot.device.state = FORWARD
     pilot.step(1, 0, False, Feedback(), 0.0)
     pilot.device.state = DeviceState(alive=False)
@@ -125,7 +125,7 @@ def test_A6_the_opening_is_absolute_and_stays_between_closed_and_open(pilot):
     assert said[-1] == 0.0
 
 
-def test_A6_a_person_and_a_policy_mean_the_same_opening():
+def test_A6_a_human_and_a_policy_mean_the_same_opening():
     spec, hand = ActionSpec(gripper=GripperConvention.SIGNED), Hand(ActionSpec(), 0.12)
     for network, opening in ((-1.0, 0.0), (0.0, 0.5), (1.0, 1.0)):
         hand.rest()
@@ -135,7 +135,7 @@ def test_A6_a_person_and_a_policy_mean_the_same_opening():
         assert spec.from_wire(value.translation, value.opening).values[3] == network
 
 
-def test_A6_what_others_tell_the_gripper_counts_again_once_the_person_rests(pilot):
+def test_A6_what_others_tell_the_gripper_counts_again_once_the_human_rests(pilot):
     pilot.device.state = DeviceState(active=True, gripper=1.0)
     pilot.step(1, 0, False, Feedback(), 0.0)
     pilot.hand.commanded(0.9)  # an echo of another one, late: it does not move the hand of who acts

@@ -20,9 +20,9 @@ from so101_session.bags.facts import read_attachments, read_facts, read_named
 from so101_session.bags.fix import fix_bag
 from so101_session.bags.parity import check_parity
 from so101_session.bags.raw import open_bags
-from so101_session.record_cli import main as record
-from so101_session.record_cli import parser, ros_arguments
-from so101_session.recorder_config import RecorderConfig
+from so101_session.recorder.cli import main as record
+from so101_session.recorder.cli import parser, ros_arguments
+from so101_session.recorder.config import RecorderConfig
 
 FOLDER = Path(__file__).parent
 CONFIG = FOLDER.parents[2] / 'config'
@@ -44,7 +44,7 @@ def program(*words, **options):
 
 def recorder(*words, **options):
     """Start a recorder."""
-    return program('-m', 'so101_session.record_cli', *words, stderr=subprocess.PIPE, text=True, **options)
+    return program('-m', 'so101_session.recorder.cli', *words, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture(scope='module')

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from session_world import world
+from session_world import report_of, world
 
+from so101_contract.arm_start import AtPoint, AtPose
 from so101_contract.joints import ARM_JOINTS, limits_arrays
 from so101_driver.gate.config import GateConfig
-from so101_session.errors import SessionError
-from so101_session.reset import GRIPPER_SPEED, StartPlanner, Way
-from so101_session.session_config import ResetConfig
-from so101_sim.scene.presets import get_preset
+from so101_session.session.config import ResetConfig
+from so101_session.session.episode import SessionError
+from so101_session.session.reset import GRIPPER_SPEED, StartPlanner, Way
 
 PERIOD = 0.02
 PLANNER = StartPlanner(ResetConfig())
@@ -157,12 +157,15 @@ def test_P25_starts_are_drawn_around_their_centre():
 
 
 def test_A7_episodes_begin_where_the_simulated_task_is_trained():
-    assert PLANNER.arm_start('wide', 'lift') == get_preset('wide').start.arm
-    assert PLANNER.arm_start('', 'lift') == PLANNER.arm_start()
+    wide = AtPoint(spread=(0.04, 0.04, 0.015))
+    assert PLANNER.arm_start(report_of(arm_start=wide)) == wide
+    assert PLANNER.arm_start(None) == AtPoint()
 
 
 def test_A7_without_a_simulation_episodes_begin_where_the_parameters_say():
-    start = planner(start_from='parameters', start_xyz=(0.2, 0.05, 0.12)).arm_start('wide', 'lift')
+    start = planner(start_from='parameters', start_xyz=(0.2, 0.05, 0.12)).arm_start(
+        report_of(arm_start=AtPose())
+    )
     assert start.centre == (0.2, 0.05, 0.12)
 
 

@@ -5,12 +5,9 @@ import pytest
 from session_world import truth
 
 from so101_contract.episodes import Outcome, Source
-from so101_session.episode import Account, Episode
-from so101_session.errors import SessionError
-from so101_session.reward import judge, Rewards, Verdict
-from so101_sim.tasks import Status
-from so101_sim.twin.messages import TaskReport
-from so101_sim.twin.twin import TaskState
+from so101_contract.task_report import Status, TaskReport, TaskState
+from so101_session.session.episode import Account, Episode, SessionError, Verdict
+from so101_session.session.step import judge, Rewards
 
 
 def report(resets=3, **status):
@@ -46,7 +43,7 @@ def test_a_report_from_before_the_reset_is_not_followed():
     assert judge(report(resets=2, success=True), 3) is None
 
 
-def test_the_first_verdict_counts_but_a_person_may_still_throw_the_episode_away():
+def test_the_first_verdict_counts_but_a_human_may_still_throw_the_episode_away():
     episode = Episode(1, 100)
     episode.end(Verdict(Outcome.SUCCESS))
     episode.end(Verdict(Outcome.FAILURE))

@@ -12,12 +12,14 @@ import pytest
 from session_world import world
 
 from so101_contract.episodes import EventKind, Outcome, Source
-from so101_session.arbiter import Proposal, Stop
-from so101_session.errors import SessionError
-from so101_session.handover import Driver
-from so101_sim.tasks import Status
+from so101_contract.messages import ExecutedAction
+from so101_contract.session_status import Driver
+from so101_contract.task_report import Status
+from so101_session.session.arbiter import Stop
+from so101_session.session.clock import Problem
+from so101_session.session.episode import SessionError
 
-PERSON = Proposal((-0.01, 0.0, 0.0), 0.5, 'base_link')
+HUMAN = ExecutedAction(0, 0, (-0.01, 0.0, 0.0), 0.5, Source.TELEOP)
 
 
 def test_an_episode_begins_with_a_reset_and_ends_at_its_time_limit():
@@ -68,7 +70,7 @@ def test_a_success_of_the_episode_before_does_not_count_again():
     ('outcome', 'terminated', 'reward'),
     [(Outcome.SUCCESS, True, 1.0), (Outcome.FAILURE, True, 0.0), (Outcome.DISCARD, False, 0.0)],
 )
-def test_the_person_ends_an_episode_with_the_next_step(outcome, terminated, reward):
+def test_the_human_ends_an_episode_with_the_next_step(outcome, terminated, reward):
     w = world()
     w.until('running')
     w.advance(0.5)
@@ -136,10 +138,10 @@ def test_a_picture_that_is_sent_again_and_again_counts_as_stale():
 def test_an_arm_that_stops_ends_the_episode():
     w = world()
     w.until('running')
-    w.senses.arm = 'the arm is not enabled: e-stop pressed'
+    w.senses.arm = Problem('the arm is not enabled: e-stop pressed')
     w.until('waiting')
     assert w.events[-1].reason == 'the arm is not enabled: e-stop pressed'
-    w.senses.arm = ''
+    w.senses.arm = None
     w.until('running')
 
 
@@ -155,7 +157,7 @@ def test_after_a_fault_the_next_episode_begins_with_a_reset():
     assert w.kinds[-3:] == ['RESET_START', 'RESET_DONE', 'START']
 
 
-def test_without_policy_and_person_the_episode_waits_with_its_first_step():
+def test_without_policy_and_human_the_episode_waits_with_its_first_step():
     w = world()
     w.session.policy_alive = False
     w.until('armed')
@@ -169,12 +171,12 @@ def test_demonstrations_need_no_policy():
     w = world(time_limit_steps=20)
     w.session.policy_alive = w.policy_answers = False
     w.until('armed')
-    w.advance(1.0, teleop=PERSON)
+    w.advance(1.0, teleop=HUMAN)
     assert {action.source for action in w.actions} == {Source.TELEOP}
     assert w.kinds[-2:] == ['START', 'INTERVENTION_START']
 
 
-def test_autonomous_episodes_need_no_person():
+def test_autonomous_episodes_need_no_human():
     w = world(time_limit_steps=20, episodes=3)
     w.until('done', 120.0)
     assert {action.source for action in w.actions} == {Source.POLICY}
@@ -204,7 +206,7 @@ def test_a_policy_that_holds_is_said_with_its_reason_and_drives_nothing():
     )
     w.advance(3.0)
     assert w.session.state.value == 'armed', 'no episode runs for a policy that holds'
-    assert w.session.sentence.endswith('waits for a policy or a person; the policy holds: an image is stale')
+    assert w.session.sentence.endswith('waits for a policy or a human; the policy holds: an image is stale')
     w.policy_answers, w.session.policy_alive, w.session.policy_holds = True, True, ''
     w.until('running')
     assert w.session.sentence == 'episode 2 runs'
@@ -293,7 +295,7 @@ def test_a_running_episode_is_not_reset():
 def test_an_intervention_ends_with_its_episode():
     w = world(time_limit_steps=10, episodes=1)
     w.until('running')
-    w.advance(2.0, teleop=PERSON)
+    w.advance(2.0, teleop=HUMAN)
     w.until('done')
     assert w.kinds[-2:] == ['INTERVENTION_END', 'TIME_LIMIT']
 
@@ -301,7 +303,7 @@ def test_an_intervention_ends_with_its_episode():
 def test_a_dead_device_at_the_end_of_an_episode_keeps_the_next_one_from_starting():
     w = world(time_limit_steps=20)
     w.until('running')
-    w.advance(0.5, teleop=PERSON)
+    w.advance(0.5, teleop=HUMAN)
     w.advance(5.0)
     assert w.session.state.value == 'waiting'
     assert 'silent' in w.session.sentence
@@ -314,7 +316,7 @@ def test_the_gripper_begins_where_the_reset_left_it():
     w.opening = 0.0
     w.until('running')
     w.advance(1.0)
-    openings = [action.value.opening for action in w.actions]
+    openings = [action.opening for action in w.actions]
     assert 0.15 < openings[0] < 0.75
     assert np.abs(np.diff(openings)).max() <= 0.2 + 1e-9
     assert openings[-1] == 0.0
@@ -333,12 +335,12 @@ def test_T8_the_published_action_is_the_one_of_whoever_drove():
     w = world(time_limit_steps=30, episodes=1)
     w.until('running')
     w.advance(0.6)
-    w.advance(1.0, teleop=PERSON)
+    w.advance(1.0, teleop=HUMAN)
     w.take(w.session.intervene(False, w.now))
     w.until('done')
     for action in w.actions:
         wanted = {Source.POLICY: 0.01, Source.TELEOP: -0.01, Source.NONE: 0.0}[action.source]
-        assert action.value.translation[0] == wanted
+        assert action.translation[0] == wanted
     runs = [source for source, _ in groupby(action.source for action in w.actions)]
     assert [source for source in runs if source is not Source.NONE] == [
         Source.POLICY,
@@ -359,16 +361,16 @@ def test_an_episode_ends_when_the_control_clock_stood_still():
 def test_T10_a_long_intervention_is_warned_of():
     w = world(time_limit_steps=30, episodes=1, long_intervention_steps=10)
     w.until('running')
-    w.advance(3.5, teleop=PERSON)
+    w.advance(3.5, teleop=HUMAN)
     assert any('steps in a row; several short corrections teach more' in s for s in w.sentences)
 
 
-def test_T9_a_camera_that_hangs_does_not_delay_the_person():
+def test_T9_a_camera_that_hangs_does_not_delay_the_human():
     w = world()
     w.until('running')
-    w.advance(0.5, teleop=PERSON)
+    w.advance(0.5, teleop=HUMAN)
     w.camera_runs, count, named = False, len(w.steps), w.senses.cameras[0].stamp_ns
-    w.advance(0.4, teleop=PERSON)
+    w.advance(0.4, teleop=HUMAN)
     assert len(w.steps) == count + 4
     assert {step.image_stamps_ns for step in w.steps[-3:]} == {(named,)}
     assert [action.source for action in w.actions[-4:]] == [Source.TELEOP] * 4
@@ -420,7 +422,7 @@ def test_whatever_happens_nothing_crosses_an_episode(calls):
             elif call in ('take', 'give'):
                 w.take(w.session.intervene(call == 'take', w.now))
             elif call == 'act':
-                teleop = PERSON
+                teleop = HUMAN
             elif call == 'camera':
                 w.camera_runs = not w.camera_runs
             elif call == 'mute':
@@ -448,8 +450,8 @@ def test_whatever_happens_nothing_crosses_an_episode(calls):
 def test_a_step_whose_motion_was_given_up_gives_no_transition_and_all_others_do():
     w = world(time_limit_steps=40, episodes=1)
     w.until('running')
-    w.advance(0.64, teleop=PERSON)
-    w.take(w.session.teleop(replace(PERSON, translation=(0.0, 0.0, 0.0), gone=True), w.now))
+    w.advance(0.64, teleop=HUMAN)
+    w.take(w.session.teleop(replace(HUMAN, translation=(0.0, 0.0, 0.0), source=Source.NONE), w.now))
     assert [effect for effect in w.done if isinstance(effect, Stop)] == [Stop()]
     cut = max(action.index for action in w.actions)
     w.advance(0.5)
@@ -459,4 +461,4 @@ def test_a_step_whose_motion_was_given_up_gives_no_transition_and_all_others_do(
     assert sorted(set(range(indices[-1] + 1)) - set(indices)) == [cut + 1], 'the step has no successor'
     assert [action.index for action in w.actions] == indices[:-1], 'every other one has exactly one action'
     nobody = [a for a in w.actions if cut < a.index <= cut + 4]
-    assert all(a.source is Source.NONE for a in nobody), 'a person that is gone teaches nothing'
+    assert all(a.source is Source.NONE for a in nobody), 'a human that is gone teaches nothing'

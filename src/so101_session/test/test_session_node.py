@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """session_node on the twin, with the real arm_node and kinematics_node, each a process of its own."""
 
-import json
 import signal
 import time
 
@@ -9,19 +8,35 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, Step
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, PolicyStatus, SessionStatus, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
-from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from so101_contract.action import ActionSpec
+from so101_contract.errors import ContractError
 from so101_contract.observation_spec import get_observation
+from so101_contract.session_status import Driver, SessionState, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
+from so101_session.session.node import to_action
 
 # Generous where a machine without spare processor time would show.
 PATIENT = {'joint_timeout_s': '1.0', 'camera_timeout_s': '2.0', 'no_answer_s': '5.0'}
 PARAMETERS = {**PATIENT, 'reward_source': 'sim', 'auto': 'false', 'time_limit_steps': '30', 'episodes': '3'}
+
+
+def test_what_is_not_finite_or_in_another_frame_is_no_action():
+    def message(x=0.01, opening=0.5, source=EeDelta.SOURCE_POLICY, frame_id='base_link'):
+        said = EeDelta(episode=1, index=2, gripper=opening, source=source)
+        said.header.frame_id, said.translation.x = frame_id, x
+        return said
+
+    assert to_action(message(), 'base_link').translation.tolist() == [0.01, 0.0, 0.0]
+    for wrong in ({'x': float('nan')}, {'opening': float('nan')}, {'frame_id': 'tool'}, {'source': 9}):
+        with pytest.raises(ContractError):
+            to_action(message(**wrong), 'base_link')
+    gone = to_action(message(x=0.0, source=EeDelta.SOURCE_NONE, frame_id=''), 'base_link')
+    assert gone.source == EeDelta.SOURCE_NONE
 
 
 class Graph:
@@ -47,12 +62,12 @@ class Graph:
             (topics.EPISODE_EVENT, EpisodeEvent, qos.EVENT),
             (topics.EE_DELTA_CMD, EeDelta, qos.EVENT),
             (topics.ARM_STATUS, ArmStatus, qos.LATCHED),
-            (topics.SESSION_STATUS, String, qos.LATCHED),
+            (topics.SESSION_STATUS, SessionStatus, qos.LATCHED),
         ):
             kept = self.heard[topic] = []
             self.node.create_subscription(kind, topic, kept.append, profile)
         self.policy = self.node.create_publisher(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
-        self.person = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
+        self.human = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         self.policy_status = self.node.create_publisher(PolicyStatus, topics.POLICY_STATUS, qos.LATCHED)
         self.node.create_subscription(Step, topics.STEP, self.answer, qos.EVENT)
         self.node.create_timer(1.0, self.is_there)
@@ -81,7 +96,7 @@ class Graph:
     def spin_until(self, condition, timeout=60.0):
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, json.dumps(self.status)
+            assert time.monotonic() < end, self.status
             rclpy.spin_once(self.node, timeout_sec=0.02)
             self.look_after_the_arm()
 
@@ -90,7 +105,7 @@ class Graph:
         self.spin_until(lambda: time.monotonic() >= end)
 
     def look_after_the_arm(self):
-        """A twin that gets no processor time stops the arm; enable it again, as a person does."""
+        """A twin that gets no processor time stops the arm; enable it again, as a human does."""
         kept = self.heard[topics.ARM_STATUS]
         if (
             kept
@@ -110,7 +125,7 @@ class Graph:
     @property
     def status(self):
         kept = self.heard[topics.SESSION_STATUS]
-        return json.loads(kept[-1].data) if kept else None
+        return to_record(kept[-1]) if kept else None
 
     def of(self, topic, episode):
         return [message for message in self.heard[topic] if message.episode == episode]
@@ -153,12 +168,12 @@ def test_T8_every_step_but_the_last_has_exactly_one_action(graph):
     graph.spin_until(lambda: EpisodeEvent.TIME_LIMIT in graph.kinds(1))
 
 
-def test_a_person_takes_over_by_acting_and_a_dead_device_hands_control_to_nobody(graph):
+def test_a_human_takes_over_by_acting_and_a_dead_device_hands_control_to_nobody(graph):
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
     graph.spin_until(lambda: len(graph.of(topics.STEP, 2)) > 3)
     end = time.monotonic() + 0.6
     while time.monotonic() < end:
-        graph.person.publish(graph.delta(-0.5, source=2))
+        graph.human.publish(graph.delta(-0.5, source=2))
         graph.spin_for(0.04)
     graph.spin_until(lambda: graph.of(topics.STEP, 2)[-1].truncated)
     actions = graph.of(topics.EE_DELTA_CMD, 2)
@@ -193,10 +208,10 @@ def test_a_policy_that_holds_is_no_policy_that_is_there_and_the_session_says_why
 
     def told():
         graph.policy_status.publish(said)
-        return 'the policy holds: the session follows another contract' in graph.status['sentence']
+        return 'the policy holds: the session follows another contract' in graph.status.sentence
 
     graph.spin_until(told)
-    assert graph.status['state'] == 'armed'
+    assert graph.status.state is SessionState.ARMED
     assert not graph.of(topics.STEP, answer.episode)
     request = EndEpisode.Request(outcome=EndEpisode.Request.DISCARD)
     assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
@@ -210,12 +225,12 @@ def test_a_camera_that_hangs_cuts_the_episode_short_with_the_reason(graph):
     graph.spin_until(lambda: len(graph.of(topics.STEP, 4)) > 3)
     assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=True)).success
     graph.spin_until(lambda: EpisodeEvent.ABORT in graph.kinds(4))
-    graph.spin_until(lambda: 'the camera gripper_cam has sent no image for' in graph.status['sentence'])
+    graph.spin_until(lambda: 'the camera gripper_cam has sent no image for' in graph.status.sentence)
     assert graph.of(topics.STEP, 4)[-1].truncated
     assert graph.call(SetBool, 'sim/freeze_camera', SetBool.Request(data=False)).success
 
 
-def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in_the_record(graph):
+def test_a_human_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in_the_record(graph):
     assert graph.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request()).success
     episode = 5
     graph.spin_until(lambda: len(graph.of(topics.STEP, episode)) > 3)
@@ -229,9 +244,9 @@ def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_i
     def act():
         """Move, and be gone as soon as a step has been answered with it; a busy machine may need another try."""
         if heard[-1].source == EeDelta.SOURCE_TELEOP and heard[-1].translation.y:
-            graph.person.publish(graph.delta(0.0, source=EeDelta.SOURCE_NONE))
+            graph.human.publish(graph.delta(0.0, source=EeDelta.SOURCE_NONE))
         else:
-            graph.person.publish(graph.delta(-0.002, source=EeDelta.SOURCE_TELEOP))
+            graph.human.publish(graph.delta(-0.002, source=EeDelta.SOURCE_TELEOP))
         return is_cut()
 
     graph.spin_until(act)
@@ -246,7 +261,7 @@ def test_a_person_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_i
     after = [action for action in actions if action.index > missing]
     assert after
     assert {action.source for action in after} == {EeDelta.SOURCE_NONE}
-    assert graph.status['driver'] == 'nobody'
+    assert graph.status.driver is Driver.NOBODY
     graph.call(SetBool, topics.INTERVENE_SERVICE, SetBool.Request(data=False))
     request = EndEpisode.Request(outcome=EndEpisode.Request.DISCARD)
     assert graph.call(EndEpisode, topics.END_EPISODE_SERVICE, request).success
@@ -267,7 +282,7 @@ def test_the_node_ends_by_itself_with_0_after_the_wanted_episodes(graph):
 def test_A12_A13_an_interrupt_ends_the_session_within_two_seconds_and_the_arm_holds(graph):
     session = graph.start('so101_session', 'session_node', {**PATIENT, 'reward_source': 'sim'})
     graph.heard[topics.SESSION_STATUS].clear()
-    graph.spin_until(lambda: graph.status is not None and graph.status['state'] == 'running')
+    graph.spin_until(lambda: graph.status is not None and graph.status.state is SessionState.RUNNING)
     began = time.monotonic()
     session.send_signal(signal.SIGINT)
     assert session.wait(10.0) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real teleop_node and ./so101 teleop, each a process of its own, at a person's terminal."""
+"""The real teleop_node and ./so101 teleop, each a process of its own, at a human's terminal."""
 
 import contextlib
 import os
@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 
+from human import hold, Human
 import numpy as np
-from person import hold, Person
 import pytest
 from test_pads import JoystickFile
 from typematic import Press
@@ -42,7 +42,7 @@ CALLS = {
 
 
 class Session:
-    """A stand-in for arm and session: gives steps, executes what the person says, notes what is asked for."""
+    """A stand-in for arm and session: gives steps, executes what the human says, notes what is asked for."""
 
     def __init__(self, rate_hz=10.0):
         self.node = rclpy.create_node('stand_in')
@@ -113,12 +113,12 @@ def session():
 
 @pytest.fixture
 def run():
-    """Run a program of the package with standard input and output of a person, if one is given."""
+    """Run a program of the package with standard input and output of a human, if one is given."""
     processes = []
 
-    def start(module, *arguments, person=None):
-        stdin = subprocess.DEVNULL if person is None else person.slave
-        stdout = subprocess.DEVNULL if person is None else person.slave
+    def start(module, *arguments, human=None):
+        stdin = subprocess.DEVNULL if human is None else human.slave
+        stdout = subprocess.DEVNULL if human is None else human.slave
         command = [sys.executable, '-m', f'so101_session.{module}', *map(str, arguments)]
         processes.append(subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE))
         return processes[-1]
@@ -134,12 +134,12 @@ def run():
             process.communicate()
 
 
-def wait(condition, person=None, patience=20.0):
+def wait(condition, human=None, patience=20.0):
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end
-        if person is not None:
-            person.look()
+        if human is not None:
+            human.look()
         time.sleep(0.02)
 
 
@@ -157,18 +157,18 @@ def ready(session):
 
 @pytest.fixture
 def at_keys(session, run):
-    """A person at the keys, with ./so101 teleop."""
-    person = Person()
-    process = run('teleop_cli', '--check', person=person)
+    """A human at the keys, with ./so101 teleop."""
+    human = Human()
+    process = run('teleop.cli', '--check', human=human)
     ready(session)
-    wait(lambda: b'take over' in person.look())
+    wait(lambda: b'take over' in human.look())
     session.command(0.25)
     time.sleep(0.2)
-    yield person, process, session
+    yield human, process, session
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=5.0)
-    person.close()
+    human.close()
 
 
 def patience():
@@ -178,19 +178,19 @@ def patience():
     return max(2.0, 4.0 * (time.monotonic() - begin))
 
 
-def end(process, person, number=signal.SIGINT):
+def end(process, human, number=signal.SIGINT):
     begin = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=10.0)
     took = time.monotonic() - begin
     assert b'Traceback' not in errors, errors.decode()
-    assert person.restored()
+    assert human.restored()
     return took
 
 
 def test_T6_two_keys_held_for_two_seconds_answer_every_step_on_both_axes(at_keys):
-    person, process, session = at_keys
-    hold(person, [Press('w', 0.05, 2.3), Press('d', 0.15, 2.3)], lambda now: None)
+    human, process, session = at_keys
+    hold(human, [Press('w', 0.05, 2.3), Press('d', 0.15, 2.3)], lambda now: None)
     said = [message for moment, message in session.said]
     held = [message for message in said if said[0].index + 1 < message.index < said[-1].index - 1]
     indices = [message.index for message in held]
@@ -198,7 +198,7 @@ def test_T6_two_keys_held_for_two_seconds_answer_every_step_on_both_axes(at_keys
     # A machine that is busy with other things may lose a step or two on the way.
     assert len(indices) >= max(0.75 * (indices[-1] - indices[0] + 1), 10)
     assert all(message.translation.x > 0.0 and message.translation.y < 0.0 for message in held)
-    wait(lambda: session.index > said[-1].index + 8, person)
+    wait(lambda: session.index > said[-1].index + 8, human)
     late = [message.translation for _, message in session.said[len(said) :]]
     moving = [way for way in late if (way.x, way.y, way.z) != (0.0, 0.0, 0.0)]
     assert len(moving) <= 2  # no motion is said after the keys are up,
@@ -214,16 +214,16 @@ def test_T6_two_keys_held_for_two_seconds_answer_every_step_on_both_axes(at_keys
         )
         assert message.gripper == 0.25  # A6: no jump of the gripper
     # P25: Ctrl-C ends within two seconds, and the numbers are told
-    assert end(process, person) < patience()
-    assert b'verdict' in person.look()
+    assert end(process, human) < patience()
+    assert b'verdict' in human.look()
 
 
 def test_P25_keys_ask_for_every_event_and_a_termination_restores_the_terminal(at_keys):
-    person, process, session = at_keys
+    human, process, session = at_keys
     for key in 'tgynxbp \r':
-        person.type(key)
+        human.type(key)
         time.sleep(0.05)
-        person.look()
+        human.look()
     expected = {
         (topics.INTERVENE_SERVICE, True),
         (topics.INTERVENE_SERVICE, False),
@@ -235,30 +235,30 @@ def test_P25_keys_ask_for_every_event_and_a_termination_restores_the_terminal(at
         (topics.ARM_E_STOP_SERVICE, True),
         (topics.START_EPISODE_SERVICE, None),
     }
-    wait(lambda: len(session.asked) >= len(expected), person)
+    wait(lambda: len(session.asked) >= len(expected), human)
     time.sleep(0.3)
     assert sorted(session.asked, key=str) == sorted(expected, key=str)  # T7: each once
-    assert end(process, person, signal.SIGTERM) < patience()
+    assert end(process, human, signal.SIGTERM) < patience()
 
 
 def test_T9_the_answer_to_a_step_does_not_wait_for_any_camera(at_keys):
-    person, process, session = at_keys
+    human, process, session = at_keys
     assert session.node.get_subscriptions_info_by_topic(f'/{topics.IMAGE}') == []
     flood = session.node.create_publisher(Image, topics.IMAGE, qos.IMAGE)  # a camera that comes, and stalls
     flood.publish(Image(height=480, width=640, step=1920, data=bytes(480 * 1920)))
-    hold(person, [Press('w', 0.05, 3.0)], lambda now: None)
+    hold(human, [Press('w', 0.05, 3.0)], lambda now: None)
     assert session.node.get_subscriptions_info_by_topic(f'/{topics.IMAGE}') == []
     assert len(session.latency_s) > 15
     assert np.quantile(session.latency_s, 0.5) < 0.05
-    assert end(process, person) < patience()
+    assert end(process, human) < patience()
 
 
 def test_P25_the_terminal_going_away_ends_the_program(session, run):
-    person = Person()
-    process = run('teleop_cli', person=person)
+    human = Human()
+    process = run('teleop.cli', human=human)
     ready(session)
-    os.close(person.slave)
-    os.close(person.master)
+    os.close(human.slave)
+    os.close(human.master)
     process.communicate(timeout=10.0)
     assert process.returncode is not None
 
@@ -266,7 +266,7 @@ def test_P25_the_terminal_going_away_ends_the_program(session, run):
 def test_a_gamepad_drives_and_one_that_is_pulled_out_says_nothing(session, run, tmp_path):
     joystick = JoystickFile(tmp_path)
     run(
-        'teleop_node',
+        'teleop.node',
         '--ros-args',
         '-p',
         'device:=gamepad',
@@ -292,7 +292,7 @@ def test_a_gamepad_drives_and_one_that_is_pulled_out_says_nothing(session, run, 
 
 
 def test_P25_a_pad_by_topic_does_the_same(session, run):
-    run('teleop_node', '--ros-args', '-p', 'device:=joy', '-p', 'pad:=generic')
+    run('teleop.node', '--ros-args', '-p', 'device:=joy', '-p', 'pad:=generic')
     ready(session)
     wait(session.joy.get_subscription_count)
     rest = [0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
@@ -323,7 +323,7 @@ def test_P9_a_leader_arm_takes_over_drives_and_gives_back(session, run, tmp_path
     save(calibration, tmp_path / 'leader.json')
     with calibrated_arm(calibration, HOME) as arm:
         run(
-            'teleop_node',
+            'teleop.node',
             *(
                 '--ros-args',
                 '-p',
@@ -356,26 +356,26 @@ def test_P9_a_leader_arm_takes_over_drives_and_gives_back(session, run, tmp_path
 
 
 def test_P25_keys_ask_beside_a_leader_and_a_hang_up_lets_it_go_limp(session, run, tmp_path):
-    calibration, person = virtual_calibration(), Person()
+    calibration, human = virtual_calibration(), Human()
     save(calibration, tmp_path / 'leader.json')
     with calibrated_arm(calibration, HOME) as arm:
         leader = ('--port', arm.port, '--calibration', tmp_path / 'leader.json')
-        process = run('teleop_cli', '--device', 'leader', *leader, person=person)
+        process = run('teleop.cli', '--device', 'leader', *leader, human=human)
         ready(session)
-        wait(lambda: {servo.torque_on for servo in arm.servos} == {True}, person)
+        wait(lambda: {servo.torque_on for servo in arm.servos} == {True}, human)
         for _ in range(20):  # a key says nothing to a session that has not been discovered yet
-            person.type('t')
+            human.type('t')
             with contextlib.suppress(AssertionError):
-                wait(lambda: session.asked, person, patience=1.0)
+                wait(lambda: session.asked, human, patience=1.0)
                 break
         assert set(session.asked) == {(topics.INTERVENE_SERVICE, True)}
-        assert end(process, person, signal.SIGHUP) < patience()
+        assert end(process, human, signal.SIGHUP) < patience()
         assert {servo.torque_on for servo in arm.servos} == {False}
-    person.close()
+    human.close()
 
 
 def test_a_device_that_is_missing_ends_the_node_with_one_sentence(run):
-    process = run('teleop_node')
+    process = run('teleop.node')
     _, errors = process.communicate(timeout=20.0)
     assert process.returncode == 1
     assert b'run ./so101 teleop in a terminal' in errors

@@ -6,11 +6,12 @@ import io
 import numpy as np
 
 from so101_contract.action import EeDeltaValue
-from so101_session.devices.base import DeviceState
-from so101_session.devices.key_map import DEFAULT_KEYS
-from so101_session.pilot import Say
-from so101_session.teleop_report import TeleopReport
-from so101_session.teleop_screen import help_lines, status_line, TerminalScreen
+from so101_contract.session_status import Driver, SessionStatus
+from so101_session.teleop.devices.base import DeviceState
+from so101_session.teleop.devices.keys import DEFAULT_KEYS
+from so101_session.teleop.pilot import Say
+from so101_session.teleop.report import TeleopReport
+from so101_session.teleop.terminal import help_lines, status_line, TerminalScreen
 
 VALUE = EeDeltaValue(np.array([0.01, 0.0, 0.0]), 0.5)
 ACTS = DeviceState(active=True, axes=(0.5, 0.0, 0.0))
@@ -79,14 +80,15 @@ def test_the_help_names_every_key():
 
 
 def test_the_line_says_what_goes_on():
-    status = {'driver': 'person', 'episode': 3, 'index': 12, 'sentence': 'episode 3 runs'}
+    values = {'driver': Driver.HUMAN, 'episode': 3, 'index': 12, 'sentence': 'episode 3 runs'}
+    status = SessionStatus(**{**dict.fromkeys(SessionStatus.__dataclass_fields__, 0), **values})
     line = status_line(DeviceState(active=True, axes=(0.5, -0.5, 0.0), gripper=1.0), 0.4, status, 10.0)
-    for text in ('driver person', 'forward right opening', '10 Hz', 'gripper 40% open', 'episode 3 step 12'):
+    for text in ('driver human', 'forward right opening', '10 Hz', 'gripper 40% open', 'episode 3 step 12'):
         assert text in line
 
 
 def test_the_line_says_that_a_dead_device_lets_the_arm_hold():
-    assert status_line(DeviceState(alive=False, note='gone'), None, {}, 0.0) == 'dead: gone; the arm holds'
+    assert status_line(DeviceState(alive=False, note='gone'), None, None, 0.0) == 'dead: gone; the arm holds'
 
 
 def test_no_codes_are_written_to_what_is_no_terminal():

@@ -26,9 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import gripper_opening_to_rad
+from so101_contract.task_report import Status
 from so101_sim.errors import PresetError
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.scene import TRAY_HALF_SIZE
+
+__all__ = ['TASKS', 'Judge', 'Lift', 'Place', 'Status', 'Task', 'over_tray', 'within_reach']
 
 REACH_LOW, REACH_HIGH = (0.06, -0.30, -0.05), (0.46, 0.30, 0.45)
 """Box of the base frame beyond which the arm cannot get the cube back [m]."""
@@ -36,25 +39,6 @@ REACH_LOW, REACH_HIGH = (0.06, -0.30, -0.05), (0.46, 0.30, 0.45)
 FloatArray = npt.NDArray[np.float64]
 Terms = dict[str, float]
 REACH_SCALE = 10.0  # a tenth of a metre away is worth a quarter of touching
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where an episode stands.
-
-    Attributes:
-        success: the task is done.
-        failure: the task can no longer be done.
-        good_steps: for how many steps in a row the goal has been reached.
-        dropped: the cube was held at the step before, above the table, and is not any more.
-        reason: why it failed; empty otherwise.
-    """
-
-    success: bool = False
-    failure: bool = False
-    good_steps: int = 0
-    dropped: bool = False
-    reason: str = ''
 
 
 class Task(Protocol):

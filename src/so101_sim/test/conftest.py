@@ -21,7 +21,7 @@ def simulation() -> Simulation:
 
 @pytest.fixture
 def make_truth() -> Callable[..., GroundTruth]:
-    """Truth of a cube on the table with an open gripper above it; keywords change it."""
+    """GroundTruth of a cube on the table with an open gripper above it; keywords change it."""
 
     def make(**changes: object) -> GroundTruth:
         values = {

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from so101_contract.action import EeDeltaValue
+from so101_contract.task_report import TaskState
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.human.session_human import Demonstrations, DemonstrationStage
 from so101_sim.in_process_arm import InProcessArm
@@ -10,7 +11,6 @@ from so101_sim.scene.presets import get_preset
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose
 from so101_sim.tasks import Judge, Status
-from so101_sim.twin.twin import TaskState
 
 REST = np.array([0.0, -1.7, 1.55, 1.0, 0.0, 0.0])
 

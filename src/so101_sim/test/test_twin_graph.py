@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin, the real arm_node and kinematics_node, and the scripted operator, each a process of its own."""
 
-import json
 import signal
 import time
 
@@ -11,10 +10,10 @@ import pytest
 rclpy = pytest.importorskip('rclpy')
 
 from sensor_msgs.msg import CameraInfo, Image
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step, TaskReport
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract.task_report import to_record
 from so101_interfaces_py import qos, topics
 from so101_testing.graph import Graph
 
@@ -30,7 +29,7 @@ class Listener:
         self.node = rclpy.create_node('test_twin')
         self.statuses, self.truths, self.images, self.infos = [], [], [], []
         self.node.create_subscription(ArmStatus, topics.ARM_STATUS, self.statuses.append, qos.LATCHED)
-        self.node.create_subscription(String, 'sim/task', self.truths.append, qos.STATE_SUBSCRIBER)
+        self.node.create_subscription(TaskReport, topics.SIM_TASK, self.truths.append, qos.STATE_SUBSCRIBER)
         self.node.create_subscription(Image, topics.IMAGE, self.images.append, qos.IMAGE)
         self.node.create_subscription(CameraInfo, topics.CAMERA_INFO, self.infos.append, qos.IMAGE)
 
@@ -66,13 +65,12 @@ def graph():
 def test_the_operator_lifts_the_cube_with_the_driver_that_moves_metal(graph):
     graph.spin_until(lambda: graph.operator.poll() is not None, 90.0)
     assert graph.operator.returncode == 0
-    reports = [json.loads(truth.data) for truth in graph.truths]
-    assert len({report['resets'] for report in reports if report['success']}) == 2
+    assert len({report.resets for report in graph.truths if report.success}) == 2
 
 
 def test_ground_truth_is_published(graph):
     graph.spin_until(lambda: graph.truths)
-    assert np.isfinite(json.loads(graph.truths[-1].data)['cube_position']).all()
+    assert np.isfinite(to_record(graph.truths[-1]).state.truth.cube_position).all()
 
 
 def test_the_scene_can_be_reset(graph):

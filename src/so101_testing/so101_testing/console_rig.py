@@ -24,8 +24,8 @@ FLAGS = (
     '--enable-unsafe-swiftshader',
 )
 NODES: Mapping[str, str] = {
-    'session': 'so101_session.session_node',
-    'recorder': 'so101_session.recorder_node',
+    'session': 'so101_session.session.node',
+    'recorder': 'so101_session.recorder.node',
     'policy': 'drqv2_policy_node.policy_node',
     'learner': 'hilserl_learner.learner_node',
     'console': 'so101_console.console_node',

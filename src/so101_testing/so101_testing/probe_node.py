@@ -16,16 +16,18 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta
-from std_msgs.msg import String
+from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.joints import BASE_FRAME, JOINT_NAMES
+from so101_contract.episodes import Source
+from so101_contract.joints import JOINT_NAMES
+from so101_contract.messages import action_message
+from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, stamp_to_ns
 from so101_sim.errors import SimulationError
 from so101_sim.scene.servo import FloatArray
-from so101_sim.twin.messages import read_task_message, TaskReport, TOPIC
 
 TIMEOUT_S = 20.0
 
@@ -48,7 +50,7 @@ class ProbeNode(Node):
         self.statuses: list[Any] = []
         self.real_time_factors: list[float] = []
         self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_PUBLISHER)
-        self.create_subscription(String, TOPIC, self._on_task, qos.STATE_PUBLISHER)
+        self.create_subscription(TaskReportMessage, topics.SIM_TASK, self._on_task, qos.STATE_PUBLISHER)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, self.statuses.append, qos.LATCHED)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, qos.DIAGNOSTICS)
         self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
@@ -60,19 +62,15 @@ class ProbeNode(Node):
 
     def send_action(self, action: EeDeltaValue, index: int) -> None:
         """Send an action of a human."""
-        message = EeDelta(gripper=action.opening, source=EeDelta.SOURCE_TELEOP, index=index)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = BASE_FRAME
-        vector = message.translation
-        vector.x, vector.y, vector.z = action.translation.tolist()
-        self._ee_delta.publish(message)
+        now_ns = self.get_clock().now().nanoseconds
+        self._ee_delta.publish(action_message(action, Source.TELEOP, now_ns, index=index))
 
     def _on_joints(self, message: JointState) -> None:
         age_s = (self.get_clock().now().nanoseconds - stamp_to_ns(message.header.stamp)) * 1e-9
         self.joints.append(JointSample(time.monotonic() - age_s, joint_positions(message, JOINT_NAMES)))
 
-    def _on_task(self, message: String) -> None:
-        self.reports.append(read_task_message(message))
+    def _on_task(self, message: TaskReportMessage) -> None:
+        self.reports.append(to_record(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

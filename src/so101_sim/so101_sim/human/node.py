@@ -18,12 +18,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
-from std_msgs.msg import String
+from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind
-from so101_contract.joints import BASE_FRAME, JOINT_NAMES
+from so101_contract.episodes import EventKind, Source
+from so101_contract.joints import JOINT_NAMES
+from so101_contract.messages import action_message
+from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
@@ -37,7 +39,6 @@ from so101_sim.human.session_human import Demonstrations, DemonstrationStage, Se
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import home_pose
-from so101_sim.twin.messages import POWER_SERVICE, read_task_message, RESET_SERVICE, TaskReport, TOPIC
 
 STALE_S = 0.5
 """Without a newer ground truth than this it does nothing [s]."""
@@ -149,7 +150,7 @@ class OperatorNode(Node):
         self._demonstrations: Demonstrations | None = None
         self._episode = self._index = 0
         self._actions = self.create_publisher(EeDelta, self._config.topic, qos.COMMAND)
-        self.create_subscription(String, TOPIC, self._on_task, qos.STATE_SUBSCRIBER)
+        self.create_subscription(TaskReportMessage, topics.SIM_TASK, self._on_task, qos.STATE_SUBSCRIBER)
         clock = self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._giving_back: Any = None
         self._unasked: bool | None = None
@@ -161,24 +162,19 @@ class OperatorNode(Node):
         else:
             self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
             self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
-            self._reset = self.create_client(Trigger, RESET_SERVICE)
+            self._reset = self.create_client(Trigger, topics.SIM_RESET_SERVICE)
             self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
         self._recovery = Recovery()
         self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
         self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
-        self._power = self.create_client(SetBool, POWER_SERVICE)
+        self._power = self.create_client(SetBool, topics.SIM_POWER_SERVICE)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_arm, qos.LATCHED)
         self.get_logger().info(f'{self._config.mode} on {self._config.topic}')
 
     # --- callbacks ---
 
-    def _on_task(self, message: String) -> None:
-        try:
-            self._report = read_task_message(message)
-        except SimulationError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
-            return
-        self._report_s = time.monotonic()
+    def _on_task(self, message: TaskReportMessage) -> None:
+        self._report, self._report_s = to_record(message), time.monotonic()
 
     def _on_arm(self, message: ArmStatus) -> None:
         fault, disabled = message.state == ArmStatus.FAULT, message.state == ArmStatus.DISABLED
@@ -282,7 +278,9 @@ class OperatorNode(Node):
 
     def _fresh_report(self) -> TaskReport | None:
         if self._report is None or time.monotonic() - self._report_s > STALE_S:
-            self.get_logger().info(f'waiting for {TOPIC}; does twin_node run?', throttle_duration_sec=10.0)
+            self.get_logger().info(
+                f'waiting for {topics.SIM_TASK}; does twin_node run?', throttle_duration_sec=10.0
+            )
             return None
         return self._report
 
@@ -322,13 +320,10 @@ class OperatorNode(Node):
         return Demonstrations(preset, home, skill=config.skill, episodes=config.episodes, seed=config.seed)
 
     def _publish(self, action: EeDeltaValue) -> None:
-        message = EeDelta(gripper=action.opening, source=EeDelta.SOURCE_TELEOP)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = BASE_FRAME
-        message.episode, message.index = self._episode, self._index
-        vector = message.translation
-        vector.x, vector.y, vector.z = action.translation.tolist()
-        self._actions.publish(message)
+        now_ns = self.get_clock().now().nanoseconds
+        self._actions.publish(
+            action_message(action, Source.TELEOP, now_ns, episode=self._episode, index=self._index)
+        )
 
 
 def main() -> None:

@@ -17,13 +17,13 @@ import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.episodes import EventKind
+from so101_contract.task_report import TaskState
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Operator
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import Preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import AtPoint, HOME_TCP
-from so101_sim.twin.twin import TaskState
 
 ENDS = frozenset(
     {EventKind.SUCCESS, EventKind.FAILURE, EventKind.DISCARD, EventKind.TIME_LIMIT, EventKind.ABORT}

@@ -6,125 +6,20 @@ Domain randomization (Tobin et al., 2017) is a `Variation`: colours, light, the 
 
 import colorsys
 from dataclasses import dataclass, field
-import math
-from typing import Protocol
 
 import mujoco
 import numpy as np
 
-from so101_contract.joints import gripper_opening_to_rad, JOINT_NAMES, limits_arrays, NUM_JOINTS
+from so101_contract.arm_start import ArmStart, AtPoint, AtPose, home_pose, HOME_TCP, NearCube
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
 from so101_sim.scene.scene import SceneConfig, SceneIndex
 from so101_sim.scene.servo import FloatArray
 
+__all__ = ['HOME_TCP', 'ArmStart', 'AtPoint', 'AtPose', 'NearCube', 'Start', 'home_pose']
+
 Range = tuple[float, float]
-
-GRIP_PITCH_RAD = math.radians(75.0)
-"""Approach below the horizontal with which cubes are gripped best. The flatter, the more the moving jaw presses on the
-cube's far top edge: at 65 degrees a third of the cubes slip out. A vertical gripper does not rise above 9 cm."""
-
-HOME_TCP = (0.22, 0.0, 0.105)
-"""Where the TCP waits between episodes, in the base frame [m]."""
-
 ATTEMPTS = 100
-
-
-class ArmStart(Protocol):
-    """A way to place the arm at the start of an episode."""
-
-    def sample(self, rng: np.random.Generator, ik: InverseKinematics, cube: FloatArray) -> FloatArray | None:
-        """Return joint positions (6,) [rad], or None where this draw cannot be reached.
-
-        Args:
-            rng: randomness.
-            ik: solver for the scene's TCP.
-            cube: (3,) where the cube will be [m].
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtPose:
-    """The arm starts in one pose.
-
-    Attributes:
-        q: (6,) joint positions [rad].
-        spread: largest change of each joint, either way [rad].
-    """
-
-    q: tuple[float, ...] = (0.0,) * NUM_JOINTS
-    spread: float = 0.0
-
-    def sample(self, rng: np.random.Generator, ik: InverseKinematics, cube: FloatArray) -> FloatArray | None:
-        """Return the pose."""
-        del ik, cube
-        return np.clip(
-            np.array(self.q) + rng.uniform(-self.spread, self.spread, NUM_JOINTS), *limits_arrays()
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtPoint:
-    """The TCP starts around a point.
-
-    Attributes:
-        centre: x, y, z [m].
-        spread: largest distance from it along each axis [m].
-        pitch: approach below the horizontal [rad].
-        pitch_spread: largest change of it, either way [rad].
-        roll: wrist_roll [rad]; 0 closes the jaws along the arm's own direction.
-        opening: range of the gripper's opening, 0 closed .. 1 open.
-    """
-
-    centre: tuple[float, float, float] = HOME_TCP
-    spread: tuple[float, float, float] = (0.02, 0.02, 0.01)
-    pitch: float = GRIP_PITCH_RAD
-    pitch_spread: float = 0.0
-    roll: float = 0.0
-    opening: Range = (0.4, 0.7)
-
-    def sample(self, rng: np.random.Generator, ik: InverseKinematics, cube: FloatArray) -> FloatArray | None:
-        """Return joint positions near the point."""
-        del cube
-        target = np.array(self.centre) + rng.uniform(-1.0, 1.0, 3) * self.spread
-        pitch = self.pitch + rng.uniform(-self.pitch_spread, self.pitch_spread)
-        return _solved(ik, target, pitch, self.roll, float(rng.uniform(*self.opening)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class NearCube:
-    """The TCP starts relative to the cube with both wrist joints given, as pick-101 does.
-
-    Attributes:
-        offset: from the cube [m].
-        away: range of a horizontal distance in any direction, added to the offset [m].
-        height: of the TCP above the table [m] instead of the offset's; None for the offset's.
-        wrist_flex: [rad].
-        wrist_roll: [rad].
-        opening: opening of the gripper.
-    """
-
-    offset: tuple[float, float, float] = (0.0, -0.015, 0.035)
-    away: Range = (0.0, 0.0)
-    height: float | None = None
-    wrist_flex: float = math.pi / 2
-    wrist_roll: float = math.pi / 2
-    opening: float = 0.65
-
-    def sample(self, rng: np.random.Generator, ik: InverseKinematics, cube: FloatArray) -> FloatArray | None:
-        """Return joint positions near the cube."""
-        direction, distance = rng.uniform(-math.pi, math.pi), rng.uniform(*self.away)
-        target = cube + self.offset + distance * np.array([math.cos(direction), math.sin(direction), 0.0])
-        if self.height is not None:
-            target[2] = self.height
-        seed = np.zeros(NUM_JOINTS)
-        seed[3], seed[4] = self.wrist_flex, self.wrist_roll
-        found = ik.solve(target, seed, locked=('wrist_flex', 'wrist_roll'))
-        if not found.success:
-            return None
-        q = found.q.copy()
-        q[-1] = gripper_opening_to_rad(self.opening)
-        return q
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,26 +62,6 @@ class Start:
         raise PresetError(
             f'expected starts that the arm can reach, got none in {ATTEMPTS} draws of {self}; correct it'
         )
-
-
-def home_pose(ik: InverseKinematics, opening: float = 0.5) -> FloatArray:
-    """Return the joint positions (6,) [rad] in which the arm waits between episodes."""
-    q = _solved(ik, np.array(HOME_TCP), GRIP_PITCH_RAD, 0.0, opening)
-    assert q is not None
-    return q
-
-
-def _solved(
-    ik: InverseKinematics, target: FloatArray, pitch: float, roll: float, opening: float
-) -> FloatArray | None:
-    seed = np.zeros(NUM_JOINTS)
-    seed[JOINT_NAMES.index('wrist_roll')] = roll
-    found = ik.solve(target, seed, pitch=pitch, locked=('wrist_roll',))
-    if not found.success:
-        return None
-    q = found.q.copy()
-    q[-1] = gripper_opening_to_rad(opening)
-    return q
 
 
 @dataclass(frozen=True, kw_only=True)

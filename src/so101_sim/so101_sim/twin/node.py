@@ -16,9 +16,10 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import String
+from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract.task_report import from_record, TaskReport
 from so101_driver.calibration.files import save
 from so101_driver.camera.config import Lens
 from so101_driver.emulator.arm import virtual_calibration
@@ -35,7 +36,6 @@ from so101_sim.render import UInt8Array
 from so101_sim.scene.presets import get_preset, Preset, PRESETS
 from so101_sim.scene.servo import get_servo, SERVOS
 from so101_sim.tasks import TASKS
-from so101_sim.twin.messages import POWER_SERVICE, RESET_SERVICE, task_message, TaskReport, TOPIC
 from so101_sim.twin.twin import CameraThread, Twin
 
 FROM_PRESET = 'preset'
@@ -121,14 +121,14 @@ class TwinNode(Node):
         if self._config.control:
             self._control = ControlServer(self._twin.arm, self._config.control)
 
-        self._truth = self.create_publisher(String, TOPIC, qos.STATE_PUBLISHER)
+        self._truth = self.create_publisher(TaskReportMessage, topics.SIM_TASK, qos.STATE_PUBLISHER)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.DIAGNOSTICS)
         self._images = self.create_publisher(Image, topics.IMAGE, qos.IMAGE)
         self._losses = np.random.default_rng(self._config.seed)
         self._infos = self.create_publisher(CameraInfo, topics.CAMERA_INFO, qos.IMAGE)
-        self.create_service(Trigger, RESET_SERVICE, self._on_reset)
+        self.create_service(Trigger, topics.SIM_RESET_SERVICE, self._on_reset)
         self.create_service(SetBool, 'sim/unplug', self._on_unplug)
-        self.create_service(SetBool, POWER_SERVICE, self._on_power)
+        self.create_service(SetBool, topics.SIM_POWER_SERVICE, self._on_power)
         self.create_service(SetBool, 'sim/bad_packets', self._on_bad_packets)
         self.create_service(SetBool, 'sim/freeze_camera', self._on_freeze_camera)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -185,9 +185,11 @@ class TwinNode(Node):
         truth = self._twin.truth()
         state = replace(self._twin.task_state, truth=truth)
         stamp_ns = self.get_clock().now().nanoseconds
-        self._truth.publish(
-            task_message(TaskReport(stamp_ns, self._preset.task.name, self._preset.name, state))
+        preset = self._preset
+        report = TaskReport(
+            stamp_ns, preset.task.name, preset.name, state, preset.max_steps, preset.start.arm
         )
+        self._truth.publish(from_record(report, TaskReportMessage()))
 
     def _publish_diagnostics(self) -> None:
         rate = self._twin.dynamics.real_time_factor

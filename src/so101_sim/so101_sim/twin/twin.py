@@ -5,8 +5,8 @@ Threads: the bus serves the pseudo-terminal and steps the physics (`MujocoDynami
 on a copy of the state (`CameraThread`); tasks are judged by whoever calls `judge`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 import logging
 from pathlib import Path
 import threading
@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.task_report import Status, TaskState
 from so101_description.model import CAMERA_NAME
 from so101_driver.calibration.calibration import ArmCalibration
 from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
@@ -46,25 +47,6 @@ JOIN_TIMEOUT_S = 5.0
 RATE_WINDOW_S, RATE_WINDOW_FRAMES = 2.0, 20
 
 OnFrame = Callable[[UInt8Array, float], None]
-
-
-@dataclass(frozen=True)
-class TaskState:
-    """What the twin knows of its task.
-
-    Attributes:
-        truth: the scene.
-        status: success, failure, and so on, since the last reset.
-        reward: of the last control step, by the preset's reward; terms of the action are not known here and are 0.
-        resets: how many there were.
-        terms: the dense reward of the last control step by name, whatever the preset's reward is; empty before it.
-    """
-
-    truth: GroundTruth
-    status: Status
-    reward: float
-    resets: int
-    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Twin:
