@@ -32,7 +32,7 @@ from so101_sim.scene.scene import load_scene, PREFIX
 from so101_sim.scene.servo import BoolArray, FloatArray, ServoLimits
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import Varier
-from so101_sim.tasks import dense, get_reward, Judge, Moment, Status
+from so101_sim.tasks import dense, get_reward, Judge, Moment
 
 logger = logging.getLogger(__name__)
 PARKED_CUBE = (0.25, 0.0)
