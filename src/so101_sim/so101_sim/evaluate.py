@@ -56,11 +56,6 @@ class Result:
         """Share of successes, 0..1."""
         return self.successes / self.episodes
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the rate."""
-        return wilson(self.successes, self.episodes)
-
 
 def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """Return the interval in which the true rate lies with the confidence that belongs to z."""
@@ -181,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             after_episode=lambda: progress.advance(bar),
         )
-    low, high = result.interval
+    low, high = wilson(result.successes, result.episodes)
     report = {
         'name': f'{options.task}-{options.preset}-{options.actor}',
         'value': round(result.rate, 4),

@@ -11,7 +11,6 @@ import logging
 import os
 import subprocess
 import sys
-from types import TracebackType
 from typing import Any, Self
 
 import mujoco
@@ -145,9 +144,7 @@ class Renderer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -24,8 +24,14 @@ def test_the_arm_in_the_scene_weighs_what_the_official_one_does():
 
 @pytest.mark.parametrize('contacts', ['fingers', 'pads', 'official'])
 def test_every_kind_of_contacts_has_both_fingers(contacts):
-    index = scene_index(load_scene(SceneConfig(contacts=contacts)))
-    assert {index.static_finger, index.moving_finger} <= index.gripper_geoms <= index.arm_geoms
+    model = load_scene(SceneConfig(contacts=contacts))
+    index = scene_index(model)
+    for finger, body in (
+        (index.static_finger, 'arm/gripper'),
+        (index.moving_finger, 'arm/moving_jaw_so101_v1'),
+    ):
+        assert model.geom_contype[finger] or model.geom_conaffinity[finger]
+        assert model.geom_bodyid[finger] == model.body(body).id
 
 
 def test_the_fingers_lie_on_the_visible_inner_faces():

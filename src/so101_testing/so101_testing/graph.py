@@ -55,7 +55,14 @@ class Graph:
             for name in self._nodes:
                 if name == 'arm':
                     port, calibration = str(self.link), f'{self.link}.json'
-                    self.start(name, port=port, calibration=calibration, enable_at_start=True)
+                    # On a busy machine the twin serves its port some seconds after the port is there.
+                    self.start(
+                        name,
+                        port=port,
+                        calibration=calibration,
+                        enable_at_start=True,
+                        connect_timeout_s=START_TIMEOUT_S,
+                    )
                 else:
                     self.start(name)
         except BaseException:

@@ -129,8 +129,6 @@ class SceneIndex:
         cube_geom: of the cube.
         static_finger: geom of the static jaw's finger.
         moving_finger: geom of the moving jaw's finger.
-        gripper_geoms: geoms of both jaws.
-        arm_geoms: geoms of the whole arm that touch things.
         table_geom: of the table.
         light: the one light.
         tray_geoms: floor and walls of the tray; empty without one.
@@ -143,8 +141,6 @@ class SceneIndex:
     cube_geom: int
     static_finger: int
     moving_finger: int
-    gripper_geoms: frozenset[int]
-    arm_geoms: frozenset[int]
     table_geom: int
     light: int
     tray_geoms: frozenset[int]
@@ -172,7 +168,6 @@ def scene_index(model: mujoco.MjModel) -> SceneIndex:
     """Find everything in a compiled scene."""
     bodies = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_BODY, i) or '' for i in model.geom_bodyid]
     touching = [i for i in range(model.ngeom) if model.geom_contype[i] or model.geom_conaffinity[i]]
-    jaws = {PREFIX + GRIPPER_BODY, PREFIX + 'moving_jaw_so101_v1'}
     return SceneIndex(
         arm=arm_index(model, PREFIX),
         cube_qpos=int(model.joint(CUBE).qposadr[0]),
@@ -181,8 +176,6 @@ def scene_index(model: mujoco.MjModel) -> SceneIndex:
         cube_geom=model.geom(CUBE).id,
         static_finger=model.geom(PREFIX + STATIC_FINGER).id,
         moving_finger=model.geom(PREFIX + MOVING_FINGER).id,
-        gripper_geoms=frozenset(i for i in touching if bodies[i] in jaws),
-        arm_geoms=frozenset(i for i in touching if bodies[i].startswith(PREFIX)),
         table_geom=model.geom(TABLE).id,
         light=model.light(SUN).id,
         tray_geoms=frozenset(i for i in touching if bodies[i] == TRAY),

@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 import mujoco
@@ -104,9 +103,7 @@ class Twin:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def reset(self, cube: Sequence[float] | None = None, yaw: float = 0.0) -> GroundTruth:
