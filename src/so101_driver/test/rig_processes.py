@@ -23,6 +23,7 @@ from so101_driver.emulator.arm import virtual_calibration
 from so101_driver.emulator.control import ArmControl
 
 ARM_NODE = (sys.executable, '-m', 'so101_driver.arm_node')
+VIRTUAL_ARM = ('-c', 'from so101_driver.emulator.__main__ import serve_calibrated; serve_calibrated()')
 START_S = 30.0
 STOP_S = 5.0
 
@@ -169,8 +170,7 @@ class ArmProcesses:
         pose = [] if self._pose is None else ['--pose', *(str(value) for value in np.asarray(self._pose))]
         command = (
             sys.executable,
-            '-m',
-            'so101_driver.emulator.arm',
+            *VIRTUAL_ARM,
             *files,
             '--control',
             str(control),

@@ -185,12 +185,12 @@ def test_a_late_answer_to_a_single_read_is_waited_out_before_the_retry(virtual_a
 
 
 def test_a_late_acknowledgement_is_not_taken_for_data(virtual_arm):
-    config = BusConfig(single_timeout_s=0.08, single_retries=0, late_window_s=0.0)
+    config = BusConfig(single_timeout_s=0.4, single_retries=0, late_window_s=0.0)
     with ServoBus(virtual_arm.port, config=config) as bus:
-        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.11)
+        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.55)
         with pytest.raises(ServoTimeout):
             bus.write(1, Reg.ACCELERATION, 7, verify=False)
-        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.06)
+        virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.3)
         assert bus.read(1, Reg.PRESENT_TEMPERATURE) == 30
         assert bus.counters.late == 1
 
