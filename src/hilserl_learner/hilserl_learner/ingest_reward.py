@@ -24,12 +24,12 @@ import numpy as np
 
 from hilserl_learner.classifier import identity, load_classifier, success_from
 from hilserl_learner.errors import IngestError
+from so101_bags.arms import normal_namespace
+from so101_bags.raw import open_bags
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Outcome
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Transition
-from so101_session.bags.arms import normal_namespace
-from so101_session.bags.raw import open_bags
 from so101_sim.presets import get_preset
 from so101_sim.rewards import get_reward, Moment
 from so101_sim.task import Status

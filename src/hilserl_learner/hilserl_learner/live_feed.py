@@ -9,6 +9,10 @@ from collections.abc import Mapping
 import logging
 
 from hilserl_learner.buffer_store import Entry
+from so101_bags.arms import ArmTopics
+from so101_bags.messages import Decoders
+from so101_bags.raw import RawMessage
+from so101_bags.records import RecordMaker
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler, StateOf
 from so101_contract.errors import AssemblyError
@@ -16,10 +20,6 @@ from so101_contract.limits import Limits
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 from so101_kinematics.arm_state import state_function
-from so101_session.bags.arms import ArmTopics
-from so101_session.bags.decode import Decoders
-from so101_session.bags.raw import RawMessage
-from so101_session.bags.records import RecordMaker
 
 _log = logging.getLogger(__name__)
 

@@ -91,8 +91,8 @@ COMMANDS = {
     ),
     'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop_cli')),
     'record': Command('record bags beside a stack that runs', _other('so101_session.record_cli')),
-    'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_session.bag_check_cli')),
-    'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_session.bag_fix_cli')),
+    'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_bags.cli')),
+    'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_bags.fix_cli')),
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
     ),

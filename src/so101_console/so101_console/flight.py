@@ -7,8 +7,8 @@ from pathlib import Path
 import statistics
 from typing import Any
 
+from so101_bags.cdr import DeltaMessage, StepMessage
 from so101_contract.episodes import Source
-from so101_session.bags.cdr import DeltaMessage, StepMessage
 
 WHO: Mapping[int, str] = {Source.POLICY: 'policy', Source.TELEOP: 'person'}
 

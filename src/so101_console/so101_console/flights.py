@@ -15,16 +15,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from so101_bags.cdr import ImageMessage
+from so101_bags.errors import BagError, DecodeError
+from so101_bags.messages import Decoders
+from so101_bags.raw import open_bags, RawBag, RawMessage
+from so101_bags.storage import find_bags
 from so101_console.flight import Flight
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
 from so101_interfaces_py import topics
-from so101_session.bags.cdr import ImageMessage
-from so101_session.bags.decode import Decoders
-from so101_session.bags.errors import BagError, DecodeError
-from so101_session.bags.raw import open_bags, RawBag, RawMessage
-from so101_session.bags.storage import find_bags
 
 _log = logging.getLogger(__name__)
 

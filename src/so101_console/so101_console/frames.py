@@ -8,9 +8,9 @@ import time
 
 import cv2
 
+from so101_bags.cdr import read_image
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
-from so101_session.bags.cdr import read_image
 
 RATE_WINDOW = 20
 

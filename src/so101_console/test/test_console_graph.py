@@ -16,11 +16,11 @@ from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from so101_bags.messages import Decoders
+from so101_bags.raw import open_bags
 from so101_console.flights import Flights
 from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source
-from so101_session.bags.decode import Decoders
-from so101_session.bags.raw import open_bags
 from so101_sim.task_messages import POWER_SERVICE
 
 TOKEN = 'correct-horse-battery'

@@ -9,10 +9,10 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from so101_session.bags.definitions import Definition, definition_of
-from so101_session.bags.errors import BagError
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.sink import Item, NewMessage, NewTopic
+from so101_bags.definitions import Definition, definition_of
+from so101_bags.errors import BagError
+from so101_bags.metadata import OfferedQos
+from so101_session.recorder.sink import Item, NewMessage, NewTopic
 from so101_session.recorder_config import LATCHED
 
 # Deep enough that half a second of a busy machine loses nothing.

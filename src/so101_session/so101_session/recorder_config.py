@@ -4,10 +4,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from so101_bags.mcap_writer import COMPRESSIONS
 from so101_contract.presets import DEFAULT_OBSERVATION, OBSERVATIONS
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_session.bags.mcap_writer import COMPRESSIONS
 
 SIM_TASK = 'sim/task'
 

@@ -15,17 +15,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from so101_bags.errors import BagError
+from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.presets import get_observation
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
-from so101_session.bags.errors import BagError
-from so101_session.bags.sink import Item, NewMessage, Note, Sink
-from so101_session.bags.writer import BagWriter, Extras
 from so101_session.graph_listener import GraphListener
 from so101_session.parameter_snapshot import ParameterSnapshot
+from so101_session.recorder.sink import Item, NewMessage, Note, Sink
 from so101_session.recorder_config import LATCHED, RecorderConfig
 
 CONFIG = (RecorderConfig,)

@@ -6,15 +6,15 @@ import shutil
 from bag_maker import event, Session
 import pytest
 
+from so101_bags.cdr import read_event
+from so101_bags.definitions import definition_of
+from so101_bags.errors import BagError
+from so101_bags.facts import read_facts
+from so101_bags.metadata import OfferedQos
+from so101_bags.raw import open_bags
+from so101_bags.write import BagWriter
 from so101_contract.episodes import EventKind
-from so101_session.bags import BagError
-from so101_session.bags.cdr import read_event
-from so101_session.bags.definitions import definition_of
-from so101_session.bags.facts import read_facts
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.raw import open_bags
-from so101_session.bags.sink import NewMessage, NewTopic, Note, Sink
-from so101_session.bags.writer import BagWriter
+from so101_session.recorder.sink import NewMessage, NewTopic, Note, Sink
 
 EVENT, EVENT_TYPE = '/session/event', 'so101_interfaces/msg/EpisodeEvent'
 
@@ -110,7 +110,7 @@ def test_an_event_that_cannot_be_read_is_stored_all_the_same(data, tmp_path):
 
 
 def test_notes_become_metadata(tmp_path):
-    from so101_session.bags.facts import read_named
+    from so101_bags.facts import read_named
 
     play(tmp_path / 'bag', [[topic(), Note('parameters /a', {'x': '1'})]])
     assert ('parameters /a', {'x': '1'}) in list(read_named(tmp_path / 'bag' / 'bag_0.mcap'))

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks through a bag once and says what is wrong with it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+from so101_bags.arms import ArmTopics, choose_arm
+from so101_bags.check.episodes import EpisodeBook
+from so101_bags.check.report import CheckLimits, CheckReport
+from so101_bags.check.rules import judge_episodes, judge_messages, judge_order
+from so101_bags.check.topics import judge_clocks, judge_gaps, TopicTimes
+from so101_bags.errors import BagError
+from so101_bags.facts import observation_of_bag, read_facts
+from so101_bags.layout import layout_of
+from so101_bags.messages import Decoders
+from so101_bags.parity import check_parity
+from so101_bags.raw import open_bags, Progress, RawBag
+from so101_bags.records import EpisodeStart, RecordMaker
+from so101_bags.storage import read_metadata
+from so101_contract.action import ActionSpec
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.presets import get_observation
+
+_Seen: TypeAlias = tuple[dict[str, TopicTimes], RecordMaker, EpisodeBook]
+
+
+def check_bag(
+    paths: Iterable[Path | str] | Path | str,
+    *,
+    spec: ObservationSpec | None = None,
+    namespace: str | None = None,
+    limits: CheckLimits | None = None,
+    parity: bool = False,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Check bags, read as one.
+
+    Args:
+        paths: bag folders, bare files, or folders of bags.
+        spec: the observation that they must have been recorded with; None takes the one that they name.
+        namespace: which arm; None for the only one.
+        limits: by which to judge.
+        parity: also rebuild every observation and compare it with what the policy logged.
+        progress: called now and then with messages read and messages in all.
+
+    Raises:
+        BagError: they cannot be read at all.
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    limits = limits or CheckLimits()
+    with open_bags(paths) as bag:
+        report = CheckReport([str(path) for path in bag.paths])
+        report.namespace = choose_arm(bag.topics, namespace, ', '.join(report.bags))
+        report.messages, report.seconds = bag.count, max(bag.end_ns - bag.start_ns, 0) / 1e9
+        facts: dict[str, str] = {}
+        for path in bag.paths:
+            facts.update(read_facts(path))
+            _check_metadata(path, bag, report)
+        decoders = Decoders(bag.topics.values())
+        starts = _starts(bag, report.namespace, decoders)
+        named = observation_of_bag([start.observation_hash for start in starts], facts)
+        used = spec or named or get_observation('compact')
+        arm = ArmTopics.of(report.namespace, used)
+        _check_contract(report, starts, facts, spec, named)
+        times, maker, book = _look_through(bag, arm, used, decoders, progress)
+        _judge(bag, arm, (times, maker, book), limits, report)
+    if parity:
+        _check_parity(paths, used, report)
+    return report
+
+
+def _look_through(
+    bag: RawBag, arm: ArmTopics, spec: ObservationSpec, decoders: Decoders, progress: Progress | None
+) -> _Seen:
+    """Read every message once."""
+    times = {
+        topic: TopicTimes(
+            topic, info.msgtype, layout_of(decoders.store, info.msgtype).startswith('header.stamp')
+        )
+        for topic, info in bag.topics.items()
+    }
+    maker, book = RecordMaker(arm, spec, decoders), EpisodeBook(spec)
+    for message in bag.messages(None, progress):
+        times[message.topic].push(message)
+        if message.topic in arm.all and message.msgtype == _type_of(arm, message.topic):
+            for _, _, record in maker.push(message):
+                book.push(record)
+    book.finish()
+    return times, maker, book
+
+
+def _judge(bag: RawBag, arm: ArmTopics, seen: _Seen, limits: CheckLimits, report: CheckReport) -> None:
+    times, maker, book = seen
+    report.topics = [times[topic].row() for topic in sorted(times)]
+    report.episodes = book.rows()
+    for topic in arm.missing(bag.topics):
+        report.fault(
+            'missing-topic', f'{topic} is missing: nothing can be learned without it; record it too.'
+        )
+    for topic, msgtype in arm.needed.items():
+        if topic in bag.topics and bag.topics[topic].msgtype != msgtype:
+            report.fault(
+                'wrong-type', f'{topic} has the type {bag.topics[topic].msgtype}, expected {msgtype}.'
+            )
+    judge_clocks(times, arm, limits, report)
+    judge_gaps(times, arm, {e.name: e.window for e in book.episodes.values()}, limits, report)
+    judge_messages(maker, report)
+    judge_order(book, limits, report)
+    judge_episodes(report, limits)
+
+
+def _type_of(arm: ArmTopics, topic: str) -> str:
+    return arm.needed.get(topic, 'so101_interfaces/msg/EpisodeEvent')
+
+
+def _starts(bag: RawBag, namespace: str, decoders: Decoders) -> list[EpisodeStart]:
+    """Return the contract that each episode began with, before the bag is looked through."""
+    arm = ArmTopics.of(namespace, get_observation('compact'))
+    maker = RecordMaker(arm, get_observation('compact'), decoders)
+    if arm.event in bag.topics and bag.topics[arm.event].msgtype == 'so101_interfaces/msg/EpisodeEvent':
+        for message in bag.messages([arm.event]):
+            maker.push(message)
+    return maker.starts
+
+
+def _check_metadata(path: Path, bag: RawBag, report: CheckReport) -> None:
+    if not path.is_dir():
+        return
+    try:
+        metadata = read_metadata(path)
+    except BagError as error:
+        report.fault('metadata', str(error))
+        return
+    if not metadata:
+        report.warn('metadata', f'{path} has no metadata.yaml; ros2 bag cannot open it: run bag-fix on it.')
+    elif len(bag.paths) == 1 and metadata.get('message_count') != bag.count:
+        report.warn(
+            'metadata',
+            f'metadata.yaml of {path} tells {metadata.get("message_count")} messages, its files hold {bag.count}: '
+            f'the recorder was killed or still runs; run bag-fix on it.',
+        )
+
+
+def _check_contract(
+    report: CheckReport,
+    starts: list[EpisodeStart],
+    facts: dict[str, str],
+    spec: ObservationSpec | None,
+    named: ObservationSpec | None,
+) -> None:
+    hashes = list(dict.fromkeys(start.observation_hash for start in starts if start.observation_hash))
+    actions = list(dict.fromkeys(start.action_hash for start in starts if start.action_hash))
+    calibrations = list(dict.fromkeys(start.calibration_id for start in starts if start.calibration_id))
+    report.observation = (hashes or [facts.get('observation_hash', '')])[0]
+    report.calibration = (calibrations or [facts.get('calibration_id', '')])[0]
+    if len(hashes) > 1:
+        short = ', '.join(one[:12] for one in hashes)
+        report.fault(
+            'mixed-spec',
+            f'The episodes were recorded with {len(hashes)} observations ({short}); split the bag.',
+        )
+    if len(actions) > 1:
+        report.fault(
+            'mixed-spec', f'The episodes were recorded with {len(actions)} action specs; split the bag.'
+        )
+    if len(calibrations) > 1:
+        report.warn('calibration', f'The arm was calibrated anew during the bag: {", ".join(calibrations)}.')
+    if spec is not None and hashes and spec.hash not in hashes:
+        lines = named.diff(spec, ('bag', 'expected')) if named is not None else []
+        detail = f': {"; ".join(lines)}' if lines else ''
+        report.fault(
+            'spec-mismatch',
+            f'The bag was recorded with the observation {hashes[0][:12]}, expected {spec.hash[:12]}{detail}.',
+        )
+    elif spec is None and named is None and hashes:
+        report.warn(
+            'spec-unknown',
+            f'The observation {hashes[0][:12]} is none of the presets and the bag does not carry it.',
+        )
+    if actions and ActionSpec().hash not in actions:
+        report.warn('action-spec', f'The action spec {actions[0][:12]} is not the default one.')
+    if starts and not calibrations:
+        report.warn('calibration', 'No episode names the calibration of the arm.')
+
+
+def _check_parity(paths: list[Path | str], spec: ObservationSpec, report: CheckReport) -> None:
+    found = check_parity(paths, spec, namespace=report.namespace)
+    report.parity = {
+        'compared': found.compared,
+        'equal': found.equal,
+        'lost': len(found.lost),
+        'unseen': found.unseen,
+    }
+    if found.different:
+        report.fault(
+            'parity',
+            f'{len(found.different)} of {found.compared} observations differ from what the policy saw, the first at '
+            f'step {found.different[0][1]} of episode {found.different[0][0]}.',
+        )
+    if found.lost:
+        episode, index, reason = found.lost[0]
+        report.warn(
+            'parity-lost',
+            f'{len(found.lost)} observations that the policy saw cannot be rebuilt, the first at step {index} of '
+            f'episode {episode}: {reason}.',
+        )

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The episodes of a bag: what they give to learning, and what is wrong with them."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from so101_bags.check.report import episode_name, EpisodeRow
+from so101_contract.action import ActionSpec
+from so101_contract.assembly import Assembler
+from so101_contract.episodes import NO_EPISODE, Source
+from so101_contract.limits import Limits
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.records import (
+    AnyRecord,
+    EpisodeEventRecord,
+    ExecutedAction,
+    ImageSample,
+    JointSample,
+    StepRecord,
+)
+from so101_contract.transition import EpisodeReport, Transition
+from so101_kinematics.arm_state import state_function
+from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
+
+
+@dataclass
+class Episode:
+    """What came of one episode."""
+
+    number: int
+    session: int = 1
+    steps: list[StepRecord] = field(default_factory=list)
+    actions: dict[int, ExecutedAction] = field(default_factory=dict)
+    report: EpisodeReport | None = None
+    given: dict[int, tuple[float, bool]] = field(default_factory=dict)  # reward, whether a person decided
+    motion_m: float = 0.0
+    joint_ages: list[float] = field(default_factory=list)
+    image_ages: list[float] = field(default_factory=list)
+    origin: np.ndarray | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return episode_name(self.number, self.session)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Stamps of the first and the last step [ns]."""
+        stamps = [step.stamp_ns for step in self.steps]
+        return (min(stamps), max(stamps)) if stamps else (0, 0)
+
+    def moves(self) -> np.ndarray:
+        """The displacements of policy and person (n, 3) [m]."""
+        acted = [a.translation for a in self.actions.values() if a.source in (Source.POLICY, Source.TELEOP)]
+        return np.array(acted).reshape(-1, 3)
+
+    def runs(self) -> list[int]:
+        """Length of each uninterrupted intervention [steps]; empty where only one of both acted."""
+        sources = [self.actions[index].source for index in sorted(self.actions)]
+        sources = [source for source in sources if source in (Source.POLICY, Source.TELEOP)]
+        if len(set(sources)) < 2:
+            return []
+        return [len(list(run)) for source, run in groupby(sources) if source is Source.TELEOP]
+
+
+class EpisodeBook:
+    """Feeds an assembler and keeps the accounts of each episode."""
+
+    def __init__(self, spec: ObservationSpec) -> None:
+        self.episodes: dict[tuple[int, int], Episode] = {}
+        self.session = 1
+        self._spec = spec
+        self._fk = ForwardKinematics(spec.tcp)
+        self._assembler = Assembler(
+            spec, state_function(spec), limits=Limits(joints=6000, images=2000, steps=20000, episodes=2)
+        )
+        self._joints: dict[int, np.ndarray] = {}
+        self._scale = np.array(ActionSpec().translation_scale_m)
+
+    def push(self, record: AnyRecord) -> None:
+        """Take a record."""
+        if isinstance(record, JointSample):
+            self._joints[record.stamp_ns] = record.position
+            if len(self._joints) > 6000:
+                del self._joints[next(iter(self._joints))]
+        # First what this completes: where it begins a new session, that belongs to the old one.
+        for output in self._assembler.push(record):
+            self._take(output)
+        if not isinstance(record, JointSample | ImageSample):
+            self._note(record)
+
+    def finish(self) -> None:
+        """Close what is open."""
+        for output in self._assembler.flush():
+            self._take(output)
+
+    def rows(self) -> list[EpisodeRow]:
+        """Return the table."""
+        return [self._row(self.episodes[key]) for key in sorted(self.episodes)]
+
+    def _episode(self, number: int) -> Episode:
+        return self.episodes.setdefault((self.session, number), Episode(number, self.session))
+
+    def _note(self, record: StepRecord | ExecutedAction | EpisodeEventRecord) -> None:
+        if record.episode == NO_EPISODE:
+            return
+        episode = self._episode(record.episode)
+        if isinstance(record, ExecutedAction):
+            episode.actions[record.index] = record
+        elif isinstance(record, StepRecord):
+            if record.index == 0 and episode.steps and episode.steps[0].stamp_ns != record.stamp_ns:
+                self.session += 1
+                episode = self._episode(record.episode)
+            episode.steps.append(record)
+            episode.joint_ages.append((record.stamp_ns - record.joint_stamp_ns) / 1e9)
+            episode.image_ages += [(record.stamp_ns - stamp) / 1e9 for stamp in record.image_stamps_ns]
+            self._measure(episode, record)
+
+    def _measure(self, episode: Episode, step: StepRecord) -> None:
+        position = self._joints.get(step.joint_stamp_ns)
+        if position is None:
+            return
+        tcp = self._fk.position(position[:NUM_ARM_JOINTS])
+        if episode.origin is None:
+            episode.origin = tcp
+        episode.motion_m = max(episode.motion_m, float(np.linalg.norm(tcp - episode.origin)))
+
+    def _take(self, output: Transition | EpisodeReport) -> None:
+        episode = self._episode(output.episode)
+        if isinstance(output, EpisodeReport):
+            episode.report = output
+        else:
+            # Only what the table needs: the frames would fill the memory.
+            episode.given[output.index] = (output.reward, output.intervened)
+
+    def _row(self, episode: Episode) -> EpisodeRow:
+        moves, runs, report = episode.moves(), episode.runs(), episode.report
+        given = list(episode.given.values())
+        start, end = episode.window
+        outcome = report.outcome.name.lower() if report and report.outcome is not None else 'none'
+        saturated = float((np.abs(moves) >= 0.999 * self._scale).mean()) if moves.size else 0.0
+        return EpisodeRow(
+            episode=episode.number,
+            session=episode.session,
+            outcome=outcome,
+            steps=len(episode.steps),
+            transitions=len(given),
+            seconds=(end - start) / 1e9,
+            reward=float(sum(reward for reward, _ in given)),
+            teleop=sum(intervened for _, intervened in given) / len(given) if given else 0.0,
+            interventions=len(runs),
+            run=float(np.mean(runs)) if runs else 0.0,
+            max_action=float(np.abs(moves).max()) if moves.size else 0.0,
+            saturated=saturated,
+            motion_m=episode.motion_m,
+            dropped={reason.value: count for reason, count in (report.dropped if report else {}).items()},
+        )

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`./so101 bag-check`: say what is wrong with a bag before anything is learned from it."""
+
+import argparse
+from collections.abc import Sequence
+import json
+import logging
+from pathlib import Path
+import sys
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from so101_bags.arms import arms_of
+from so101_bags.check.bag import check_bag
+from so101_bags.check.report import CheckLimits, CheckReport, Level
+from so101_bags.errors import BagError
+from so101_bags.progress_bar import progress_bar
+from so101_bags.raw import open_bags, Progress
+from so101_bags.storage import find_bags
+from so101_contract.errors import ContractError
+from so101_contract.presets import get_observation, OBSERVATIONS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check bags; return 0 where they are fit, 1 where they are faulty, 2 where they cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog='so101 bag-check',
+        description='Check bags: rates, gaps, clocks, actions, missing topics, contract, episodes.',
+        epilog='exit code: 0 fit to learn from (warnings are printed), 1 faulty, 2 cannot be read',
+    )
+    parser.add_argument(
+        'bags', nargs='+', type=Path, help='bag folders, .mcap or .db3 files, folders of bags'
+    )
+    parser.add_argument('--observation', choices=sorted(OBSERVATIONS), help='what it must be recorded with')
+    parser.add_argument('--namespace', help='which arm (default: each)')
+    parser.add_argument(
+        '--parity', action='store_true', help='compare with what the policy saw live, bit by bit'
+    )
+    parser.add_argument('--strict', action='store_true', help='count warnings as faults')
+    parser.add_argument(
+        '--max-run', type=float, default=CheckLimits().max_run, help='longest good mean intervention'
+    )
+    parser.add_argument('--json', action='store_true', help='print one JSON object instead of tables')
+    asked = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    wide = None if sys.stdout.isatty() else 120
+    # What the assembler says of single steps is in the table of episodes, counted.
+    logging.getLogger('so101_contract').setLevel(logging.ERROR)
+    console = Console(stderr=asked.json, highlight=False, width=wide)
+    try:
+        with progress_bar(console) as progress:
+            reports = _check(asked, progress)
+    except (BagError, ContractError, OSError) as error:
+        if asked.json:
+            print(json.dumps({'ok': False, 'error': str(error)}))
+        else:
+            print(f'bag-check: {error}', file=sys.stderr)
+        return 2
+    if asked.json:
+        told = [report.to_dict() for report in reports]
+        print(json.dumps(told[0] if len(told) == 1 else {'ok': all(t['ok'] for t in told), 'reports': told}))
+    else:
+        for report in reports:
+            show(report, console)
+    return int(any(report.faults or (asked.strict and report.findings) for report in reports))
+
+
+def _check(asked: argparse.Namespace, progress: Progress | None) -> list[CheckReport]:
+    """Check each bag by itself, and in it each arm that is asked for, by default all."""
+    reports = []
+    for path in find_bags(asked.bags):
+        with open_bags(path) as bag:
+            arms: list[str | None] = [*arms_of(bag.topics)] if asked.namespace is None else [asked.namespace]
+        reports += [
+            check_bag(
+                path,
+                spec=get_observation(asked.observation) if asked.observation else None,
+                namespace=arm,
+                limits=CheckLimits(max_run=asked.max_run),
+                parity=asked.parity,
+                progress=progress,
+            )
+            for arm in arms or [None]
+        ]
+    return reports
+
+
+def show(report: CheckReport, console: Console) -> None:
+    """Print the tables and the findings."""
+    arm = f', arm {report.namespace}' if report.namespace else ''
+    console.print(
+        f'{", ".join(report.bags)}{arm}: {report.messages} messages, {report.seconds:.1f} s', soft_wrap=True
+    )
+    topics = Table('topic', 'messages', 'Hz', 'longest gap [s]', 'delay [ms]', box=SIMPLE)
+    for row in report.topics:
+        delay = '' if row.delay_s is None else f'{row.delay_s * 1e3:.1f}'
+        topics.add_row(row.topic, str(row.count), f'{row.rate_hz:.1f}', f'{row.gap_s:.2f}', delay)
+    console.print(topics)
+    if report.episodes:
+        columns = (
+            'episode',
+            'end',
+            'steps',
+            'gives',
+            's',
+            'reward',
+            'person',
+            'runs',
+            'most [m]',
+            'path [cm]',
+        )
+        episodes = Table(*columns, box=SIMPLE)
+        for one in report.episodes:
+            episodes.add_row(
+                one.name,
+                one.outcome,
+                str(one.steps),
+                str(one.transitions),
+                f'{one.seconds:.1f}',
+                f'{one.reward:.2f}',
+                f'{one.teleop:.0%}',
+                f'{one.interventions} x {one.run:.0f}',
+                f'{one.max_action:.4f}',
+                f'{one.motion_m * 100:.1f}',
+            )
+        console.print(episodes)
+    if report.parity is not None:
+        compared, equal = report.parity['compared'], report.parity['equal']
+        console.print(f'parity: {equal} of {compared} observations are bit-identical to what the policy saw')
+    for finding in report.findings:
+        colour = 'red' if finding.level is Level.FAULT else 'yellow'
+        console.print(
+            f'[{colour}]{finding.level.value}[/] ({finding.code}): {finding.sentence}', soft_wrap=True
+        )
+    verdict = f'{len(report.faults)} faults' if report.faults else 'fit to learn from'
+    console.print(f'{verdict}, {len(report.findings) - len(report.faults)} warnings')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What we write has the structure of what `ros2 bag record` writes, and is whole at any time."""
+
+from pathlib import Path
+import struct
+import subprocess
+import sys
+import zlib
+
+import bag_maker
+from bag_maker import Session, write
+import pytest
+from rosbags.rosbag2 import Reader
+import yaml
+
+from so101_bags import mcap_format as mcap
+from so101_bags.definitions import definition_of
+from so101_bags.errors import BagError
+from so101_bags.facts import read_attachments, read_facts, read_named
+from so101_bags.metadata import OfferedQos
+from so101_bags.raw import open_bags
+from so101_bags.write import BagWriter, Extras
+
+GENUINE = Path(__file__).parent / 'data' / 'genuine' / 'mcap_plain'
+LATCHED_QOS = OfferedQos(durability='transient_local', lifespan=('10', '0'))
+
+
+def records(path):
+    """The records of a file, outermost level, as (opcode, content)."""
+    data = path.read_bytes()
+    assert data[:8] == data[-8:] == mcap.MAGIC
+    return [(span.opcode, data[span.body : span.end]) for span in mcap.spans(data, 8, len(data) - 8)]
+
+
+def channels(path):
+    """Topic -> (encoding, keys of the metadata, metadata, schema name, schema encoding, schema text)."""
+    found, schemas = {}, {}
+    for opcode, body in records(path):
+        if opcode == mcap.SCHEMA:
+            number, schema = mcap.read_schema(body)
+            schemas[number] = schema
+        elif opcode == mcap.CHANNEL:
+            _, channel = mcap.read_channel(body)
+            schema = schemas[channel.schema_id]
+            found[channel.topic] = (
+                channel.encoding,
+                channel.metadata,
+                schema.name,
+                schema.encoding,
+                schema.text,
+            )
+    return found
+
+
+def copy_of_genuine(folder, **options):
+    """Write the messages of the genuine bag with our writer, with the same QoS."""
+    writer = BagWriter(folder, **options)
+    with open_bags(GENUINE) as bag:
+        for message in bag.messages():
+            if message.topic not in writer.topics:
+                qos = LATCHED_QOS if message.topic == '/rosout' else OfferedQos()
+                writer.add_topic(message.topic, definition_of(message.msgtype), [qos])
+            writer.write(message.topic, message.log_ns, message.log_ns, message.data)
+        messages = [(m.topic, m.log_ns, m.data) for m in bag.messages()]
+    writer.close()
+    return messages
+
+
+def test_a_genuine_bag_copied_is_the_same_bag(tmp_path):
+    messages = copy_of_genuine(tmp_path / 'copy')
+    with Reader(tmp_path / 'copy') as ours, Reader(GENUINE) as genuine:
+        assert [(c.topic, t, bytes(d)) for c, t, d in ours.messages()] == messages
+        assert (ours.message_count, ours.start_time, ours.end_time) == (
+            genuine.message_count,
+            genuine.start_time,
+            genuine.end_time,
+        )
+        theirs = {c.topic: c for c in genuine.connections}
+        for connection in ours.connections:
+            other = theirs[connection.topic]
+            assert (connection.msgtype, connection.digest, connection.ext, connection.msgcount) == (
+                other.msgtype,
+                other.digest,
+                other.ext,
+                other.msgcount,
+            )
+
+
+def test_schemas_and_channels_are_those_of_ros2_bag_record(tmp_path):
+    copy_of_genuine(tmp_path / 'copy')
+    ours, genuine = channels(tmp_path / 'copy' / 'copy_0.mcap'), channels(GENUINE / 'mcap_plain_0.mcap')
+    assert len(ours) == 4
+    for topic, found in ours.items():
+        encoding, metadata, name, form, text = genuine[topic]
+        assert (found[0], found[2], found[3]) == (encoding, name, form) == ('cdr', name, 'ros2msg')
+        assert found[1] == metadata
+        assert sorted(found[4].split(b'=' * 80)) == sorted(text.split(b'=' * 80)) or topic.endswith(
+            'camera_info'
+        )
+        assert sorted(found[4].split()) == sorted(text.split())  # parts may come in another order
+
+
+def test_the_file_has_the_same_kinds_of_records_as_a_genuine_one(tmp_path):
+    copy_of_genuine(tmp_path / 'copy')
+    ours = [opcode for opcode, _ in records(tmp_path / 'copy' / 'copy_0.mcap')]
+    genuine = [opcode for opcode, _ in records(GENUINE / 'mcap_plain_0.mcap')]
+    assert set(ours) == set(genuine)
+    assert ours[0] == mcap.HEADER
+    assert ours[-1] == mcap.FOOTER
+
+
+def test_metadata_yaml_equals_that_of_ros2_bag_record(tmp_path):
+    copy_of_genuine(tmp_path / 'mcap_plain')
+    ours, genuine = (
+        yaml.safe_load((folder / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
+        for folder in (tmp_path / 'mcap_plain', GENUINE)
+    )
+    topics = {topic['topic_metadata']['name']: topic for topic in genuine.pop('topics_with_message_count')}
+    for topic in ours.pop('topics_with_message_count'):
+        assert topic == topics[topic['topic_metadata']['name']]
+    assert list(ours) == list(genuine)
+    assert ours == genuine
+
+
+def test_the_summary_points_to_what_it_says_and_its_checksums_hold(tmp_path):
+    copy_of_genuine(tmp_path / 'copy', compression='zstd')
+    data = (tmp_path / 'copy' / 'copy_0.mcap').read_bytes()
+    start, offsets_start, crc = struct.unpack_from('<QQI', data, len(data) - 28)
+    assert crc == zlib.crc32(data[start : len(data) - 12])
+    assert data[offsets_start] == mcap.SUMMARY_OFFSET
+    seen = set()
+    for span in mcap.spans(data, start, len(data) - 8):
+        body = data[span.body : span.end]
+        if span.opcode == mcap.SUMMARY_OFFSET:
+            opcode, at, _ = struct.unpack('<BQQ', body)
+            assert data[at] == opcode
+            seen.add(opcode)
+        if span.opcode == mcap.CHUNK_INDEX:
+            first, last, at, size, length = struct.unpack_from('<QQQQI', body)
+            assert data[at] == mcap.CHUNK
+            assert struct.unpack_from('<Q', data, at + 1)[0] == size - 9
+            for _channel, place in struct.iter_unpack('<HQ', body[36 : 36 + length]):
+                assert data[place] == mcap.MESSAGE_INDEX
+            assert first <= last
+        if span.opcode in (mcap.METADATA_INDEX, mcap.ATTACHMENT_INDEX):
+            at, size = struct.unpack_from('<QQ', body)
+            assert data[at] == (mcap.METADATA if span.opcode == mcap.METADATA_INDEX else mcap.ATTACHMENT)
+            assert struct.unpack_from('<Q', data, at + 1)[0] == size - 9
+    assert {mcap.SCHEMA, mcap.CHANNEL, mcap.STATISTICS, mcap.CHUNK_INDEX} <= seen
+
+
+@pytest.mark.parametrize('compression', ['none', 'zstd'])
+def test_P19_after_every_flush_the_bag_is_whole_for_other_readers(compression, tmp_path):
+    writer = BagWriter(tmp_path / 'bag', compression=compression)
+    messages = Session(episodes=1, steps=5).messages()
+    for i, message in enumerate(messages, 1):
+        writer.add_topic(message.topic, definition_of(message.msgtype), [OfferedQos()])
+        writer.write(message.topic, message.log_ns, message.log_ns, message.data)
+        if i % 20 == 0:
+            writer.flush()
+            with Reader(tmp_path / 'bag') as reader:
+                assert sum(1 for _ in reader.messages()) == i
+    writer.close()
+    with Reader(tmp_path / 'bag') as reader:
+        assert sum(1 for _ in reader.messages()) == len(messages) == reader.message_count
+
+
+def test_a_long_bag_writes_its_growing_summary_less_and_less_often(tmp_path):
+    writer = BagWriter(tmp_path / 'bag')
+    writer.add_topic('/joint_states', definition_of('sensor_msgs/msg/JointState'))
+    written = 0
+    for i in range(3000):
+        writer.write('/joint_states', i, i, bytes(100))
+        writer.flush()
+        written = max(written, writer.size)
+    writer.close()
+    assert written < 3000 * 100 * 6  # not quadratic: each chunk of 100 bytes brings its own index
+    with open_bags(tmp_path / 'bag') as bag:
+        assert bag.count == 3000
+
+
+def test_splits_lose_nothing_and_each_file_can_be_read_alone(tmp_path):
+    messages = Session().messages()
+    writer = BagWriter(tmp_path / 'bag', split_bytes=200_000)
+    writer.add_topic('/robot_description', definition_of('std_msgs/msg/String'), latched=True)
+    writer.write(
+        '/robot_description', messages[0].log_ns, messages[0].log_ns, b'\x00\x01\x00\x00\x02\x00\x00\x00a\x00'
+    )
+    for i, message in enumerate(messages):
+        writer.add_topic(message.topic, definition_of(message.msgtype), [OfferedQos()])
+        writer.write(message.topic, message.log_ns, message.log_ns, message.data)
+        if i % 20 == 0:
+            writer.flush()
+    writer.close()
+    files = sorted((tmp_path / 'bag').glob('*.mcap'))
+    assert len(files) >= 3
+    for file in files:
+        with open_bags(file) as bag:
+            assert bag.topics['/robot_description'].count == 1
+            assert bag.topics['/joint_states'].definitions
+    with open_bags(tmp_path / 'bag') as bag:
+        assert bag.count == len(messages) + len(files)
+        assert [m.data for m in bag.messages(['/session/step'])] == [
+            m.data for m in messages if m.topic == '/session/step'
+        ]
+    with Reader(tmp_path / 'bag') as reader:
+        assert reader.message_count == len(messages) + len(files)
+
+
+def test_contract_calibration_and_configuration_travel_in_every_file(tmp_path):
+    extras = Extras(
+        {'so101': {'calibration_id': 'cal-9'}}, {'driver.yaml': b'a: 1\n'}, {'action_hash': '12:ab'}
+    )
+    bag = write(tmp_path / 'bag', Session().messages(), extras=extras, split_bytes=200_000)
+    files = sorted(bag.glob('*.mcap'))
+    assert len(files) > 1
+    for file in files:
+        assert dict(read_named(file))['so101'] == {'calibration_id': 'cal-9'}
+        assert 'serialized_metadata' in dict(read_named(file))['rosbag2']
+        assert read_attachments(file) == {'driver.yaml': b'a: 1\n'}
+    assert read_facts(bag) == {'calibration_id': 'cal-9', 'action_hash': '12:ab'}
+    assert yaml.safe_load((bag / 'metadata.yaml').read_text())['rosbag2_bagfile_information'][
+        'custom_data'
+    ] == {'action_hash': '12:ab'}
+
+
+def test_a_folder_that_exists_is_not_overwritten(tmp_path):
+    (tmp_path / 'bag').mkdir()
+    with pytest.raises(BagError, match='new folder'):
+        BagWriter(tmp_path / 'bag')
+
+
+def test_one_topic_has_one_type(tmp_path):
+    writer = BagWriter(tmp_path / 'bag')
+    writer.add_topic('/a', definition_of('std_msgs/msg/String'))
+    with pytest.raises(BagError, match='one topic of a bag has one type'):
+        writer.add_topic('/a', definition_of('sensor_msgs/msg/Image'))
+    writer.close()
+
+
+def test_an_unknown_type_is_named_in_one_sentence():
+    with pytest.raises(BagError, match='install no_such_msgs'):
+        definition_of('no_such_msgs/msg/Thing')
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import bag_maker
+from so101_session.bags import BagError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    bag_maker.write(Path(sys.argv[1]), bag_maker.Session(episodes=4).messages(), flush_every=20)
+except BagError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def test_P19_a_full_disk_gives_one_sentence_and_the_bag_is_whole_up_to_there(tmp_path):
+    folder = tmp_path / 'bag'
+    command = [sys.executable, '-c', FULL_DISK, str(folder), str(Path(bag_maker.__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert 'the bag is whole up to here' in done.stdout
+    assert done.stdout.count('\n') == 1
+    whole = bag_maker.Session(episodes=4).messages()
+    with open_bags(folder) as bag:
+        found = [m.data for m in bag.messages()]
+    assert len(found) > 100
+    assert found == [m.data for m in whole[: len(found)]]
+    assert (folder / 'bag_0.mcap').stat().st_size > 250_000
