@@ -30,7 +30,7 @@ from hilserl_learner.errors import IngestError
 from hilserl_learner.fk_repair import FkRepair
 from hilserl_learner.ingest_report import BagReport, count, reasons
 from hilserl_learner.ingest_reward import choose_reward, make_rewarder, RewardChoice
-from so101_bags.reader import read_records, ReadReport
+from so101_bags.records import read_records, ReadReport
 from so101_bags.storage import find_bags, storage_files
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler

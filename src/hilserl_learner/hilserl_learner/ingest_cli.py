@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.ingest import Conversion, ingest, Ingested, ZERO_ACTIONS
-from so101_bags.errors import BagError
+from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS

@@ -24,8 +24,8 @@ import numpy as np
 
 from hilserl_learner.classifier import identity, load_classifier, success_from
 from hilserl_learner.errors import IngestError
-from so101_bags.arms import normal_namespace
-from so101_bags.raw import open_bags
+from so101_bags.records import normal_namespace
+from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Outcome
 from so101_contract.observation_spec import ObservationSpec

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 import logging
 
 from hilserl_learner.buffer_store import Entry
-from so101_bags.arms import ArmTopics
 from so101_bags.messages import Decoders
-from so101_bags.raw import RawMessage
-from so101_bags.records import RecordMaker
+from so101_bags.records import ArmTopics, RecordMaker
+from so101_bags.storage import RawMessage
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler, StateOf
 from so101_contract.errors import AssemblyError

@@ -11,7 +11,7 @@ from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest import Conversion, ingest
 from hilserl_learner.ingest_cli import main
 from hilserl_learner.replay import ReplayBuffer
-from so101_bags.errors import BagError
+from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.presets import get_observation

@@ -2,7 +2,8 @@
 """`./so101 bag-check`: say what is wrong with a bag before anything is learned from it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 import json
 import logging
 from pathlib import Path
@@ -10,17 +11,28 @@ import sys
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import Progress as Bar
 from rich.table import Table
 
-from so101_bags.arms import arms_of
 from so101_bags.check.bag import check_bag
 from so101_bags.check.report import CheckLimits, CheckReport, Level
-from so101_bags.errors import BagError
-from so101_bags.progress_bar import progress_bar
-from so101_bags.raw import open_bags, Progress
-from so101_bags.storage import find_bags
+from so101_bags.records import arms_of
+from so101_bags.storage import BagError, find_bags, open_bags, Progress
 from so101_contract.errors import ContractError
 from so101_contract.presets import get_observation, OBSERVATIONS
+
+Told = Callable[[int, int], None]
+
+
+@contextmanager
+def progress_bar(console: Console, what: str = 'reading') -> Iterator[Told | None]:
+    """Show a bar that is told how much is done, and how much there is; nothing where nobody looks."""
+    if not console.is_terminal:
+        yield None
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

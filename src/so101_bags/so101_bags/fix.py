@@ -11,12 +11,19 @@ import time
 from backports import zstd
 from rosbags.rosbag2 import Reader, ReaderError
 
-from so101_bags.errors import BagError
 from so101_bags.metadata import BagMetadata, FileMetadata, TopicMetadata
-from so101_bags.raw import Progress
-from so101_bags.salvage import is_whole, salvage, topics_of
-from so101_bags.sqlite_salvage import is_closed, salvage_sqlite
-from so101_bags.storage import DAMAGED, find_bags, FIXED, METADATA, read_metadata, storage_files, StorageFile
+from so101_bags.salvage import is_closed, is_whole, salvage, salvage_sqlite, topics_of
+from so101_bags.storage import (
+    BagError,
+    DAMAGED,
+    find_bags,
+    FIXED,
+    METADATA,
+    Progress,
+    read_metadata,
+    storage_files,
+    StorageFile,
+)
 
 _FRESH_S = 10.0
 

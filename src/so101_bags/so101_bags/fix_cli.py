@@ -9,9 +9,9 @@ import sys
 
 from rich.console import Console
 
-from so101_bags.errors import BagError
+from so101_bags.cli import progress_bar
 from so101_bags.fix import fix_bag
-from so101_bags.progress_bar import progress_bar
+from so101_bags.storage import BagError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,12 +7,9 @@ import json
 from pathlib import Path
 
 from drqv2_policy_node.observed import observation_digest
-from so101_bags.arms import choose_arm
-from so101_bags.cdr import read_string_message
-from so101_bags.errors import BagError
-from so101_bags.messages import BAD_BYTES
-from so101_bags.raw import open_bags, Progress
-from so101_bags.reader import read_records
+from so101_bags.messages import BAD_BYTES, read_string_message
+from so101_bags.records import choose_arm, read_records
+from so101_bags.storage import BagError, open_bags, Progress
 from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError
 from so101_contract.limits import Limits

@@ -2,18 +2,16 @@
 """Making records out of the messages of one arm, one message at a time."""
 
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 import functools
-from typing import TypeAlias
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from so101_bags.arms import ArmTopics
-from so101_bags.cdr import EventMessage, ImageMessage
-from so101_bags.errors import DecodeError
-from so101_bags.messages import Decoders
-from so101_bags.raw import RawMessage
+from so101_bags.messages import Decoders, EventMessage, ImageMessage
+from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, TopicInfo
 from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import AssemblyError, ContractError
 from so101_contract.image import message_to_rgb
@@ -27,6 +25,125 @@ from so101_contract.records import (
     StepRecord,
 )
 from so101_contract.velocity import VelocityEstimator
+from so101_interfaces_py import topics
+
+_MARKS = (topics.STEP, topics.EE_DELTA_CMD, topics.JOINT_STATES)
+
+
+@dataclass(frozen=True)
+class ArmTopics:
+    """The topics of one arm, by absolute name.
+
+    Attributes:
+        namespace: empty, or e.g. `/left`.
+        step: the control clock.
+        event: what happened to episodes.
+        command: the executed actions.
+        joints: joint states.
+        images: topic of each camera of the spec, by the camera's name.
+    """
+
+    namespace: str
+    step: str
+    event: str
+    command: str
+    joints: str
+    images: Mapping[str, str]
+
+    @classmethod
+    def of(cls, namespace: str, spec: ObservationSpec) -> 'ArmTopics':
+        """Return the names under a namespace."""
+        prefix = normal_namespace(namespace)
+        camera_topic = topics.IMAGE.split('/', 1)[1]
+        return cls(
+            prefix,
+            f'{prefix}/{topics.STEP}',
+            f'{prefix}/{topics.EPISODE_EVENT}',
+            f'{prefix}/{topics.EE_DELTA_CMD}',
+            f'{prefix}/{topics.JOINT_STATES}',
+            {camera: f'{prefix}/{camera}/{camera_topic}' for camera in spec.camera_names},
+        )
+
+    @property
+    def needed(self) -> Mapping[str, str]:
+        """Type of each topic that learning cannot do without."""
+        return {
+            self.step: 'so101_interfaces/msg/Step',
+            self.command: 'so101_interfaces/msg/EeDelta',
+            self.joints: 'sensor_msgs/msg/JointState',
+            **dict.fromkeys(self.images.values(), 'sensor_msgs/msg/Image'),
+        }
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every topic that records come from."""
+        return (*self.needed, self.event)
+
+    def missing(self, found: Mapping[str, TopicInfo]) -> list[str]:
+        """Return the needed topics that a bag does not have, or has without a message."""
+        return [topic for topic in self.needed if topic not in found or found[topic].count == 0]
+
+    def require(self, found: Mapping[str, TopicInfo], where: str) -> None:
+        """Refuse a bag that lacks something.
+
+        Raises:
+            BagError: naming every topic that is missing, empty, or of another type.
+        """
+        missing = self.missing(found)
+        if missing:
+            hints = [f'{topic} has {found[topic].count} messages' for topic in missing if topic in found]
+            compressed = [topic for topic in missing if f'{topic}/compressed' in found]
+            if compressed:
+                hints.append(f'{compressed[0]}/compressed cannot stand in for it: JPEG changes the pixels')
+            raise BagError(
+                f'expected messages on {", ".join(self.needed)} in {where}, missing: {", ".join(missing)}'
+                f'{" (" + "; ".join(hints) + ")" if hints else ""}; record these topics too'
+            )
+        for topic, msgtype in {**self.needed, self.event: 'so101_interfaces/msg/EpisodeEvent'}.items():
+            if topic in found and found[topic].msgtype != msgtype:
+                raise BagError(
+                    f'expected {msgtype} on {topic} in {where}, got {found[topic].msgtype}; read another bag'
+                )
+
+
+def normal_namespace(namespace: str) -> str:
+    """Return a namespace as a prefix: empty, or with a slash in front and none behind."""
+    inner = namespace.strip('/')
+    return f'/{inner}' if inner else ''
+
+
+def arms_of(found: Iterable[str]) -> list[str]:
+    """Return the namespaces of the arms whose topics are given, by the first mark that any of them has."""
+    names = list(found)
+    for mark in _MARKS:
+        arms = sorted({name[: -len(mark) - 1] for name in names if name.endswith(f'/{mark}')})
+        if arms:
+            return arms
+    return []
+
+
+def choose_arm(found: Mapping[str, TopicInfo], namespace: str | None, where: str) -> str:
+    """Return the namespace to read.
+
+    Raises:
+        BagError: there are several and none was chosen, or the chosen one is not there.
+    """
+    arms = arms_of(found)
+    if namespace is None:
+        if len(arms) > 1:
+            raise BagError(
+                f'expected one arm in {where}, got the namespaces {[arm or "/" for arm in arms]}; '
+                f'choose one of them'
+            )
+        return arms[0] if arms else ''
+    chosen = normal_namespace(namespace)
+    if arms and chosen not in arms:
+        raise BagError(
+            f'expected an arm in the namespace {chosen or "/"} of {where}, got {[arm or "/" for arm in arms]}; '
+            f'choose one of them'
+        )
+    return chosen
+
 
 Made: TypeAlias = tuple[str, int, AnyRecord]
 Held: TypeAlias = tuple[int, ImageMessage]
@@ -206,3 +323,132 @@ def _kind(event: EventMessage) -> EventKind:
     if event.kind not in {kind.value for kind in EventKind}:
         raise AssemblyError(f'expected a known kind of event, got {event.kind}; use a newer version')
     return EventKind(event.kind)
+
+
+class Recorded(NamedTuple):
+    """A record, and where it comes from.
+
+    Attributes:
+        topic: absolute name.
+        log_ns: when the recorder received the message [ns].
+        record: what it says.
+    """
+
+    topic: str
+    log_ns: int
+    record: AnyRecord
+
+
+@dataclass
+class ReadReport:
+    """What a reader came across; it fills while the records are taken.
+
+    Attributes:
+        messages: messages read.
+        records: records made, by the name of their type.
+        skipped: messages that gave none, by the reason.
+        unnamed_images: images that no step names; they are not even scaled down.
+        starts: the contract and calibration that each episode began with.
+    """
+
+    messages: int = 0
+    records: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unnamed_images: int = 0
+    starts: list[EpisodeStart] = field(default_factory=list)
+
+
+def read_records(
+    paths: Iterable[Path | str] | Path | str,
+    spec: ObservationSpec,
+    *,
+    namespace: str | None = None,
+    any_spec: bool = False,
+    all_images: bool = False,
+    progress: Progress | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[AnyRecord]:
+    """Yield what `read_stamped` does, without topic and time."""
+    for recorded in read_stamped(
+        paths,
+        spec,
+        namespace=namespace,
+        any_spec=any_spec,
+        all_images=all_images,
+        progress=progress,
+        report=report,
+    ):
+        yield recorded.record
+
+
+def read_stamped(
+    paths: Iterable[Path | str] | Path | str,
+    spec: ObservationSpec,
+    *,
+    namespace: str | None = None,
+    any_spec: bool = False,
+    all_images: bool = False,
+    progress: Progress | None = None,
+    report: ReadReport | None = None,
+) -> Iterator[Recorded]:
+    """Yield the records of one arm in the order in which the recorder received the messages.
+
+    Scaling images down costs most, and a camera gives more frames than there are steps. So an image comes out
+    only when a step names it: right before that step, or when it comes later than that.
+
+    Args:
+        paths: bag folders, bare `.mcap` or `.db3` files (also `.zstd`), or folders of bags; bags that overlap
+            in time are merged.
+        spec: what an observation consists of; its cameras decide which images are read.
+        namespace: which arm; None for the only one.
+        any_spec: read a bag that was recorded with another observation spec all the same.
+        all_images: yield the images that no step names too, each in its own place.
+        progress: called now and then with messages read and messages in all.
+        report: filled while the records are taken.
+
+    Raises:
+        BagError: a bag is damaged, lacks a topic that learning needs, or was recorded with another contract.
+    """
+    account = ReadReport() if report is None else report
+    with open_bags(paths) as bag:
+        arm = _arm(bag, spec, namespace)
+        maker = RecordMaker(arm, spec, Decoders(bag.topics.values()), all_images=all_images)
+        account.starts, account.skipped = maker.starts, maker.skipped
+        checked = 0
+        for message in bag.messages(arm.all, progress):
+            account.messages += 1
+            made = maker.push(message)
+            if len(maker.starts) > checked:
+                checked = len(maker.starts)
+                if not any_spec:
+                    _check_spec(maker.starts[-1], spec, bag)
+            for recorded in made:
+                account.records[type(recorded[2]).__name__] += 1
+                yield Recorded(*recorded)
+        account.unnamed_images = maker.unnamed_images
+        _require_records(account, arm)
+
+
+def _arm(bag: RawBag, spec: ObservationSpec, namespace: str | None) -> ArmTopics:
+    where = ', '.join(str(path) for path in bag.paths)
+    arm = ArmTopics.of(choose_arm(bag.topics, namespace, where), spec)
+    arm.require(bag.topics, where)
+    return arm
+
+
+def _check_spec(start: EpisodeStart, spec: ObservationSpec, bag: RawBag) -> None:
+    if start.observation_hash and start.observation_hash != spec.hash:
+        raise BagError(
+            f'expected episodes with the observation {spec.hash[:12]}, but episode {start.episode} of '
+            f'{bag.paths[0]} began with {start.observation_hash[:12]}; name the observation that it was recorded '
+            f'with, or allow another one where the cameras are the same'
+        )
+
+
+def _require_records(account: ReadReport, arm: ArmTopics) -> None:
+    """Refuse a bag of which some kind of message cannot be used at all: that is no loss, it is another bag."""
+    used = {'StepRecord': arm.step, 'JointSample': arm.joints, 'ExecutedAction': arm.command}
+    for name, topic in used.items():
+        reasons = [reason for reason in account.skipped if reason.startswith(f'{topic}: ')]
+        if not account.records[name] and reasons:
+            raise BagError(f'expected usable messages on {topic}, got none: {reasons[0]}')

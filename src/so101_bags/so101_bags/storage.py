@@ -1,15 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the paths that a person names to the files in which messages lie."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager, ExitStack
+from dataclasses import dataclass, field
+import heapq
 from pathlib import Path
 import re
-from typing import Any
+import shutil
+import struct
+import tempfile
+from typing import Any, NamedTuple
 
+import apsw
+from backports import zstd
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
+from rosbags.rosbag2 import Reader, ReaderError
 import yaml
 
-from so101_bags.errors import BagError
+
+class BagError(ValueError):
+    """A bag cannot be read, written or repaired; the message says what was expected and what to do."""
+
+
+class TruncatedBagError(BagError):
+    """A bag was not closed: its recorder was killed, or still runs."""
+
+
+class DecodeError(BagError):
+    """One message cannot be decoded, or lacks a field."""
+
 
 METADATA = 'metadata.yaml'
 STORAGES = ('.mcap', '.db3')
@@ -132,3 +152,215 @@ def _storage_file(path: Path, zipped_messages: bool) -> StorageFile:
 def _natural(path: Path) -> list[int | str]:
     """A key that sorts bag_2 before bag_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
+
+
+Progress = Callable[[int, int], None]
+"""Called now and then with how many messages are read, and how many there are."""
+
+# What rosbags lets through where the bytes of a file are damaged.
+_DAMAGED = (
+    ReaderError,
+    apsw.Error,
+    zstd.ZstdError,
+    struct.error,
+    AssertionError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_REPORT_EVERY = 200
+
+
+class RawMessage(NamedTuple):
+    """One message as it was written.
+
+    Attributes:
+        topic: absolute name.
+        msgtype: e.g. `sensor_msgs/msg/Image`.
+        log_ns: when the recorder received it [ns].
+        data: its CDR bytes.
+    """
+
+    topic: str
+    msgtype: str
+    log_ns: int
+    data: bytes
+
+
+@dataclass
+class TopicInfo:
+    """What is known about one topic of a bag.
+
+    Attributes:
+        topic: absolute name.
+        msgtype: its type.
+        count: how many messages there are.
+        definitions: the type's text as it is stored, of each bag that says another one; empty where none does.
+    """
+
+    topic: str
+    msgtype: str
+    count: int = 0
+    definitions: list[MessageDefinition] = field(default_factory=list)
+
+
+@dataclass
+class RawBag:
+    """An open bag, or several that are read as one."""
+
+    paths: tuple[Path, ...]
+    topics: dict[str, TopicInfo] = field(default_factory=dict)
+    _readers: list[tuple[StorageFile, Reader]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many messages there are."""
+        return sum(info.count for info in self.topics.values())
+
+    @property
+    def start_ns(self) -> int:
+        """When the first message was received [ns]; 0 for an empty bag."""
+        return min((r.start_time for _, r in self._readers if r.message_count), default=0)
+
+    @property
+    def end_ns(self) -> int:
+        """When the last message was received [ns]; 0 for an empty bag."""
+        return max((r.end_time - 1 for _, r in self._readers if r.message_count), default=0)
+
+    def messages(
+        self,
+        topics: Collection[str] | None = None,
+        progress: Progress | None = None,
+        window_ns: tuple[int, int] | None = None,
+    ) -> Iterator[RawMessage]:
+        """Yield the messages of some topics, or of all, by the time at which they were received.
+
+        Args:
+            topics: absolute names; None for all.
+            progress: called now and then.
+            window_ns: only what was received from the first to before the second of these times [ns].
+
+        Raises:
+            BagError: the file is damaged.
+        """
+        wanted = self.topics.keys() if topics is None else set(topics)
+        total = sum(info.count for topic, info in self.topics.items() if topic in wanted)
+        sources = [_messages(*source, wanted, window_ns) for source in self._readers]
+        # Files of one bag follow each other; bags of one time are merged. Most bags are one file: nothing to merge.
+        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=lambda m: m.log_ns)
+        for done, message in enumerate(merged):
+            if progress is not None and done % _REPORT_EVERY == 0:
+                progress(done, total)
+            yield message
+        if progress is not None:
+            progress(total, total)
+
+
+@contextmanager
+def open_bags(paths: Iterable[Path | str] | Path | str) -> Iterator[RawBag]:
+    """Open bags for reading.
+
+    Args:
+        paths: bag folders, bare `.mcap` or `.db3` files (also `.zstd`), or folders of bags.
+
+    Raises:
+        BagError: something is missing, damaged or not closed.
+    """
+    bags = find_bags(paths)
+    with ExitStack() as stack:
+        raw = RawBag(tuple(bags))
+        for file in [file for bag in bags for file in storage_files(bag)]:
+            reader = _open(file, stack)
+            raw._readers.append((file, reader))
+            for connection in reader.connections:
+                _note(raw.topics, connection, file)
+        yield raw
+
+
+def _open(file: StorageFile, stack: ExitStack) -> Reader:
+    path = file.path
+    try:
+        if path.stat().st_size == 0:
+            raise TruncatedBagError(f'expected messages in {path}, got an empty file; record again')
+        if file.zipped:
+            path = _unzipped(path, stack)
+        if file.storage == '.db3' and _has_journal(path):
+            raise TruncatedBagError(
+                f'expected a closed bag, but the recorder of {path} was killed or still runs; '
+                f'wait for its end, or run bag-fix on it'
+            )
+        reader = Reader(path)
+        reader.open()
+    except (BagError, MemoryError):
+        raise
+    except (*_DAMAGED, OSError) as error:
+        raise _complaint(file.path, error) from error
+    stack.enter_context(closing(reader))
+    return reader
+
+
+def _complaint(path: Path, error: Exception) -> BagError:
+    if path.suffix == '.mcap' and _begins_as_mcap(path):
+        return TruncatedBagError(
+            f'expected a closed bag, but {path} has no valid end (its recorder was killed, or still runs); '
+            f'wait for its end, or run bag-fix on it'
+        )
+    detail = ' '.join(str(error).split()) or 'damaged'
+    return BagError(
+        f'expected a rosbag2 file at {path}, got {type(error).__name__} ({detail}); copy it again, or try bag-fix'
+    )
+
+
+def _begins_as_mcap(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(8) == b'\x89MCAP0\r\n'
+
+
+def _has_journal(path: Path) -> bool:
+    journal = path.with_name(path.name + '-wal')
+    return journal.exists() and journal.stat().st_size > 0
+
+
+def _unzipped(path: Path, stack: ExitStack) -> Path:
+    """Unpack a file that is compressed as a whole into a folder that goes when the bag is closed."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='so101-bag-')))
+    with zstd.open(path, 'rb') as packed, (folder / path.stem).open('wb') as plain:
+        shutil.copyfileobj(packed, plain, 1 << 20)
+    return folder / path.stem
+
+
+def _note(topics: dict[str, TopicInfo], connection: Connection, file: StorageFile) -> None:
+    info = topics.setdefault(connection.topic, TopicInfo(connection.topic, connection.msgtype))
+    if info.msgtype != connection.msgtype:
+        raise BagError(
+            f'expected one type on {info.topic}, got {info.msgtype} and {connection.msgtype} ({file.path}); '
+            f'read these bags one at a time'
+        )
+    info.count += connection.msgcount
+    stored = connection.msgdef
+    if stored.format is not MessageDefinitionFormat.NONE and stored not in info.definitions:
+        info.definitions.append(stored)
+
+
+def _messages(
+    file: StorageFile, reader: Reader, topics: Collection[str], window_ns: tuple[int, int] | None
+) -> Iterator[RawMessage]:
+    wanted = [connection for connection in reader.connections if connection.topic in topics]
+    if not wanted:
+        return
+    start, stop = (None, None) if window_ns is None else window_ns
+    try:
+        for connection, log_ns, data in reader.messages(wanted, start=start, stop=stop):
+            payload = zstd.decompress(data) if file.zipped_messages else data
+            yield RawMessage(connection.topic, connection.msgtype, log_ns, payload)
+    except BagError:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        detail = ' '.join(str(error).split()) or type(error).__name__
+        raise BagError(
+            f'expected whole messages in {file.path}, got damaged ones ({detail}); run bag-fix on it'
+        ) from error

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
-from so101_bags.definitions import definition_of
-from so101_bags.layout import typestore_of
-from so101_bags.raw import RawMessage, TopicInfo
-from so101_bags.write import BagWriter, Extras
+from so101_bags.messages import typestore_of
+from so101_bags.storage import RawMessage, TopicInfo
+from so101_bags.write import BagWriter, definition_of, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.joints import JOINT_NAMES

@@ -15,10 +15,9 @@ from rosbags.rosbag2 import Reader, StoragePlugin
 from test_bag_reader import keys, write_foreign
 
 from so101_bags import fix_cli as bag_fix_cli
-from so101_bags.errors import BagError
 from so101_bags.fix import fix_bag
-from so101_bags.raw import open_bags
 from so101_bags.salvage import is_whole, salvage
+from so101_bags.storage import BagError, open_bags
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine'
 MESSAGES = Session(episodes=1, steps=8).messages()
@@ -207,7 +206,7 @@ def test_an_sqlite_bag_whose_recorder_was_killed_gives_back_its_journal(tmp_path
 def test_messages_outside_of_chunks_are_put_in_order(tmp_path):
     """As `ros2 bag record --storage-preset-profile fastwrite` leaves them, where two came in swapped."""
     from so101_bags import mcap_format as mcap
-    from so101_bags.definitions import definition_of
+    from so101_bags.write import definition_of
 
     definition = definition_of('sensor_msgs/msg/JointState')
     data = mcap.header('test')

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from so101_bags.arms import arms_of
-from so101_bags.errors import BagError
 from so101_bags.messages import Decoders
-from so101_bags.raw import open_bags
-from so101_bags.reader import read_records, read_stamped, ReadReport
+from so101_bags.records import arms_of, read_records, read_stamped, ReadReport
+from so101_bags.storage import BagError, open_bags
 from so101_contract.assembly import Assembler
 from so101_contract.image import preprocess
 from so101_contract.presets import get_observation
@@ -237,7 +235,7 @@ def test_B14_a_compressed_image_is_no_substitute_and_the_sentence_says_so(messag
 
 
 def test_B14_a_message_definition_without_a_needed_field_is_named(messages, tmp_path, monkeypatch):
-    from so101_bags import definitions
+    from so101_bags import write as definitions
 
     whole = definitions.definition_of('so101_interfaces/msg/EeDelta')
     text = '\n'.join(line for line in whole.text.splitlines() if not line.startswith('float64 gripper'))
@@ -254,7 +252,7 @@ def test_a_message_definition_with_more_fields_than_known_is_read_by_names(
 ):
     from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 
-    from so101_bags import definitions
+    from so101_bags import write as definitions
 
     whole = definitions.definition_of('so101_interfaces/msg/EpisodeEvent')
     newer = definitions.Definition(

@@ -14,12 +14,9 @@ from rosbags.rosbag2 import Reader
 import yaml
 
 from so101_bags import mcap_format as mcap
-from so101_bags.definitions import definition_of
-from so101_bags.errors import BagError
-from so101_bags.facts import read_attachments, read_facts, read_named
-from so101_bags.metadata import OfferedQos
-from so101_bags.raw import open_bags
-from so101_bags.write import BagWriter, Extras
+from so101_bags.metadata import OfferedQos, read_attachments, read_facts, read_named
+from so101_bags.storage import BagError, open_bags
+from so101_bags.write import BagWriter, definition_of, Extras
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine' / 'mcap_plain'
 LATCHED_QOS = OfferedQos(durability='transient_local', lifespan=('10', '0'))

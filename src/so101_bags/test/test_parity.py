@@ -8,10 +8,9 @@ from bag_maker import Session, SPEC, write
 import pytest
 
 from drqv2_policy_node.observed import observation_digest
-from so101_bags.errors import BagError
 from so101_bags.parity import check_parity
-from so101_bags.raw import RawMessage
-from so101_bags.reader import read_records
+from so101_bags.records import read_records
+from so101_bags.storage import BagError, RawMessage
 from so101_contract.assembly import Assembler
 from so101_contract.records import StepRecord
 from so101_kinematics.arm_state import state_function

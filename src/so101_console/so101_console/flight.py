@@ -7,7 +7,7 @@ from pathlib import Path
 import statistics
 from typing import Any
 
-from so101_bags.cdr import DeltaMessage, StepMessage
+from so101_bags.messages import DeltaMessage, StepMessage
 from so101_contract.episodes import Source
 
 WHO: Mapping[int, str] = {Source.POLICY: 'policy', Source.TELEOP: 'person'}

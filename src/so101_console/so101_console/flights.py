@@ -15,11 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from so101_bags.cdr import ImageMessage
-from so101_bags.errors import BagError, DecodeError
-from so101_bags.messages import Decoders
-from so101_bags.raw import open_bags, RawBag, RawMessage
-from so101_bags.storage import find_bags
+from so101_bags.messages import Decoders, ImageMessage
+from so101_bags.storage import BagError, DecodeError, find_bags, open_bags, RawBag, RawMessage
 from so101_console.flight import Flight
 from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.errors import ImageError

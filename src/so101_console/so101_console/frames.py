@@ -8,7 +8,7 @@ import time
 
 import cv2
 
-from so101_bags.cdr import read_image
+from so101_bags.messages import read_image
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
 

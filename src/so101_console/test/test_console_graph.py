@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from so101_bags.messages import Decoders
-from so101_bags.raw import open_bags
+from so101_bags.storage import open_bags
 from so101_console.flights import Flights
 from so101_console.stage import PATIENT, Stage
 from so101_contract.episodes import EventKind, Source

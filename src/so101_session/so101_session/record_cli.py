@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 import sys
 
-from so101_bags.mcap_writer import COMPRESSIONS
+from so101_bags.write import COMPRESSIONS
 from so101_contract.presets import DEFAULT_OBSERVATION, OBSERVATIONS
 from so101_session.recorder_config import RecorderConfig
 

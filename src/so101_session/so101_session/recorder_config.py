@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from so101_bags.mcap_writer import COMPRESSIONS
+from so101_bags.write import COMPRESSIONS
 from so101_contract.presets import DEFAULT_OBSERVATION, OBSERVATIONS
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import check_bounds, param, ParameterError

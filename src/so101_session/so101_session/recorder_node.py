@@ -15,7 +15,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from so101_bags.errors import BagError
+from so101_bags.storage import BagError
 from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError

@@ -13,12 +13,12 @@ import time
 import pytest
 from rosbags.rosbag2 import Reader
 
-from so101_bags.cdr import read_event
 from so101_bags.check.bag import check_bag
-from so101_bags.facts import read_attachments, read_facts, read_named
 from so101_bags.fix import fix_bag
+from so101_bags.messages import read_event
+from so101_bags.metadata import read_attachments, read_facts, read_named
 from so101_bags.parity import check_parity
-from so101_bags.raw import open_bags
+from so101_bags.storage import open_bags
 from so101_interfaces_py.params import from_mapping, ParameterError, read_yaml
 from so101_session.record_cli import main as record
 from so101_session.record_cli import parser, ros_arguments

@@ -6,13 +6,10 @@ import shutil
 from bag_maker import event, Session
 import pytest
 
-from so101_bags.cdr import read_event
-from so101_bags.definitions import definition_of
-from so101_bags.errors import BagError
-from so101_bags.facts import read_facts
-from so101_bags.metadata import OfferedQos
-from so101_bags.raw import open_bags
-from so101_bags.write import BagWriter
+from so101_bags.messages import read_event
+from so101_bags.metadata import OfferedQos, read_facts
+from so101_bags.storage import BagError, open_bags
+from so101_bags.write import BagWriter, definition_of
 from so101_contract.episodes import EventKind
 from so101_session.recorder.sink import NewMessage, NewTopic, Note, Sink
 
@@ -110,7 +107,7 @@ def test_an_event_that_cannot_be_read_is_stored_all_the_same(data, tmp_path):
 
 
 def test_notes_become_metadata(tmp_path):
-    from so101_bags.facts import read_named
+    from so101_bags.metadata import read_named
 
     play(tmp_path / 'bag', [[topic(), Note('parameters /a', {'x': '1'})]])
     assert ('parameters /a', {'x': '1'}) in list(read_named(tmp_path / 'bag' / 'bag_0.mcap'))

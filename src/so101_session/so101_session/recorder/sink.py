@@ -9,12 +9,10 @@ import shutil
 import threading
 from typing import NamedTuple
 
-from so101_bags.cdr import read_calibration_id, read_event
-from so101_bags.definitions import Definition
-from so101_bags.errors import BagError
-from so101_bags.messages import BAD_BYTES
+from so101_bags.messages import BAD_BYTES, read_calibration_id, read_event
 from so101_bags.metadata import OfferedQos
-from so101_bags.write import BagWriter
+from so101_bags.storage import BagError
+from so101_bags.write import BagWriter, Definition
 from so101_contract.episodes import EventKind
 
 _log = logging.getLogger(__name__)
