@@ -29,7 +29,7 @@ import torch
 
 from drqv2_policy_node.feeder import Feeder, Key
 from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpec
-from drqv2_policy_node.observed import observation_digest
+from so101_contract.observation import observation_digest
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec

@@ -2,21 +2,10 @@
 """What the policy saw at a step, as a hash: whoever rebuilds the observation elsewhere can tell that it is the same."""
 
 from dataclasses import dataclass
-import hashlib
 from typing import ClassVar
 
 from so101_contract.errors import ObservationError
-from so101_contract.observation import Observation
 from so101_contract.record import Record
-
-
-def observation_digest(observation: Observation) -> str:
-    """Return the SHA-256 of the bytes of state and images, cameras in order, as hex."""
-    digest = hashlib.sha256(observation.state.tobytes())
-    for name, images in observation.images.items():
-        digest.update(name.encode())
-        digest.update(images.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,12 @@ from drqv2_policy_node.live_config import live_config, session_mismatch, start_r
 from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.noise import exploration_std
-from drqv2_policy_node.observed import observation_digest, Observed
+from drqv2_policy_node.observed import Observed
 from drqv2_policy_node.policy_config import PolicyNodeConfig
 from drqv2_policy_node.store import load_policy
 from drqv2_policy_node.weights_loader import examine, Loaded, WeightsLoader
 from so101_contract.errors import ContractError
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import CameraSpec
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics

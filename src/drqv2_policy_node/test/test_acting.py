@@ -17,12 +17,11 @@ from drqv2_policy_node.acting import (
     noise_source,
     Timing,
 )
-from drqv2_policy_node.observed import observation_digest
 from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import gripper_opening_to_rad
-from so101_contract.observation import canonical_images
+from so101_contract.observation import canonical_images, observation_digest
 from so101_contract.observation_spec import CameraSpec
 from so101_contract.presets import get_observation
 from so101_contract.records import ImageSample, JointSample, StepRecord

@@ -15,10 +15,11 @@ from so101_interfaces.msg import Step
 
 from drqv2_policy_node.acting_stats import ActingStats, WINDOW
 from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
-from drqv2_policy_node.observed import observation_digest, Observed
+from drqv2_policy_node.observed import Observed
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.manifest import golden_observation
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import CameraSpec
 from so101_contract.presets import get_observation
 from so101_contract.velocity import VelocityEstimator

@@ -21,9 +21,9 @@ from so101_interfaces.msg import PolicyStatus
 
 from drqv2_policy_node.acting import noise_source
 from drqv2_policy_node.feeder import Feeder
-from drqv2_policy_node.observed import observation_digest
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec
+from so101_contract.observation import observation_digest
 from so101_contract.presets import get_observation
 
 SPEC = get_observation('compact')

@@ -26,11 +26,12 @@ from std_msgs.msg import String
 
 from drqv2_policy_node.message_records import image_sample, joint_sample, step_record
 from drqv2_policy_node.networks import NetworkSpec
-from drqv2_policy_node.observed import observation_digest, Observed
+from drqv2_policy_node.observed import Observed
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.robobase_convert import convert, PICK101, read_source
 from drqv2_policy_node.store import save_policy
 from so101_contract.assembly import Assembler
+from so101_contract.observation import observation_digest
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import qos, topics
 from so101_kinematics.arm_state import state_function

@@ -17,11 +17,11 @@ from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
 from std_msgs.msg import String
 
-from drqv2_policy_node.observed import observation_digest
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.observation import observation_digest
 from so101_contract.presets import get_observation
 from so101_contract.records import ImageSample, JointSample, StepRecord
 from so101_interfaces_py import qos, topics
