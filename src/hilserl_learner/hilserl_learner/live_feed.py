@@ -60,7 +60,7 @@ class LiveFeed:
         """
         self._specs = {'observation': observation, 'action': action}
         self._arm = ArmTopics.of(namespace, observation)
-        self._maker = RecordMaker(self._arm, observation, Decoders([]))
+        self._maker = RecordMaker(self._arm, observation, Decoders())
         self._assembler = Assembler(
             observation,
             state_of or state_function(observation),
@@ -111,7 +111,7 @@ class LiveFeed:
         if self.problem:
             return []
         entries: list[Entry] = []
-        for _, _, record in records:
+        for record in records:
             try:
                 outputs = self._assembler.push(record)
             except AssemblyError as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 import statistics
 from typing import Any
 
-from so101_bags.messages import DeltaMessage, StepMessage
+from so101_bags.messages import DeltaMessage
 from so101_contract.episodes import Source
+from so101_contract.records import StepRecord
 
 WHO: Mapping[int, str] = {Source.POLICY: 'policy', Source.TELEOP: 'person'}
 
@@ -35,7 +36,7 @@ class Flight:
     number: int
     outcome: str = ''
     reason: str = ''
-    steps: list[StepMessage] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
     heard_ns: list[int] = field(default_factory=list)
     actions: dict[int, DeltaMessage] = field(default_factory=dict)
     before: Mapping[str, int] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class Flight:
         """What a page names it by."""
         return f'{self.bag.name}{self.arm}{self.number}'
 
-    def add_step(self, step: StepMessage, heard_ns: int) -> None:
+    def add_step(self, step: StepRecord, heard_ns: int) -> None:
         """Add the next step."""
         self.steps.append(step)
         self.heard_ns.append(heard_ns)
@@ -87,7 +88,7 @@ class Flight:
         return [_line(step, self.actions.get(step.index)) for step in self.steps]
 
 
-def _line(step: StepMessage, action: DeltaMessage | None) -> dict[str, Any]:
+def _line(step: StepRecord, action: DeltaMessage | None) -> dict[str, Any]:
     who = 'nobody' if action is None else WHO.get(action.source, 'nobody')
     if action is None or who == 'nobody':
         said = 'Nobody acted: the arm held, or the episode ended'

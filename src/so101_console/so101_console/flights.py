@@ -144,10 +144,10 @@ def _counters(decoders: Decoders, status: RawMessage | None) -> dict[str, int]:
     if status is None:
         return {}
     try:
-        arm = decoders.any(status.msgtype, status.data)
-    except DecodeError:
+        arm = decoders.fields(status.msgtype, ('clamped', 'lost', 'corrupt', 'late'))(status.data)
+    except BagError:  # bytes that are none, or a message of a time before these fields
         return {}
-    return {'clamped': int(arm.clamped), 'lost': int(arm.lost + arm.corrupt + arm.late)}
+    return {'clamped': int(arm['clamped']), 'lost': int(arm['lost'] + arm['corrupt'] + arm['late'])}
 
 
 def _named(raw: RawBag, names: Sequence[str]) -> list[str]:
