@@ -21,8 +21,8 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'bag_check = so101_bags.cli:main',
-            'bag_fix = so101_bags.fix_cli:main',
+            'bag_check = so101_bags.cli:check_main',
+            'bag_fix = so101_bags.cli:fix_main',
         ],
     },
 )

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making records out of the messages of one arm, one message at a time."""
+"""From the messages of one arm to the records that the assembler is fed with, from a bag or live. No ROS needed."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 import functools
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from so101_bags.messages import Decoders, EventMessage, ImageMessage
+from so101_bags import messages
+from so101_bags.messages import Decoders, DeltaMessage, EventMessage, ImageMessage, JointMessage
 from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, TopicInfo
 from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import AssemblyError, ContractError
@@ -22,10 +22,14 @@ from so101_contract.records import (
     ExecutedAction,
     ImageSample,
     JointSample,
-    StepRecord,
 )
 from so101_contract.velocity import VelocityEstimator
 from so101_interfaces_py import topics
+
+HELD_IMAGES = 60
+"""Images per camera that wait for a step to name them: two seconds at 30 Hz, 55 MB at 640 x 480."""
+
+_REMEMBERED_STAMPS = 600
 
 _MARKS = (topics.STEP, topics.EE_DELTA_CMD, topics.JOINT_STATES)
 
@@ -68,10 +72,10 @@ class ArmTopics:
     def needed(self) -> Mapping[str, str]:
         """Type of each topic that learning cannot do without."""
         return {
-            self.step: 'so101_interfaces/msg/Step',
-            self.command: 'so101_interfaces/msg/EeDelta',
-            self.joints: 'sensor_msgs/msg/JointState',
-            **dict.fromkeys(self.images.values(), 'sensor_msgs/msg/Image'),
+            self.step: messages.STEP,
+            self.command: messages.DELTA,
+            self.joints: messages.JOINTS,
+            **dict.fromkeys(self.images.values(), messages.IMAGE),
         }
 
     @property
@@ -99,7 +103,7 @@ class ArmTopics:
                 f'expected messages on {", ".join(self.needed)} in {where}, missing: {", ".join(missing)}'
                 f'{" (" + "; ".join(hints) + ")" if hints else ""}; record these topics too'
             )
-        for topic, msgtype in {**self.needed, self.event: 'so101_interfaces/msg/EpisodeEvent'}.items():
+        for topic, msgtype in {**self.needed, self.event: messages.EVENT}.items():
             if topic in found and found[topic].msgtype != msgtype:
                 raise BagError(
                     f'expected {msgtype} on {topic} in {where}, got {found[topic].msgtype}; read another bag'
@@ -145,15 +149,6 @@ def choose_arm(found: Mapping[str, TopicInfo], namespace: str | None, where: str
     return chosen
 
 
-Made: TypeAlias = tuple[str, int, AnyRecord]
-Held: TypeAlias = tuple[int, ImageMessage]
-
-HELD_IMAGES = 60
-"""Images per camera that wait for a step to name them: two seconds at 30 Hz, 55 MB at 640 x 480."""
-
-_REMEMBERED_STAMPS = 600
-
-
 @dataclass(frozen=True)
 class EpisodeStart:
     """What an episode began with, as its START event says.
@@ -173,8 +168,43 @@ class EpisodeStart:
     calibration_id: str
 
 
+def event_record(message: EventMessage) -> EpisodeEventRecord:
+    """Return what an event says about an episode."""
+    if message.kind not in {kind.value for kind in EventKind}:
+        raise AssemblyError(f'expected a known kind of event, got {message.kind}; use a newer version')
+    return EpisodeEventRecord(message.episode, EventKind(message.kind), message.stamp_ns)
+
+
+def executed_action(message: DeltaMessage) -> ExecutedAction:
+    """Return what the arm was told."""
+    if message.source not in {source.value for source in Source}:
+        raise AssemblyError(f'expected a source 0..3 of an action, got {message.source}; repair its sender')
+    return ExecutedAction(
+        message.episode,
+        message.index,
+        np.array(message.translation),
+        message.gripper,
+        Source(message.source),
+    )
+
+
+def joint_sample(message: JointMessage, estimator: VelocityEstimator) -> JointSample:
+    """Return positions and velocities; where the message carries no velocities, those of the estimator."""
+    names, position, velocity = message.names, message.position, message.velocity
+    if velocity.size or not names:
+        return JointSample.from_message(message.stamp_ns, names, position, velocity)
+    still = JointSample.from_message(message.stamp_ns, names, position, 0.0 * position)
+    return JointSample(message.stamp_ns, still.position, estimator.update(message.stamp_ns, still.position))
+
+
+def image_sample(message: ImageMessage, camera: CameraSpec) -> ImageSample:
+    """Return the image as networks see it."""
+    rgb = message_to_rgb(message.height, message.width, message.encoding, message.step, message.data)
+    return ImageSample.from_raw(camera, message.stamp_ns, rgb)
+
+
 class RecordMaker:
-    """Decodes messages; holds images back until a step names them."""
+    """Makes records, one message at a time; holds images back until a step names them."""
 
     def __init__(
         self, arm: ArmTopics, spec: ObservationSpec, decoders: Decoders, *, all_images: bool = False
@@ -189,86 +219,55 @@ class RecordMaker:
             _Camera(topic, next(c for c in spec.cameras if c.name == name), all_images)
             for name, topic in arm.images.items()
         ]
-        self._makers: dict[str, Callable[[RawMessage], list[Made]]] = {
-            arm.step: self._make_step,
-            arm.event: self._make_event,
-            arm.command: self._make_action,
-            arm.joints: self._make_joints,
+        self._makers: dict[str, Callable[[bytes], list[AnyRecord]]] = {
+            arm.step: self._on_step,
+            arm.event: self._on_event,
+            arm.command: lambda data: [executed_action(self._delta(data))],
+            arm.joints: lambda data: [joint_sample(self._joints(data), self._velocity)],
         }
         for camera in self._cameras:
-            self._makers[camera.topic] = functools.partial(self._make_image, camera)
+            self._makers[camera.topic] = functools.partial(self._on_image, camera)
 
     @property
     def unnamed_images(self) -> int:
         """Images that came and were not named by any step so far."""
         return sum(camera.came - camera.given for camera in self._cameras)
 
-    def push(self, raw: RawMessage) -> list[Made]:
-        """Return the records that a message gives, with topic and time; none where it is unusable."""
+    def push(self, raw: RawMessage) -> list[AnyRecord]:
+        """Return the records that a message gives; none where it is unusable."""
         try:
-            return self._makers[raw.topic](raw)
+            return self._makers[raw.topic](raw.data)
         except (ContractError, DecodeError) as error:
             self.skipped[f'{raw.topic}: {error}'] += 1
             return []
 
-    def _make_image(self, camera: '_Camera', raw: RawMessage) -> list[Made]:
-        wanted = camera.push(raw.log_ns, self._image(raw.data))
-        return [] if wanted is None else [camera.make(*wanted)]
+    def _on_image(self, camera: '_Camera', data: bytes) -> list[AnyRecord]:
+        wanted = camera.push(self._image(data))
+        return [] if wanted is None else [camera.make(wanted)]
 
-    def _make_step(self, raw: RawMessage) -> list[Made]:
-        step = self._step(raw.data)
-        record = StepRecord(
-            step.episode,
-            step.index,
-            step.stamp_ns,
-            step.joint_stamp_ns,
-            step.image_stamps_ns,
-            step.reward,
-            step.terminated,
-            step.truncated,
-        )
-        if len(record.image_stamps_ns) != len(self._cameras):
+    def _on_step(self, data: bytes) -> list[AnyRecord]:
+        step = self._step(data)
+        if len(step.image_stamps_ns) != len(self._cameras):
             raise AssemblyError(
                 f'expected a step with an image stamp for each of {[c.spec.name for c in self._cameras]}, got '
-                f'{len(record.image_stamps_ns)}; read the bag with the observation that it was recorded with'
+                f'{len(step.image_stamps_ns)}; read the bag with the observation that it was recorded with'
             )
-        made: list[Made] = []
-        for camera, stamp in zip(self._cameras, record.image_stamps_ns, strict=True):
+        made: list[AnyRecord] = []
+        for camera, stamp in zip(self._cameras, step.image_stamps_ns, strict=True):
             held = camera.name(stamp)
             try:
-                made += [] if held is None else [camera.make(*held)]
+                made += [] if held is None else [camera.make(held)]
             except ContractError as error:  # the image is lost, the step is not
                 self.skipped[f'{camera.topic}: {error}'] += 1
-        return [*made, (raw.topic, raw.log_ns, record)]
+        return [*made, step]
 
-    def _make_event(self, raw: RawMessage) -> list[Made]:
-        event = self._event(raw.data)
-        record = EpisodeEventRecord(event.episode, _kind(event), event.stamp_ns)
+    def _on_event(self, data: bytes) -> list[AnyRecord]:
+        event = self._event(data)
+        record = event_record(event)
         if record.kind is EventKind.START:
             contract = (event.observation_hash, event.action_hash, event.calibration_id)
             self.starts.append(EpisodeStart(event.episode, event.stamp_ns, *contract))
-        return [(raw.topic, raw.log_ns, record)]
-
-    def _make_action(self, raw: RawMessage) -> list[Made]:
-        delta = self._delta(raw.data)
-        if delta.source not in {source.value for source in Source}:
-            raise AssemblyError(f'expected a source 0..3 of an action, got {delta.source}; repair its sender')
-        record = ExecutedAction(
-            delta.episode, delta.index, np.array(delta.translation), delta.gripper, Source(delta.source)
-        )
-        return [(raw.topic, raw.log_ns, record)]
-
-    def _make_joints(self, raw: RawMessage) -> list[Made]:
-        joints = self._joints(raw.data)
-        if joints.velocity.size or not joints.names:
-            record = JointSample.from_message(joints.stamp_ns, joints.names, joints.position, joints.velocity)
-        else:
-            still = JointSample.from_message(
-                joints.stamp_ns, joints.names, joints.position, 0.0 * joints.position
-            )
-            velocity = self._velocity.update(joints.stamp_ns, still.position)
-            record = JointSample(joints.stamp_ns, still.position, velocity)
-        return [(raw.topic, raw.log_ns, record)]
+        return [record]
 
 
 class _Camera:
@@ -277,66 +276,45 @@ class _Camera:
     def __init__(self, topic: str, spec: CameraSpec, give_all: bool) -> None:
         self.topic, self.spec, self._give_all = topic, spec, give_all
         self.came = self.given = 0
-        self._held: deque[Held] = deque(maxlen=HELD_IMAGES)
+        self._held: deque[ImageMessage] = deque(maxlen=HELD_IMAGES)
         self._awaited: dict[int, None] = {}
         self._named: dict[int, None] = {}
 
-    def push(self, log_ns: int, image: ImageMessage) -> Held | None:
+    def push(self, image: ImageMessage) -> ImageMessage | None:
         """Take an image; return it where it is wanted already."""
         self.came += 1
         self._named.pop(image.stamp_ns, None)  # a clock that was set back brings old stamps with new pictures
         if self._give_all or image.stamp_ns in self._awaited:
             self._awaited.pop(image.stamp_ns, None)
-            return log_ns, image
-        self._held.append((log_ns, image))
+            return image
+        self._held.append(image)
         return None
 
-    def name(self, stamp_ns: int) -> Held | None:
+    def name(self, stamp_ns: int) -> ImageMessage | None:
         """Return the image that a step names, if it is here; else remember that it is wanted."""
         if self._give_all or stamp_ns in self._named:
             return None
         _remember(self._named, stamp_ns)
-        for held in self._held:
-            if held[1].stamp_ns == stamp_ns:
-                return held
+        for image in self._held:
+            if image.stamp_ns == stamp_ns:
+                return image
         _remember(self._awaited, stamp_ns)
         return None
 
-    def make(self, log_ns: int, image: ImageMessage) -> Made:
+    def make(self, image: ImageMessage) -> ImageSample:
         """Scale an image down.
 
         Raises:
             ContractError: its encoding or size make no sense.
         """
         self.given += 1
-        pixels = message_to_rgb(image.height, image.width, image.encoding, image.step, image.data)
-        return self.topic, log_ns, ImageSample.from_raw(self.spec, image.stamp_ns, pixels)
+        return image_sample(image, self.spec)
 
 
 def _remember(stamps: dict[int, None], stamp_ns: int) -> None:
     stamps[stamp_ns] = None
     if len(stamps) > _REMEMBERED_STAMPS:
         del stamps[next(iter(stamps))]
-
-
-def _kind(event: EventMessage) -> EventKind:
-    if event.kind not in {kind.value for kind in EventKind}:
-        raise AssemblyError(f'expected a known kind of event, got {event.kind}; use a newer version')
-    return EventKind(event.kind)
-
-
-class Recorded(NamedTuple):
-    """A record, and where it comes from.
-
-    Attributes:
-        topic: absolute name.
-        log_ns: when the recorder received the message [ns].
-        record: what it says.
-    """
-
-    topic: str
-    log_ns: int
-    record: AnyRecord
 
 
 @dataclass
@@ -368,29 +346,6 @@ def read_records(
     progress: Progress | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[AnyRecord]:
-    """Yield what `read_stamped` does, without topic and time."""
-    for recorded in read_stamped(
-        paths,
-        spec,
-        namespace=namespace,
-        any_spec=any_spec,
-        all_images=all_images,
-        progress=progress,
-        report=report,
-    ):
-        yield recorded.record
-
-
-def read_stamped(
-    paths: Iterable[Path | str] | Path | str,
-    spec: ObservationSpec,
-    *,
-    namespace: str | None = None,
-    any_spec: bool = False,
-    all_images: bool = False,
-    progress: Progress | None = None,
-    report: ReadReport | None = None,
-) -> Iterator[Recorded]:
     """Yield the records of one arm in the order in which the recorder received the messages.
 
     Scaling images down costs most, and a camera gives more frames than there are steps. So an image comes out
@@ -422,9 +377,8 @@ def read_stamped(
                 checked = len(maker.starts)
                 if not any_spec:
                     _check_spec(maker.starts[-1], spec, bag)
-            for recorded in made:
-                account.records[type(recorded[2]).__name__] += 1
-                yield Recorded(*recorded)
+            account.records.update(type(record).__name__ for record in made)
+            yield from made
         account.unnamed_images = maker.unnamed_images
         _require_records(account, arm)
 

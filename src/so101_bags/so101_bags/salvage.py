@@ -1,41 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies what is whole of a damaged MCAP file into a new one."""
+"""Copies what is whole of a damaged file into a new one: of MCAP every record, of sqlite3 what its journal adds."""
 
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+import io
 import mmap
 from pathlib import Path
 import shutil
 import sqlite3
 import struct
+from typing import NamedTuple
 import zlib
 
 from backports import zstd
 import lz4.frame  # type: ignore[import-untyped]
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.writer import MCAP0_MAGIC
 
-from so101_bags import mcap_format as mcap
 from so101_bags.storage import BagError, Progress
-from so101_bags.write import McapWriter
+from so101_bags.write import McapFile
 
 _FLUSH_BYTES = 4_000_000
+_HEAD = struct.Struct('<BQ')  # of every record: what it is, and how long
+_FOOTER_BYTES = _HEAD.size + 20 + len(MCAP0_MAGIC)
+_SIDE_FILES = ('-wal', '-journal')
 
 
 @dataclass
 class Salvage:
-    """What was found in a file.
-
-    Attributes:
-        messages: messages that were copied.
-        lost_bytes: bytes at its end that hold no whole record.
-        damaged_chunks: chunks of which a part was lost, or all of it.
-        notes: the damage, in words.
-    """
+    """How many messages of a file were copied, and its damage in words."""
 
     messages: int = 0
-    lost_bytes: int = 0
-    damaged_chunks: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+class _Span(NamedTuple):
+    """Where a record lies: what it is, and where it begins, where its content does, and where that ends."""
+
+    opcode: int
+    start: int
+    body: int
+    end: int
 
 
 def is_whole(path: Path) -> bool:
@@ -44,25 +53,24 @@ def is_whole(path: Path) -> bool:
     Messages outside of chunks have no index; readers that want them in the order of time refuse them.
     """
     size = path.stat().st_size
-    if size < len(mcap.MAGIC) * 2 + 29:
+    if size < len(MCAP0_MAGIC) + _FOOTER_BYTES:
         return False
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:8] != mcap.MAGIC or data[-8:] != mcap.MAGIC:
+        if data[:8] != MCAP0_MAGIC or data[-8:] != MCAP0_MAGIC:
             return False
-        footer = size - 37
-        opcode, length = struct.unpack_from('<BQ', data, footer)
-        start, _, crc = struct.unpack_from('<QQI', data, footer + 9)
-        if opcode != mcap.FOOTER or length != 20 or not 0 < start <= footer:
+        at = size - _FOOTER_BYTES
+        footer = Footer.read(_stream(data[at + _HEAD.size :]))
+        start, crc = footer.summary_start, footer.summary_crc
+        if _HEAD.unpack_from(data, at) != (Opcode.FOOTER, 20) or not 0 < start <= at:
             return False
-        if crc and zlib.crc32(data[start : footer + 25]) != crc:
+        if crc and zlib.crc32(data[start : size - 12]) != crc:
             return False
         # The data must reach up to the summary without a gap.
-        end = len(mcap.MAGIC)
-        with memoryview(data) as view:
-            for span in mcap.spans(view, end, start):
-                if span.opcode == mcap.MESSAGE:
-                    return False
-                end = span.end
+        end = len(MCAP0_MAGIC)
+        for span in _spans(data, end, start):
+            if span.opcode == Opcode.MESSAGE:
+                return False
+            end = span.end
         return bool(end == start)
 
 
@@ -79,12 +87,11 @@ def salvage(source: Path, target: Path, *, progress: Progress | None = None) -> 
     """
     found = Salvage()
     with source.open('rb') as file:
-        if source.stat().st_size < len(mcap.MAGIC) or file.read(8) != mcap.MAGIC:
+        if source.stat().st_size < len(MCAP0_MAGIC) or file.read(8) != MCAP0_MAGIC:
             raise BagError(f'expected an MCAP file at {source}, its beginning is none; it cannot be repaired')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            writer = McapWriter(target)
-            copier = _Copier(writer, found)
-            copier.copy(data, source.stat().st_size, progress)
+            writer = McapFile(target)
+            _Copier(writer, found).copy(data, progress)
             writer.close()
     return found
 
@@ -92,135 +99,104 @@ def salvage(source: Path, target: Path, *, progress: Progress | None = None) -> 
 class _Copier:
     """Carries schemas, channels and messages over; ids are given anew."""
 
-    def __init__(self, writer: McapWriter, found: Salvage) -> None:
+    def __init__(self, writer: McapFile, found: Salvage) -> None:
         self._writer, self._found = writer, found
         self._schemas: dict[int, int] = {}
         self._channels: dict[int, int] = {}
 
-    def copy(self, data: mmap.mmap, size: int, progress: Progress | None) -> None:
-        end = len(mcap.MAGIC)
-        with memoryview(data) as view:
-            for span in mcap.spans(view, end, size):
-                if span.opcode in (mcap.DATA_END, mcap.FOOTER):
-                    return
-                self._take(view, span)
-                end = span.end
-                if progress is not None:
-                    progress(end, size)
-            self._cut(view, end, size)
+    def copy(self, data: mmap.mmap, progress: Progress | None) -> None:
+        end, size = len(MCAP0_MAGIC), len(data)
+        for span in _spans(data, end, size):
+            if span.opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                return
+            try:
+                self._take(span.opcode, data[span.body : span.end])
+            except (McapError, ValueError, struct.error, IndexError, KeyError) as error:
+                self._found.notes.append(f'a record at byte {span.start} is damaged: {error}')
+            end = span.end
+            if progress is not None:
+                progress(end, size)
+        if size - end >= _HEAD.size and data[end] == Opcode.CHUNK:  # cut off in the middle
+            self._chunk(data[end + _HEAD.size :])
+        if size > end:
+            self._found.notes.append(f'the last {size - end} bytes are no whole record')
 
-    def _take(self, view: memoryview, span: mcap.Span) -> None:
-        body = view[span.body : span.end]
+    def _take(self, opcode: int, body: bytes) -> None:
+        stream = _stream(body)
+        if opcode == Opcode.CHUNK:
+            self._chunk(body)
+        elif opcode == Opcode.METADATA:
+            metadata = Metadata.read(stream)
+            if metadata.name != 'rosbag2':
+                self._writer.add_metadata(metadata.name, metadata.metadata)
+        elif opcode == Opcode.ATTACHMENT:
+            file = Attachment.read(stream)
+            self._writer.add_attachment(file.name, file.media_type, file.log_time, file.data)
+        elif opcode == Opcode.SCHEMA:
+            schema = Schema.read(stream)
+            self._schemas[schema.id] = self._writer.add_schema(schema.name, schema.encoding, schema.data)
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(stream)
+            if channel.id not in self._channels:
+                schema_id, encoding = self._schemas[channel.schema_id], channel.message_encoding
+                new = self._writer.add_channel(schema_id, channel.topic, encoding, channel.metadata)
+                self._channels[channel.id] = new
+        elif opcode == Opcode.MESSAGE:
+            message = Message.read(stream, len(body))
+            channel_id = self._channels[message.channel_id]
+            self._writer.write(channel_id, message.log_time, message.publish_time, message.data)
+            self._found.messages += 1
+            if self._writer.waiting > _FLUSH_BYTES:
+                self._writer.flush()
+
+    def _chunk(self, body: bytes) -> None:
+        """Take what there is of a chunk, which may be cut off."""
         try:
-            if span.opcode == mcap.CHUNK:
-                self._chunk(body)
-            elif span.opcode == mcap.METADATA:
-                name, at = mcap.read_text(body, 0)
-                if name != b'rosbag2':
-                    self._writer.add_metadata(name.decode(), mcap.read_mapping(body, at)[0])
-            elif span.opcode == mcap.ATTACHMENT:
-                self._attachment(body)
-            else:
-                self._record(view, span)
-        except (ValueError, struct.error, IndexError, UnicodeDecodeError, KeyError) as error:
-            self._found.notes.append(f'a record at byte {span.start} is damaged: {error}')
-        finally:
-            body.release()
-
-    def _cut(self, view: memoryview, end: int, size: int) -> None:
-        """Take what there is of a chunk that was cut off in the middle."""
-        lost = size - end
-        self._found.lost_bytes = lost
-        if lost >= mcap.RECORD_HEAD and view[end] == mcap.CHUNK:
-            with view[end + mcap.RECORD_HEAD : size] as body:
-                self._chunk(body)
-        if lost:
-            self._found.notes.append(f'the last {lost} bytes are no whole record')
-
-    def _chunk(self, body: memoryview) -> None:
-        if len(body) < 32:
+            chunk = Chunk.read(_stream(body))
+        except (McapError, struct.error, ValueError):
             return
-        _, _, size, crc = struct.unpack_from('<QQQI', body, 0)
-        form, at = mcap.read_text(body, 28)
-        content = _unpacked(bytes(form), body[at + 8 :], size)
-        if len(content) < size or (crc and zlib.crc32(content) != crc):
-            self._found.damaged_chunks += 1
+        content = b''.join(_unpacked(chunk))
+        size = chunk.uncompressed_size
+        if len(content) < size or (chunk.uncompressed_crc and zlib.crc32(content) != chunk.uncompressed_crc):
             self._found.notes.append(
                 f'a chunk of {size} bytes is damaged, {len(content)} bytes of it were there'
             )
             if len(content) == size:
                 return  # the length is right and the content is not: nothing in it can be trusted
-        for span in mcap.spans(content, 0, len(content)):
-            self._record(content, span)
-
-    def _record(self, data: mcap.Buffer, span: mcap.Span) -> None:
-        if span.opcode == mcap.SCHEMA:
-            number, schema = mcap.read_schema(data[span.body : span.end])
-            self._schemas[number] = self._writer.add_schema(schema)
-        elif span.opcode == mcap.CHANNEL:
-            number, channel = mcap.read_channel(data[span.body : span.end])
-            if number not in self._channels:
-                new = mcap.Channel(
-                    self._schemas[channel.schema_id], channel.topic, channel.encoding, channel.metadata
-                )
-                self._channels[number] = self._writer.add_channel(new)
-        elif span.opcode == mcap.MESSAGE:
-            channel_id, log_ns, publish_ns = mcap.read_message_head(data, span.body)
-            message = bytes(data[span.body + mcap.MESSAGE_HEAD : span.end])
-            self._writer.write(self._channels[channel_id], log_ns, publish_ns, message)
-            self._found.messages += 1
-            if self._writer.waiting > _FLUSH_BYTES:
-                self._writer.flush()
-
-    def _attachment(self, body: memoryview) -> None:
-        stamp_ns, _ = struct.unpack_from('<QQ', body, 0)
-        name, at = mcap.read_text(body, 16)
-        media_type, at = mcap.read_text(body, at)
-        (size,) = struct.unpack_from('<Q', body, at)
-        content = bytes(body[at + 8 : at + 8 + size])
-        self._writer.add_attachment(name.decode(), media_type.decode(), stamp_ns, content)
+        for span in _spans(content, 0, len(content)):
+            self._take(span.opcode, content[span.body : span.end])
 
 
-def _unpacked(form: bytes, packed: memoryview, size: int) -> bytes:
-    """Return as much of a chunk's content as its bytes give."""
-    if form == b'':
-        return bytes(packed[:size])
-    return b''.join(_steps(form, packed))
+def _spans(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[_Span]:
+    """Yield the records from `start` on, as long as they are whole and end by `end`."""
+    while start + _HEAD.size <= end:
+        opcode, size = _HEAD.unpack_from(data, start)
+        body = start + _HEAD.size
+        if opcode == 0 or body + size > end:
+            return
+        yield _Span(opcode, start, body, body + size)
+        start = body + size
 
 
-def _steps(form: bytes, packed: memoryview) -> Iterator[bytes]:
+def _stream(body: bytes) -> ReadDataStream:
+    return ReadDataStream(io.BytesIO(body))
+
+
+def _unpacked(chunk: Chunk) -> Iterator[bytes]:
     """Decompress piece by piece, so that what lies before a cut comes out."""
-    if form not in (b'zstd', b'lz4'):
+    if chunk.compression == '':
+        yield chunk.data[: chunk.uncompressed_size]
         return
-    step = 4096
-    zstd_stream, lz4_stream = zstd.ZstdDecompressor(), lz4.frame.LZ4FrameDecompressor()
-    for at in range(0, len(packed), step):
-        piece = bytes(packed[at : at + step])
+    if chunk.compression not in ('zstd', 'lz4'):
+        return
+    packed = zstd.ZstdDecompressor() if chunk.compression == 'zstd' else lz4.frame.LZ4FrameDecompressor()
+    for at in range(0, len(chunk.data), 4096):
         try:
-            if form == b'zstd':
-                if zstd_stream.eof:
-                    return
-                yield zstd_stream.decompress(piece)
-            else:
-                if lz4_stream.eof:
-                    return
-                yield lz4_stream.decompress(piece)
+            if packed.eof:
+                return
+            yield packed.decompress(chunk.data[at : at + 4096])
         except (zstd.ZstdError, RuntimeError, EOFError):
             return
-
-
-def topics_of(path: Path) -> Iterator[mcap.Channel]:
-    """Yield the topics of a closed file from its summary."""
-    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        size = len(data)
-        (start,) = struct.unpack_from('<Q', data, size - 28)
-        summary = data[start : size - 37]
-    for span in mcap.spans(summary, 0, len(summary)):
-        if span.opcode == mcap.CHANNEL:
-            yield mcap.read_channel(summary[span.body : span.end])[1]
-
-
-_SIDE_FILES = ('-wal', '-journal')
 
 
 def is_closed(path: Path) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the paths that a person names to the files in which messages lie."""
+"""Serialised messages out of any rosbag2: MCAP or sqlite3, plain or zstd, split, or several bags at once."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, ExitStack
@@ -21,10 +21,6 @@ import yaml
 
 class BagError(ValueError):
     """A bag cannot be read, written or repaired; the message says what was expected and what to do."""
-
-
-class TruncatedBagError(BagError):
-    """A bag was not closed: its recorder was killed, or still runs."""
 
 
 class DecodeError(BagError):
@@ -285,11 +281,11 @@ def _open(file: StorageFile, stack: ExitStack) -> Reader:
     path = file.path
     try:
         if path.stat().st_size == 0:
-            raise TruncatedBagError(f'expected messages in {path}, got an empty file; record again')
+            raise BagError(f'expected messages in {path}, got an empty file; record again')
         if file.zipped:
             path = _unzipped(path, stack)
         if file.storage == '.db3' and _has_journal(path):
-            raise TruncatedBagError(
+            raise BagError(
                 f'expected a closed bag, but the recorder of {path} was killed or still runs; '
                 f'wait for its end, or run bag-fix on it'
             )
@@ -305,7 +301,7 @@ def _open(file: StorageFile, stack: ExitStack) -> Reader:
 
 def _complaint(path: Path, error: Exception) -> BagError:
     if path.suffix == '.mcap' and _begins_as_mcap(path):
-        return TruncatedBagError(
+        return BagError(
             f'expected a closed bag, but {path} has no valid end (its recorder was killed, or still runs); '
             f'wait for its end, or run bag-fix on it'
         )

@@ -7,11 +7,11 @@ import bag_maker
 from bag_maker import Session, SPEC, write
 import pytest
 
-from drqv2_policy_node.observed import observation_digest
 from so101_bags.parity import check_parity
 from so101_bags.records import read_records
 from so101_bags.storage import BagError, RawMessage
 from so101_contract.assembly import Assembler
+from so101_contract.observation import observation_digest
 from so101_contract.records import StepRecord
 from so101_kinematics.arm_state import state_function
 

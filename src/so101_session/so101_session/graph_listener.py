@@ -9,9 +9,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from so101_bags.metadata import OfferedQos
+from so101_bags.metadata import Definition, definition_of, OfferedQos
 from so101_bags.storage import BagError
-from so101_bags.write import Definition, definition_of
 from so101_session.recorder.sink import Item, NewMessage, NewTopic
 from so101_session.recorder_config import LATCHED
 

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from so101_bags.metadata import OfferedQos
-from so101_bags.write import BagWriter, definition_of
+from so101_bags.metadata import definition_of, OfferedQos
+from so101_bags.write import BagWriter
 from so101_session.recorder.sink import NewMessage, NewTopic, Sink
 
 

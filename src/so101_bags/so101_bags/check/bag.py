@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks through a bag once and says what is wrong with it."""
+"""Looks through a bag once and says what is wrong with it: its contract, and rates, gaps and clocks of its topics."""
 
 from array import array
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from so101_bags.check.episodes import EpisodeBook, judge_episodes, judge_messages, judge_order
 from so101_bags.check.report import CheckLimits, CheckReport, TopicRow
-from so101_bags.messages import Decoders, layout_of, LITTLE_ENDIAN, read_stamp
-from so101_bags.metadata import observation_of_bag, read_facts
+from so101_bags.messages import Decoders, EVENT, stamp_of
+from so101_bags.metadata import observation_of_bag, read_session_metadata
 from so101_bags.parity import check_parity
 from so101_bags.records import ArmTopics, choose_arm, EpisodeStart, RecordMaker
 from so101_bags.storage import BagError, open_bags, Progress, RawBag, RawMessage, read_metadata
@@ -33,8 +33,9 @@ class TopicTimes:
     def push(self, message: RawMessage) -> None:
         """Take a message."""
         self._logs.append(message.log_ns)
-        if self._stamped and message.data[:2] == LITTLE_ENDIAN and len(message.data) >= 12:
-            self._stamps.append(read_stamp(message.data))
+        stamp_ns = stamp_of(message.data) if self._stamped else None
+        if stamp_ns is not None:
+            self._stamps.append(stamp_ns)
 
     @property
     def logs(self) -> Stamps:
@@ -162,16 +163,16 @@ def check_bag(
         report = CheckReport([str(path) for path in bag.paths])
         report.namespace = choose_arm(bag.topics, namespace, ', '.join(report.bags))
         report.messages, report.seconds = bag.count, max(bag.end_ns - bag.start_ns, 0) / 1e9
-        facts: dict[str, str] = {}
+        metadata: dict[str, str] = {}
         for path in bag.paths:
-            facts.update(read_facts(path))
+            metadata.update(read_session_metadata(path))
             _check_metadata(path, bag, report)
         decoders = Decoders(bag.topics.values())
         starts = _starts(bag, report.namespace, decoders)
-        named = observation_of_bag([start.observation_hash for start in starts], facts)
+        named = observation_of_bag([start.observation_hash for start in starts], metadata)
         used = spec or named or get_observation('compact')
         arm = ArmTopics.of(report.namespace, used)
-        _check_contract(report, starts, facts, spec, named)
+        _check_contract(report, starts, metadata, spec, named)
         times, maker, book = _look_through(bag, arm, used, decoders, progress)
         _judge(bag, arm, (times, maker, book), limits, report)
     if parity:
@@ -184,16 +185,14 @@ def _look_through(
 ) -> _Seen:
     """Read every message once."""
     times = {
-        topic: TopicTimes(
-            topic, info.msgtype, layout_of(decoders.store, info.msgtype).startswith('header.stamp')
-        )
+        topic: TopicTimes(topic, info.msgtype, decoders.is_stamped(info.msgtype))
         for topic, info in bag.topics.items()
     }
     maker, book = RecordMaker(arm, spec, decoders), EpisodeBook(spec)
     for message in bag.messages(None, progress):
         times[message.topic].push(message)
         if message.topic in arm.all and message.msgtype == _type_of(arm, message.topic):
-            for _, _, record in maker.push(message):
+            for record in maker.push(message):
                 book.push(record)
     book.finish()
     return times, maker, book
@@ -220,14 +219,14 @@ def _judge(bag: RawBag, arm: ArmTopics, seen: _Seen, limits: CheckLimits, report
 
 
 def _type_of(arm: ArmTopics, topic: str) -> str:
-    return arm.needed.get(topic, 'so101_interfaces/msg/EpisodeEvent')
+    return arm.needed.get(topic, EVENT)
 
 
 def _starts(bag: RawBag, namespace: str, decoders: Decoders) -> list[EpisodeStart]:
     """Return the contract that each episode began with, before the bag is looked through."""
     arm = ArmTopics.of(namespace, get_observation('compact'))
     maker = RecordMaker(arm, get_observation('compact'), decoders)
-    if arm.event in bag.topics and bag.topics[arm.event].msgtype == 'so101_interfaces/msg/EpisodeEvent':
+    if arm.event in bag.topics and bag.topics[arm.event].msgtype == EVENT:
         for message in bag.messages([arm.event]):
             maker.push(message)
     return maker.starts
@@ -254,15 +253,15 @@ def _check_metadata(path: Path, bag: RawBag, report: CheckReport) -> None:
 def _check_contract(
     report: CheckReport,
     starts: list[EpisodeStart],
-    facts: dict[str, str],
+    metadata: dict[str, str],
     spec: ObservationSpec | None,
     named: ObservationSpec | None,
 ) -> None:
     hashes = list(dict.fromkeys(start.observation_hash for start in starts if start.observation_hash))
     actions = list(dict.fromkeys(start.action_hash for start in starts if start.action_hash))
     calibrations = list(dict.fromkeys(start.calibration_id for start in starts if start.calibration_id))
-    report.observation = (hashes or [facts.get('observation_hash', '')])[0]
-    report.calibration = (calibrations or [facts.get('calibration_id', '')])[0]
+    report.observation = (hashes or [metadata.get('observation_hash', '')])[0]
+    report.calibration = (calibrations or [metadata.get('calibration_id', '')])[0]
     if len(hashes) > 1:
         short = ', '.join(one[:12] for one in hashes)
         report.fault(

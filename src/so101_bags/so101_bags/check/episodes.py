@@ -35,7 +35,7 @@ class Episode:
     steps: list[StepRecord] = field(default_factory=list)
     actions: dict[int, ExecutedAction] = field(default_factory=dict)
     report: EpisodeReport | None = None
-    given: dict[int, tuple[float, bool]] = field(default_factory=dict)  # reward, whether a person decided
+    given: dict[int, tuple[float, bool]] = field(default_factory=dict)  # reward, whether a human decided
     motion_m: float = 0.0
     joint_ages: list[float] = field(default_factory=list)
     image_ages: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Episode:
         return (min(stamps), max(stamps)) if stamps else (0, 0)
 
     def moves(self) -> np.ndarray:
-        """The displacements of policy and person (n, 3) [m]."""
+        """The displacements of policy and human (n, 3) [m]."""
         acted = [a.translation for a in self.actions.values() if a.source in (Source.POLICY, Source.TELEOP)]
         return np.array(acted).reshape(-1, 3)
 
