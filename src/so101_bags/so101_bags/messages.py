@@ -50,7 +50,8 @@ _STAMP = struct.Struct('<iI')
 _BAD_BYTES = (struct.error, ValueError, IndexError, KeyError, OverflowError)
 
 
-class DeltaMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DeltaMessage:
     """`so101_interfaces/msg/EeDelta`; the translation is in metres, the gripper 0 closed .. 1 open."""
 
     stamp_ns: int
@@ -61,7 +62,8 @@ class DeltaMessage(NamedTuple):
     source: int
 
 
-class EventMessage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EventMessage:
     """`so101_interfaces/msg/EpisodeEvent`."""
 
     stamp_ns: int

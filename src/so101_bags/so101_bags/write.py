@@ -6,7 +6,8 @@ So whoever kills the writer finds a closed file, except in the instant of a writ
 long that it is written less often; what then lacks its end is repaired by `bag-fix`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 import copy
 from dataclasses import dataclass, field, replace
 import io
@@ -22,6 +23,8 @@ from so101_bags.metadata import BagMetadata, Definition, dump_yaml, FileMetadata
 from so101_bags.storage import BagError
 
 Buffer: TypeAlias = 'bytes | bytearray | memoryview'
+_Closed: TypeAlias = tuple[int, bytes, dict[int, int], tuple[int, int] | None]
+"""What was closed last: where its data end, what stands behind them, counts and span."""
 
 LIBRARY = 'so101_bags 1'
 COMPRESSIONS = ('none', 'zstd')
@@ -47,10 +50,6 @@ class McapFile:
         Raises:
             BagError: it cannot be created.
         """
-        if compression not in COMPRESSIONS:
-            raise BagError(
-                f'expected the compression {" or ".join(COMPRESSIONS)}, got {compression!r}; choose one'
-            )
         self.path, self._trailer = path, trailer
         self.counts: dict[int, int] = {}
         """How many messages of each channel there are."""
@@ -66,7 +65,7 @@ class McapFile:
                 f'expected to create {path}, got {error.strerror}; choose another folder'
             ) from error
         self._data = _Place(self._file)
-        self._closed = (0, b'', {}, None)
+        self._closed: _Closed = (0, b'', {}, None)
         output: Any = self._data
         self._writer = Writer(output, chunk_size=_CHUNK_BYTES, compression=_FORMS[compression])
         try:
@@ -137,7 +136,7 @@ class McapFile:
 
     def _flush(self, then: Callable[[], None] | None = None, closing: bool = False) -> None:
         try:
-            self._writer.flush()
+            self._writer.flush()  # type: ignore[no-untyped-call]
             self.waiting = 0
             if then is not None:
                 then()
@@ -167,7 +166,7 @@ class McapFile:
                 setattr(closing, name, replace(value))
         if self._trailer is not None:
             closing.add_metadata('rosbag2', dict(self._trailer()))
-        closing.finish()
+        closing.finish()  # type: ignore[no-untyped-call]
         content = tail.getvalue()
         _Place(self._file, self._data.at).write(content)
         os.ftruncate(self._file, self._data.at + len(content))
@@ -277,11 +276,9 @@ class BagWriter:
             raise BagError(
                 f'expected a new folder at {folder}, got {error.strerror}; choose another one'
             ) from error
-        try:
+        with self._complaints():
             self._file = self._begin_file()
             self._write_metadata()
-        except OSError as error:
-            raise self._complaint(error) from error
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -335,10 +332,8 @@ class BagWriter:
     def note(self, name: str, values: Mapping[str, str]) -> None:
         """Write a named map of strings, in this file and in those that follow."""
         self._records[name] = dict(values)
-        try:
+        with self._complaints():
             self._file.add_metadata(name, values)
-        except OSError as error:
-            raise self._complaint(error) from error
 
     def say(self, key: str, value: str) -> None:
         """Put a short fact into `custom_data` of metadata.yaml."""
@@ -348,9 +343,9 @@ class BagWriter:
         """Write what came since the last flush; begin another file where this one is long enough.
 
         Raises:
-            BagError: the disk is full, say; the bag is whole up to the flush before.
+            BagError: the disk is full, say; the bag is whole as it was closed last.
         """
-        try:
+        with self._complaints():
             self._file.flush()
             late = time.monotonic() - self._synced_s > _SYNC_S
             if late:
@@ -358,8 +353,6 @@ class BagWriter:
                 self._synced_s = time.monotonic()
             if late or self._topics_changed:
                 self._write_metadata()
-        except OSError as error:
-            raise self._complaint(error) from error
         if self._split_bytes and self._file.size >= self._split_bytes:
             self.split()
 
@@ -369,7 +362,7 @@ class BagWriter:
         Raises:
             BagError: the disk is full, say.
         """
-        try:
+        with self._complaints():
             span_ns = self._file.span_ns
             self._end_file()
             self._file = self._begin_file()
@@ -378,22 +371,18 @@ class BagWriter:
                 if known.latest is not None and span_ns is not None:
                     self._file.write(known.channel, span_ns[1], *known.latest)
             self._write_metadata()
-        except OSError as error:
-            raise self._complaint(error) from error
 
     def close(self) -> None:
         """Flush, end the file, write the metadata.
 
         Raises:
-            BagError: the disk is full, say; the bag is whole up to the flush before.
+            BagError: the disk is full, say; the bag is whole as it was closed last.
         """
         if not self._file.open:
             return
-        try:
+        with self._complaints():
             self._end_file()
             self._write_metadata()
-        except OSError as error:
-            raise self._complaint(error) from error
 
     def _begin_file(self) -> McapFile:
         path = self.folder / f'{self.folder.name}_{len(self._closed)}.mcap'
@@ -450,8 +439,12 @@ class BagWriter:
             )
         }
 
-    def _complaint(self, error: OSError) -> BagError:
-        return BagError(
-            f'expected to write to {self.folder}, got {error.strerror or os.strerror(error.errno or 0)}; the bag is '
-            f'whole up to here: free the disk and record again'
-        )
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BagError(
+                f'expected to write to {self.folder}, got {error.strerror or os.strerror(error.errno or 0)}; the bag '
+                f'is whole up to here: free the disk and record again'
+            ) from error
