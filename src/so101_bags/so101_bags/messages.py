@@ -313,7 +313,8 @@ def _reader(fields: Mapping[str, Any], kind: Nodetype, detail: Any, order: str) 
     fixed = length if kind is Nodetype.ARRAY else None
     if inner_kind is Nodetype.BASE and inner[0] in _NUMBERS:
         return _array_reader(np.dtype(order + _NUMBERS[inner[0]]), fixed, order)
-    return _list_reader(_reader(fields, inner_kind, inner, order), fixed, order)
+    items = _list_reader(_reader(fields, inner_kind, inner, order), fixed, order)
+    return _remembering(items) if inner_kind is Nodetype.BASE else items
 
 
 def _struct_reader(parts: list[tuple[str, _Read]]) -> _Read:
@@ -376,5 +377,21 @@ def _list_reader(item: _Read, fixed: int | None, order: str) -> _Read:
             value, at = item(data, at)
             items.append(value)
         return items, at
+
+    return read
+
+
+def _remembering(read_texts: _Read) -> _Read:
+    """Return a reader of a list of texts that reads the same bytes once: joint names, a hundred times a second."""
+    known: tuple[bytes, Any] = b'', None
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        nonlocal known
+        at = (at + 3) & -4
+        if known[0] and data.startswith(known[0], at):
+            return known[1], at + len(known[0])
+        texts, end = read_texts(data, at)
+        known = data[at:end], texts
+        return texts, end
 
     return read
