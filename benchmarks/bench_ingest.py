@@ -66,8 +66,8 @@ def record_again(path: Path, source: Path, pictures: list[bytes]) -> Path:
     """Write a bag as recorder_node would have, with these pictures in turn instead of its own."""
     from rosbags.rosbag2 import Reader
 
-    from so101_session.bags.definitions import definition_of
-    from so101_session.bags.writer import BagWriter
+    from so101_bags.metadata import definition_of
+    from so101_bags.write import BagWriter
 
     writer, flushed_ns, drawn = BagWriter(path, compression='zstd'), 0, itertools.cycle(pictures)
     with Reader(source) as reader:

@@ -14,13 +14,13 @@ import tempfile
 from processes import isolate, ROOT
 from report import Parser, Report, Row
 
+from so101_bags.parity import check_parity
+from so101_bags.storage import find_bags
 from so101_bringup.options import parse_options
 from so101_bringup.programs import executable_path, ros_arguments
 from so101_bringup.stack import policy
 from so101_bringup.supervisor import Supervisor
 from so101_contract.observation_spec import get_observation
-from so101_session.bags.parity import check_parity
-from so101_session.bags.storage import find_bags
 
 
 def run_graph(folder: Path, episodes: int, drops: float) -> None:

@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.progress import Progress
 import torch
 
-from drqv2_policy_node.acting import observation_digest
 from drqv2_policy_node.networks import Actor, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import get_observation, OBSERVATIONS, ObservationSpec
 from so101_testing.policy_feeder import Feeder, Key
 

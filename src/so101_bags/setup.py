@@ -19,4 +19,10 @@ setup(
     maintainer_email='maintainers@so101-hilserl.example.org',
     description='Bags of the SO-101: read any rosbag2, write one that survives a crash, check, repair. No ROS needed.',
     license='Apache-2.0',
+    entry_points={
+        'console_scripts': [
+            'bag_check = so101_bags.cli:check_main',
+            'bag_fix = so101_bags.cli:fix_main',
+        ],
+    },
 )

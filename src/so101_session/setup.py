@@ -25,8 +25,6 @@ setup(
             'recorder_node = so101_session.recorder.node:main',
             'record = so101_session.recorder.cli:main',
             'teleop = so101_session.teleop.cli:main',
-            'bag_check = so101_session.bag_check_cli:main',
-            'bag_fix = so101_session.bag_fix_cli:main',
         ],
     },
 )

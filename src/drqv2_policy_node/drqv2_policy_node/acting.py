@@ -12,7 +12,6 @@ proof, a hash of what was seen. `ActingStats` says how quick the answers are and
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-import hashlib
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -360,15 +359,6 @@ def exploration_std(
         limit: largest std.
     """
     return min(schedule(updates if unit is StepUnit.UPDATES else env_steps), limit)
-
-
-def observation_digest(observation: Observation) -> str:
-    """Return the SHA-256 of the bytes of state and images, cameras in order, as hex."""
-    digest = hashlib.sha256(observation.state.tobytes())
-    for name, images in observation.images.items():
-        digest.update(name.encode())
-        digest.update(images.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

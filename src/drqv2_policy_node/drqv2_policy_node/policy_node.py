@@ -24,7 +24,6 @@ from drqv2_policy_node.acting import (
     Hold,
     Installed,
     Mode,
-    observation_digest,
     Observed,
     sentence,
 )
@@ -36,6 +35,7 @@ from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import ContractError
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import action_message, image_sample, joint_sample, step_record
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import CameraSpec
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError

@@ -17,7 +17,6 @@ from drqv2_policy_node.acting import (
     Installed,
     Mode,
     noise_source,
-    observation_digest,
     Observed,
     Timing,
     WINDOW,
@@ -28,7 +27,7 @@ from so101_contract.image import message_to_rgb
 from so101_contract.joints import gripper_opening_to_rad
 from so101_contract.manifest import golden_observation
 from so101_contract.messages import ImageSample, JointSample, StepRecord
-from so101_contract.observation import canonical_images
+from so101_contract.observation import canonical_images, observation_digest
 from so101_contract.observation_spec import CameraSpec, get_observation
 from so101_kinematics.fk import state_function
 

@@ -19,9 +19,10 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from so101_interfaces.msg import PolicyStatus
 
-from drqv2_policy_node.acting import noise_source, observation_digest
+from drqv2_policy_node.acting import noise_source
 from drqv2_policy_node.store import save_policy
 from so101_contract.action import ActionSpec
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import get_observation
 from so101_testing.policy_feeder import Feeder
 

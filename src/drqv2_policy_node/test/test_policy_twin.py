@@ -24,7 +24,7 @@ import snapshots
 from so101_interfaces.msg import EeDelta, PolicyStatus, Step
 from std_msgs.msg import String
 
-from drqv2_policy_node.acting import observation_digest, Observed
+from drqv2_policy_node.acting import Observed
 from drqv2_policy_node.networks import NetworkSpec
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.robobase.convert import convert, PICK101, read_source
@@ -32,6 +32,7 @@ from drqv2_policy_node.store import save_policy
 from so101_contract.assembly import Assembler
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import image_sample, joint_sample, step_record
+from so101_contract.observation import observation_digest
 from so101_interfaces_py import qos, topics
 from so101_kinematics.fk import state_function
 from so101_sim import render

@@ -30,14 +30,14 @@ from hilserl_learner.errors import IngestError
 from hilserl_learner.fk_repair import FkRepair
 from hilserl_learner.ingest_report import BagReport, count, reasons
 from hilserl_learner.ingest_reward import choose_reward, make_rewarder, RewardChoice
+from so101_bags.records import read_records, ReadReport
+from so101_bags.storage import find_bags, storage_files
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
 from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.fk import state_function
-from so101_session.bags import read_records, ReadReport
-from so101_session.bags.storage import find_bags, storage_files
 
 REPORT = 'report.json'
 ZERO_ACTIONS = ('refuse', 'repair', 'keep')

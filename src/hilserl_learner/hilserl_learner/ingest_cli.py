@@ -11,10 +11,10 @@ from rich.table import Table
 
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.ingest import Conversion, ingest, Ingested, ZERO_ACTIONS
+from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
-from so101_session.bags import BagError
 
 
 def make_parser() -> argparse.ArgumentParser:

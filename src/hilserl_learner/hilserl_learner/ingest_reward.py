@@ -22,14 +22,14 @@ import numpy as np
 
 from hilserl_learner.classifier import identity, load_classifier, success_from
 from hilserl_learner.errors import IngestError
+from so101_bags.messages import Decoders
+from so101_bags.records import normal_namespace
+from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Outcome
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.task_report import from_json, TaskReport, to_record
 from so101_contract.transition import EpisodeReport, Transition
-from so101_session.bags.arms import normal_namespace
-from so101_session.bags.decode import Decoders
-from so101_session.bags.raw import open_bags
 from so101_sim.scene.presets import get_preset
 from so101_sim.tasks import get_reward, Moment
 

@@ -9,16 +9,15 @@ from collections.abc import Mapping
 import logging
 
 from hilserl_learner.buffer_store import Entry
+from so101_bags.messages import Decoders
+from so101_bags.records import ArmTopics, RecordMaker
+from so101_bags.storage import RawMessage
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler, Limits, StateOf
 from so101_contract.errors import AssemblyError
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 from so101_kinematics.fk import state_function
-from so101_session.bags.arms import ArmTopics
-from so101_session.bags.decode import Decoders
-from so101_session.bags.raw import RawMessage
-from so101_session.bags.records import RecordMaker
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class LiveFeed:
         """
         self._specs = {'observation': observation, 'action': action}
         self._arm = ArmTopics.of(namespace, observation)
-        self._maker = RecordMaker(self._arm, observation, Decoders([]))
+        self._maker = RecordMaker(self._arm, observation, Decoders())
         self._assembler = Assembler(
             observation,
             state_of or state_function(observation),
@@ -111,7 +110,7 @@ class LiveFeed:
         if self.problem:
             return []
         entries: list[Entry] = []
-        for _, _, record in records:
+        for record in records:
             try:
                 outputs = self._assembler.push(record)
             except AssemblyError as error:

@@ -11,11 +11,11 @@ from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest import Conversion, ingest
 from hilserl_learner.ingest_cli import main
 from hilserl_learner.replay import ReplayBuffer
+from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.observation_spec import get_observation
 from so101_contract.transition import Transition
-from so101_session.bags import BagError
 
 from .bagmaker import Plan, Session
 

@@ -5,11 +5,11 @@ import pytest
 from hilserl_learner.buffer_store import read_buffer
 from hilserl_learner.ingest import Conversion, ingest
 from hilserl_learner.live_feed import LiveFeed
+from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.observation_spec import get_observation
 from so101_contract.transition import EpisodeReport, Transition
-from so101_session.bags.raw import open_bags
 
 from .bagmaker import Plan, Session
 from .test_buffer_store import assert_same

@@ -127,11 +127,11 @@ def bench(argv: list[str]) -> int:
     return 0
 
 
-def _other(module: str) -> Callable[[list[str]], int]:
+def _other(module: str, function: str = 'main') -> Callable[[list[str]], int]:
     """A command that lives in another package; imported when it is asked for."""
 
     def run(argv: list[str]) -> int:
-        return int(import_module(module).main(argv) or 0)
+        return int(getattr(import_module(module), function)(argv) or 0)
 
     return run
 
@@ -152,8 +152,10 @@ COMMANDS = {
     ),
     'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop.cli')),
     'record': Command('record bags beside a stack that runs', _other('so101_session.recorder.cli')),
-    'bag-check': Command('check bags: rates, gaps, actions, episodes', _other('so101_session.bag_check_cli')),
-    'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_session.bag_fix_cli')),
+    'bag-check': Command(
+        'check bags: rates, gaps, actions, episodes', _other('so101_bags.cli', 'check_main')
+    ),
+    'bag-fix': Command('recover a bag whose recorder was killed', _other('so101_bags.cli', 'fix_main')),
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.robobase.cli')
     ),

@@ -17,15 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from so101_bags.messages import Decoders, DeltaMessage, ImageMessage
+from so101_bags.storage import BagError, DecodeError, find_bags, open_bags, RawBag, RawMessage
 from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
+from so101_contract.messages import StepRecord
 from so101_interfaces_py import topics
-from so101_session.bags.cdr import DeltaMessage, ImageMessage, StepMessage
-from so101_session.bags.decode import Decoders
-from so101_session.bags.errors import BagError, DecodeError
-from so101_session.bags.raw import open_bags, RawBag, RawMessage
-from so101_session.bags.storage import find_bags
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ class RecordedEpisode:
     number: int
     outcome: str = ''
     reason: str = ''
-    steps: list[StepMessage] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
     heard_ns: list[int] = field(default_factory=list)
     actions: dict[int, DeltaMessage] = field(default_factory=dict)
     before: Mapping[str, int] = field(default_factory=dict)
@@ -76,7 +74,7 @@ class RecordedEpisode:
         """What a page names it by."""
         return f'{self.bag.name}{self.arm}{self.number}'
 
-    def add_step(self, step: StepMessage, heard_ns: int) -> None:
+    def add_step(self, step: StepRecord, heard_ns: int) -> None:
         """Add the next step."""
         self.steps.append(step)
         self.heard_ns.append(heard_ns)
@@ -117,7 +115,7 @@ class RecordedEpisode:
         return [_line(step, self.actions.get(step.index)) for step in self.steps]
 
 
-def _line(step: StepMessage, action: DeltaMessage | None) -> dict[str, Any]:
+def _line(step: StepRecord, action: DeltaMessage | None) -> dict[str, Any]:
     who = 'nobody' if action is None else WHO.get(action.source, 'nobody')
     if action is None or who == 'nobody':
         said = 'Nobody acted: the arm held, or the episode ended'
@@ -236,10 +234,10 @@ def _counters(decoders: Decoders, status: RawMessage | None) -> dict[str, int]:
     if status is None:
         return {}
     try:
-        arm = decoders.any(status.msgtype, status.data)
-    except DecodeError:
+        arm = decoders.fields(status.msgtype, ('clamped', 'lost', 'corrupt', 'late'))(status.data)
+    except BagError:  # bytes that are none, or a message of a time before these fields
         return {}
-    return {'clamped': int(arm.clamped), 'lost': int(arm.lost + arm.corrupt + arm.late)}
+    return {'clamped': int(arm['clamped']), 'lost': int(arm['lost'] + arm['corrupt'] + arm['late'])}
 
 
 def _named(raw: RawBag, names: Sequence[str]) -> list[str]:

@@ -2,15 +2,15 @@
 """The newest picture of the wrist camera, turned into JPEG only when a page asks for it."""
 
 from collections import deque
-import struct
 import threading
 import time
 
 import cv2
 
+from so101_bags.messages import Decoders
+from so101_bags.storage import DecodeError
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
-from so101_session.bags.cdr import read_image
 
 RATE_WINDOW = 20
 
@@ -20,6 +20,7 @@ class Frames:
 
     def __init__(self, jpeg_quality: int) -> None:
         self._quality = jpeg_quality
+        self._decode = Decoders().image()
         self._lock = threading.Lock()
         self._newest: bytes | None = None
         self._number = 0
@@ -61,9 +62,9 @@ class Frames:
 
     def _encode(self, message: bytes) -> bytes | None:
         try:
-            image = read_image(message)
+            image = self._decode(message)
             rgb = message_to_rgb(image.height, image.width, image.encoding, image.step, image.data)
-        except (ImageError, struct.error, ValueError, IndexError) as error:
+        except (ImageError, DecodeError) as error:
             self.refused = str(error)
             return None
         self.refused = ''

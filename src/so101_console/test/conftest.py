@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'so101_session' / 'test'))  # its maker of bags
+sys.path.insert(0, str(Path(__file__).parents[2] / 'so101_bags' / 'test'))  # its maker of bags
 
 
 class Ear:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+import hashlib
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -37,6 +38,18 @@ class Observation:
 
     state: Float32Array
     images: Mapping[str, UInt8Array]
+
+
+def observation_digest(observation: Observation) -> str:
+    """Return the SHA-256 of the bytes of state and images, cameras in order, as hex.
+
+    Whoever rebuilds an observation elsewhere can tell by it that it is the same.
+    """
+    digest = hashlib.sha256(observation.state.tobytes())
+    for name, images in observation.images.items():
+        digest.update(name.encode())
+        digest.update(images.tobytes())
+    return digest.hexdigest()
 
 
 def build_state(

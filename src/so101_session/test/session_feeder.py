@@ -17,12 +17,12 @@ from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
 from std_msgs.msg import String
 
-from drqv2_policy_node.acting import observation_digest
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import ImageSample, JointSample, StepRecord
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns

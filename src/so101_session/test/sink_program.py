@@ -10,10 +10,9 @@ import time
 
 import numpy as np
 
-from so101_session.bags.definitions import definition_of
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.sink import NewMessage, NewTopic, Sink
-from so101_session.bags.writer import BagWriter
+from so101_bags.metadata import definition_of, OfferedQos
+from so101_bags.write import BagWriter
+from so101_session.recorder.sink import NewMessage, NewTopic, Sink
 
 
 def main():

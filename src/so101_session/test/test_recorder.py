@@ -13,13 +13,13 @@ import time
 import pytest
 from rosbags.rosbag2 import Reader
 
+from so101_bags.check.bag import check_bag
+from so101_bags.fix import fix_bag
+from so101_bags.messages import Decoders
+from so101_bags.metadata import read_attachments, read_mcap_metadata, read_session_metadata
+from so101_bags.parity import check_parity
+from so101_bags.storage import open_bags
 from so101_interfaces_py.params import ParameterError
-from so101_session.bags.cdr import read_event
-from so101_session.bags.check import check_bag
-from so101_session.bags.facts import read_attachments, read_facts, read_named
-from so101_session.bags.fix import fix_bag
-from so101_session.bags.parity import check_parity
-from so101_session.bags.raw import open_bags
 from so101_session.recorder.cli import main as record
 from so101_session.recorder.cli import parser, ros_arguments
 from so101_session.recorder.config import RecorderConfig
@@ -94,7 +94,7 @@ def test_every_file_begins_with_an_episode_and_can_be_read_alone(recorded):
     files = sorted(recorded.glob('*.mcap'))
     for number, file in enumerate(files):
         with open_bags(file) as bag:
-            events = [read_event(m.data) for m in bag.messages(['/session/event'])]
+            events = [Decoders().event()(m.data) for m in bag.messages(['/session/event'])]
             assert bag.topics['/arm/status'].count >= 1
         if number and events:
             assert events[0].kind == 0
@@ -114,13 +114,13 @@ def test_other_readers_find_topics_definitions_and_qos(recorded):
 
 
 def test_contract_calibration_and_configuration_are_inside(recorded):
-    facts = read_facts(recorded)
+    facts = read_session_metadata(recorded)
     assert facts['observation_hash'] == check_spec().hash
     assert facts['calibration_id'] == 'cal-7'
     assert facts['action_hash']
     attached = read_attachments(sorted(recorded.glob('*.mcap'))[-1])
     assert attached['driver.yaml'] == (CONFIG / 'driver.yaml').read_bytes()
-    named = dict(read_named(sorted(recorded.glob('*.mcap'))[-1]))
+    named = dict(read_mcap_metadata(sorted(recorded.glob('*.mcap'))[-1]))
     assert named['parameters /recorder_node']['split_episodes'] == '2'
     assert '/feeder' in ' '.join(named)
 

@@ -6,15 +6,12 @@ import shutil
 from bag_maker import event, Session
 import pytest
 
+from so101_bags.messages import Decoders
+from so101_bags.metadata import definition_of, OfferedQos, read_session_metadata
+from so101_bags.storage import BagError, open_bags
+from so101_bags.write import BagWriter
 from so101_contract.episodes import EventKind
-from so101_session.bags import BagError
-from so101_session.bags.cdr import read_event
-from so101_session.bags.definitions import definition_of
-from so101_session.bags.facts import read_facts
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.raw import open_bags
-from so101_session.bags.sink import NewMessage, NewTopic, Note, Sink
-from so101_session.bags.writer import BagWriter
+from so101_session.recorder.sink import NewMessage, NewTopic, Note, Sink
 
 EVENT, EVENT_TYPE = '/session/event', 'so101_interfaces/msg/EpisodeEvent'
 
@@ -47,7 +44,7 @@ def test_a_split_comes_between_episodes_before_the_reset_or_the_start(tmp_path):
     found = []
     for file in sorted((tmp_path / 'bag').glob('*.mcap')):
         with open_bags(file) as bag:
-            found.append([read_event(message.data) for message in bag.messages()])
+            found.append([Decoders().event()(message.data) for message in bag.messages()])
     assert all(events[0].kind == EventKind.RESET_START for events in found)
     starts = [[e.episode for e in events if e.kind == EventKind.START] for events in found]
     assert starts == [[1, 2], [3, 4], [5]]
@@ -64,7 +61,7 @@ def test_contract_and_calibration_that_the_session_names_are_stored(tmp_path):
         'action_hash': 'bb',
         'calibration_id': 'cc',
     }
-    assert read_facts(tmp_path / 'bag') == account.facts
+    assert read_session_metadata(tmp_path / 'bag') == account.facts
 
 
 def test_an_observation_that_is_not_the_sessions_is_not_stored_as_if_it_were(tmp_path, caplog):
@@ -110,7 +107,7 @@ def test_an_event_that_cannot_be_read_is_stored_all_the_same(data, tmp_path):
 
 
 def test_notes_become_metadata(tmp_path):
-    from so101_session.bags.facts import read_named
+    from so101_bags.metadata import read_mcap_metadata
 
     play(tmp_path / 'bag', [[topic(), Note('parameters /a', {'x': '1'})]])
-    assert ('parameters /a', {'x': '1'}) in list(read_named(tmp_path / 'bag' / 'bag_0.mcap'))
+    assert ('parameters /a', {'x': '1'}) in list(read_mcap_metadata(tmp_path / 'bag' / 'bag_0.mcap'))

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 import sys
 
+from so101_bags.write import COMPRESSIONS
 from so101_contract.observation_spec import DEFAULT_OBSERVATION, OBSERVATIONS
-from so101_session.bags.mcap_writer import COMPRESSIONS
 from so101_session.recorder.config import RecorderConfig
 
 

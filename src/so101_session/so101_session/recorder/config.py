@@ -4,10 +4,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from so101_bags.write import COMPRESSIONS
 from so101_contract.observation_spec import DEFAULT_OBSERVATION, OBSERVATIONS
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_session.bags.mcap_writer import COMPRESSIONS
 
 RECORDED: Mapping[str, str] = {
     topics.JOINT_STATES: 'sensor_msgs/msg/JointState',

@@ -25,18 +25,17 @@ from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from so101_bags.metadata import Definition, definition_of, OfferedQos
+from so101_bags.storage import BagError
+from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import get_observation
 from so101_interfaces_py import topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
-from so101_session.bags.definitions import Definition, definition_of
-from so101_session.bags.errors import BagError
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.sink import Item, NewMessage, NewTopic, Note, Sink
-from so101_session.bags.writer import BagWriter, Extras
 from so101_session.recorder.config import LATCHED, RecorderConfig
+from so101_session.recorder.sink import Item, NewMessage, NewTopic, Note, Sink
 
 Tell = Callable[[str, Mapping[str, str]], None]
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./so101 bag-check`: say what is wrong with a bag before anything is learned from it."""
+"""`./so101 bag-check` says what is wrong with a bag before one learns from it; `./so101 bag-fix` repairs one."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 import json
 import logging
 from pathlib import Path
@@ -10,20 +11,32 @@ import sys
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import Progress as Bar
 from rich.table import Table
 
+from so101_bags.check.bag import check_bag
+from so101_bags.check.report import CheckLimits, CheckReport, Level
+from so101_bags.fix import fix_bag
+from so101_bags.records import arms_of
+from so101_bags.storage import BagError, find_bags, open_bags, Progress
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import get_observation, OBSERVATIONS
-from so101_session.bags.arms import arms_of
-from so101_session.bags.check import check_bag
-from so101_session.bags.check_types import CheckLimits, CheckReport, Level
-from so101_session.bags.errors import BagError
-from so101_session.bags.raw import open_bags, Progress
-from so101_session.bags.storage import find_bags
-from so101_session.progress_bar import progress_bar
+
+Told = Callable[[int, int], None]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@contextmanager
+def progress_bar(console: Console, what: str = 'reading') -> Iterator[Told | None]:
+    """Show a bar that is told how much is done, and how much there is; nothing where nobody looks."""
+    if not console.is_terminal:
+        yield None
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def check_main(argv: Sequence[str] | None = None) -> int:
     """Check bags; return 0 where they are fit, 1 where they are faulty, 2 where they cannot be read."""
     parser = argparse.ArgumentParser(
         prog='so101 bag-check',
@@ -105,7 +118,7 @@ def show(report: CheckReport, console: Console) -> None:
             'gives',
             's',
             'reward',
-            'person',
+            'human',
             'runs',
             'most [m]',
             'path [cm]',
@@ -137,5 +150,36 @@ def show(report: CheckReport, console: Console) -> None:
     console.print(f'{verdict}, {len(report.findings) - len(report.faults)} warnings')
 
 
-if __name__ == '__main__':
-    sys.exit(main())
+def fix_main(argv: Sequence[str] | None = None) -> int:
+    """Repair one bag; return 0 where messages were saved, 2 where nothing could be done."""
+    parser = argparse.ArgumentParser(
+        prog='so101 bag-fix',
+        description='Repair a bag whose recorder was killed or whose end was cut off. The original is kept.',
+    )
+    parser.add_argument('bag', type=Path, help='folder or file')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        '--out', type=Path, help='where the repaired bag goes (default: beside it, NAME_fixed)'
+    )
+    where.add_argument(
+        '--in-place', action='store_true', help='take the place of the damaged one, kept as NAME.damaged'
+    )
+    parser.add_argument('--json', action='store_true', help='print one JSON object instead of words')
+    asked = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    try:
+        with progress_bar(Console(stderr=True), 'repairing') as progress:
+            report = fix_bag(asked.bag, asked.out, in_place=asked.in_place, progress=progress)
+    except (BagError, OSError) as error:
+        print(json.dumps({'error': str(error)}) if asked.json else f'bag-fix: {error}', file=sys.stderr)
+        return 2
+    if asked.json:
+        fields = {'target': str(report.target), 'messages': report.messages}
+        print(json.dumps({**fields, 'repaired': report.repaired, 'notes': report.notes}))
+        return 0
+    for line in report.files:
+        print(line)
+    for note in report.notes:
+        print(f'  {note}')
+    done = 'the files were whole; the metadata are new' if report.metadata_only else 'repaired'
+    print(f'{report.target}: {report.messages} messages, {done}')
+    return 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Repairs a bag whose recorder was killed, or whose end was cut off. The original is never written to."""
 
+from contextlib import closing
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
@@ -9,18 +10,18 @@ import sqlite3
 import time
 
 from backports import zstd
+from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader, ReaderError
 
-from so101_session.bags.errors import BagError
-from so101_session.bags.mcap_salvage import is_whole, salvage, topics_of
-from so101_session.bags.metadata import BagMetadata, FileMetadata, TopicMetadata
-from so101_session.bags.raw import Progress
-from so101_session.bags.sqlite_salvage import is_closed, salvage_sqlite
-from so101_session.bags.storage import (
+from so101_bags.metadata import BagMetadata, FileMetadata, TopicMetadata
+from so101_bags.salvage import is_closed, is_whole, salvage, salvage_sqlite
+from so101_bags.storage import (
+    BagError,
     DAMAGED,
     find_bags,
     FIXED,
     METADATA,
+    Progress,
     read_metadata,
     storage_files,
     StorageFile,
@@ -88,7 +89,7 @@ def fix_bag(
         if source.is_file():
             aside.mkdir(parents=True)
             written = _fix_file(StorageFile(source, source.suffix), aside, report, progress)
-            _count(written, report)
+            _scan([written], report)
             os.replace(written, aside.with_name(f'{aside.name}.file'))
             aside.rmdir()
             aside = aside.with_name(f'{aside.name}.file')
@@ -195,7 +196,7 @@ def _scan(files: list[Path], report: FixReport) -> tuple[list[TopicMetadata], li
     topics: dict[str, TopicMetadata] = {}
     infos = []
     for path in files:
-        facts = _facts(path)
+        offers = _offers(path)
         try:
             with Reader(path) as reader:
                 count = reader.message_count
@@ -204,7 +205,7 @@ def _scan(files: list[Path], report: FixReport) -> tuple[list[TopicMetadata], li
                 report.messages += count
                 for connection in reader.connections:
                     known = topics.get(connection.topic)
-                    qos, type_hash = facts.get(connection.topic, ('', ''))
+                    qos, type_hash = offers.get(connection.topic, ('', ''))
                     total = connection.msgcount + (known.count if known else 0)
                     topics[connection.topic] = TopicMetadata(
                         connection.topic, connection.msgtype, type_hash or connection.digest, qos, total
@@ -216,27 +217,18 @@ def _scan(files: list[Path], report: FixReport) -> tuple[list[TopicMetadata], li
     return list(topics.values()), infos
 
 
-def _count(path: Path, report: FixReport) -> None:
-    _scan([path], report)
-
-
-def _facts(path: Path) -> dict[str, tuple[str, str]]:
+def _offers(path: Path) -> dict[str, tuple[str, str]]:
     """Return QoS profiles and type hash of each topic, as the file itself says."""
     if path.suffix == '.mcap':
-        return {
-            channel.topic: (
-                channel.metadata.get('offered_qos_profiles', ''),
-                channel.metadata.get('topic_type_hash', ''),
-            )
-            for channel in topics_of(path)
-        }
+        with path.open('rb') as file:
+            summary = make_reader(file).get_summary()
+        keys = 'offered_qos_profiles', 'topic_type_hash'
+        channels = summary.channels.values() if summary is not None else ()
+        return {one.topic: (one.metadata.get(keys[0], ''), one.metadata.get(keys[1], '')) for one in channels}
     try:
-        database = sqlite3.connect(f'file:{path}?mode=ro&immutable=1', uri=True)
-        try:
+        with closing(sqlite3.connect(f'file:{path}?mode=ro&immutable=1', uri=True)) as database:
             rows = database.execute('SELECT name, offered_qos_profiles, type_description_hash FROM topics')
             return {str(name): (str(qos), str(digest)) for name, qos, digest in rows}
-        finally:
-            database.close()
     except sqlite3.Error:  # an older layout without these columns
         return {}
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What we write has the structure of what `ros2 bag record` writes, and is whole at any time."""
 
+import io
 from pathlib import Path
 import struct
 import subprocess
@@ -9,45 +10,60 @@ import zlib
 
 import bag_maker
 from bag_maker import Session, write
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Channel, Schema
+from mcap.writer import MCAP0_MAGIC
 import pytest
 from rosbags.rosbag2 import Reader
 import yaml
 
-from so101_session.bags import BagError
-from so101_session.bags import mcap_format as mcap
-from so101_session.bags.definitions import definition_of
-from so101_session.bags.facts import read_attachments, read_facts, read_named
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.raw import open_bags
-from so101_session.bags.writer import BagWriter, Extras
+from so101_bags.metadata import (
+    definition_of,
+    OfferedQos,
+    read_attachments,
+    read_mcap_metadata,
+    read_session_metadata,
+)
+from so101_bags.storage import BagError, open_bags
+from so101_bags.write import BagWriter, Extras
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine' / 'mcap_plain'
 LATCHED_QOS = OfferedQos(durability='transient_local', lifespan=('10', '0'))
 
 
+def spans(data, at):
+    """Opcode, content and place of each record from an offset on."""
+    while at < len(data) - 8:
+        opcode, size = struct.unpack_from('<BQ', data, at)
+        yield opcode, data[at + 9 : at + 9 + size], at
+        at += 9 + size
+
+
 def records(path):
     """The records of a file, outermost level, as (opcode, content)."""
     data = path.read_bytes()
-    assert data[:8] == data[-8:] == mcap.MAGIC
-    return [(span.opcode, data[span.body : span.end]) for span in mcap.spans(data, 8, len(data) - 8)]
+    assert data[:8] == data[-8:] == MCAP0_MAGIC
+    return [(opcode, body) for opcode, body, _ in spans(data, 8)]
 
 
 def channels(path):
     """Topic -> (encoding, keys of the metadata, metadata, schema name, schema encoding, schema text)."""
     found, schemas = {}, {}
     for opcode, body in records(path):
-        if opcode == mcap.SCHEMA:
-            number, schema = mcap.read_schema(body)
-            schemas[number] = schema
-        elif opcode == mcap.CHANNEL:
-            _, channel = mcap.read_channel(body)
+        stream = ReadDataStream(io.BytesIO(body))
+        if opcode == Opcode.SCHEMA:
+            schema = Schema.read(stream)
+            schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(stream)
             schema = schemas[channel.schema_id]
             found[channel.topic] = (
-                channel.encoding,
+                channel.message_encoding,
                 channel.metadata,
                 schema.name,
                 schema.encoding,
-                schema.text,
+                schema.data,
             )
     return found
 
@@ -105,8 +121,8 @@ def test_the_file_has_the_same_kinds_of_records_as_a_genuine_one(tmp_path):
     ours = [opcode for opcode, _ in records(tmp_path / 'copy' / 'copy_0.mcap')]
     genuine = [opcode for opcode, _ in records(GENUINE / 'mcap_plain_0.mcap')]
     assert set(ours) == set(genuine)
-    assert ours[0] == mcap.HEADER
-    assert ours[-1] == mcap.FOOTER
+    assert ours[0] == Opcode.HEADER
+    assert ours[-1] == Opcode.FOOTER
 
 
 def test_metadata_yaml_equals_that_of_ros2_bag_record(tmp_path):
@@ -127,26 +143,26 @@ def test_the_summary_points_to_what_it_says_and_its_checksums_hold(tmp_path):
     data = (tmp_path / 'copy' / 'copy_0.mcap').read_bytes()
     start, offsets_start, crc = struct.unpack_from('<QQI', data, len(data) - 28)
     assert crc == zlib.crc32(data[start : len(data) - 12])
-    assert data[offsets_start] == mcap.SUMMARY_OFFSET
+    assert data[offsets_start] == Opcode.SUMMARY_OFFSET
     seen = set()
-    for span in mcap.spans(data, start, len(data) - 8):
-        body = data[span.body : span.end]
-        if span.opcode == mcap.SUMMARY_OFFSET:
-            opcode, at, _ = struct.unpack('<BQQ', body)
-            assert data[at] == opcode
-            seen.add(opcode)
-        if span.opcode == mcap.CHUNK_INDEX:
+    for kind, body, _ in spans(data, start):
+        if kind == Opcode.SUMMARY_OFFSET:
+            opcode, at, size = struct.unpack('<BQQ', body)
+            if size:  # mcap notes empty groups too
+                assert data[at] == opcode
+                seen.add(opcode)
+        if kind == Opcode.CHUNK_INDEX:
             first, last, at, size, length = struct.unpack_from('<QQQQI', body)
-            assert data[at] == mcap.CHUNK
+            assert data[at] == Opcode.CHUNK
             assert struct.unpack_from('<Q', data, at + 1)[0] == size - 9
             for _channel, place in struct.iter_unpack('<HQ', body[36 : 36 + length]):
-                assert data[place] == mcap.MESSAGE_INDEX
+                assert data[place] == Opcode.MESSAGE_INDEX
             assert first <= last
-        if span.opcode in (mcap.METADATA_INDEX, mcap.ATTACHMENT_INDEX):
+        if kind in (Opcode.METADATA_INDEX, Opcode.ATTACHMENT_INDEX):
             at, size = struct.unpack_from('<QQ', body)
-            assert data[at] == (mcap.METADATA if span.opcode == mcap.METADATA_INDEX else mcap.ATTACHMENT)
+            assert data[at] == (Opcode.METADATA if kind == Opcode.METADATA_INDEX else Opcode.ATTACHMENT)
             assert struct.unpack_from('<Q', data, at + 1)[0] == size - 9
-    assert {mcap.SCHEMA, mcap.CHANNEL, mcap.STATISTICS, mcap.CHUNK_INDEX} <= seen
+    assert {Opcode.SCHEMA, Opcode.CHANNEL, Opcode.STATISTICS, Opcode.CHUNK_INDEX} <= seen
 
 
 @pytest.mark.parametrize('compression', ['none', 'zstd'])
@@ -215,10 +231,10 @@ def test_contract_calibration_and_configuration_travel_in_every_file(tmp_path):
     files = sorted(bag.glob('*.mcap'))
     assert len(files) > 1
     for file in files:
-        assert dict(read_named(file))['so101'] == {'calibration_id': 'cal-9'}
-        assert 'serialized_metadata' in dict(read_named(file))['rosbag2']
+        assert dict(read_mcap_metadata(file))['so101'] == {'calibration_id': 'cal-9'}
+        assert 'serialized_metadata' in dict(read_mcap_metadata(file))['rosbag2']
         assert read_attachments(file) == {'driver.yaml': b'a: 1\n'}
-    assert read_facts(bag) == {'calibration_id': 'cal-9', 'action_hash': '12:ab'}
+    assert read_session_metadata(bag) == {'calibration_id': 'cal-9', 'action_hash': '12:ab'}
     assert yaml.safe_load((bag / 'metadata.yaml').read_text())['rosbag2_bagfile_information'][
         'custom_data'
     ] == {'action_hash': '12:ab'}
@@ -248,7 +264,7 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import bag_maker
-from so101_session.bags import BagError
+from so101_bags.storage import BagError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A thread of its own that writes what a recorder receives, so that a slow disk does not lose messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 import logging
 import queue
@@ -9,13 +9,11 @@ import shutil
 import threading
 from typing import NamedTuple
 
+from so101_bags.messages import Decoders, EventMessage
+from so101_bags.metadata import Definition, OfferedQos
+from so101_bags.storage import BagError, DecodeError
+from so101_bags.write import BagWriter
 from so101_contract.episodes import EventKind
-from so101_session.bags.cdr import read_calibration_id, read_event
-from so101_session.bags.decode import BAD_BYTES
-from so101_session.bags.definitions import Definition
-from so101_session.bags.errors import BagError
-from so101_session.bags.metadata import OfferedQos
-from so101_session.bags.writer import BagWriter
 
 _log = logging.getLogger(__name__)
 _MB = 1e6
@@ -88,6 +86,7 @@ class Sink:
         self._min_free, self._backlog_limit = min_free_mb * _MB, backlog_mb * _MB
         self._ended_since_split = 0
         self._ended: set[int] = set()
+        self._readers: dict[str, Callable[[bytes], None]] = {}
         self._unreadable: set[str] = set()
         self._batches: queue.SimpleQueue[Sequence[Item] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name='bag writer', daemon=True)
@@ -130,6 +129,7 @@ class Sink:
         for item in batch:
             if isinstance(item, NewTopic):
                 self._writer.add_topic(item.topic, item.definition, item.qos, latched=item.latched)
+                self._prepare(item.topic, item.definition)
             elif isinstance(item, Note):
                 self._writer.note(item.name, item.values)
             else:
@@ -147,21 +147,35 @@ class Sink:
                 f'{free / _MB:.0f} MB; the bag is whole up to here: free the disk and record again'
             )
 
-    def _take_notice(self, item: NewMessage) -> None:
-        """Look at the few messages that say something about the bag itself."""
+    def _prepare(self, topic: str, definition: Definition) -> None:
+        """Prepare to read the few messages that say something about the bag itself."""
         try:
-            if item.topic.endswith('/session/event'):
-                self._on_event(item.data)
-            elif item.topic.endswith('/arm/status'):
-                self._say(calibration_id=read_calibration_id(item.data))
-        except BAD_BYTES as error:
+            self._readers.update(self._reader(topic, definition))
+        except BagError as error:
+            _log.warning('messages on %s cannot be read: %s', topic, error)
+
+    def _reader(self, topic: str, definition: Definition) -> dict[str, Callable[[bytes], None]]:
+        if topic.endswith('/session/event'):
+            event = Decoders.of(definition.msgtype, definition.text).event()
+            return {topic: lambda data: self._on_event(event(data))}
+        if topic.endswith('/arm/status'):
+            decoders = Decoders.of(definition.msgtype, definition.text)
+            status = decoders.fields(definition.msgtype, ['calibration_id'])
+            return {topic: lambda data: self._say(calibration_id=status(data)['calibration_id'])}
+        return {}
+
+    def _take_notice(self, item: NewMessage) -> None:
+        if item.topic not in self._readers:
+            return
+        try:
+            self._readers[item.topic](item.data)
+        except DecodeError as error:
             if item.topic in self._unreadable:
                 return
             self._unreadable.add(item.topic)
             _log.warning('a message on %s cannot be read: %s', item.topic, error)
 
-    def _on_event(self, data: bytes) -> None:
-        event = read_event(data)
+    def _on_event(self, event: EventMessage) -> None:
         outcomes = {kind.value for kind in EventKind if kind.outcome is not None}
         begins = event.kind in (EventKind.RESET_START, EventKind.START)
         if begins and 0 < self._split_episodes <= self._ended_since_split:

@@ -14,11 +14,10 @@ import pytest
 from rosbags.rosbag2 import Reader, StoragePlugin
 from test_bag_reader import keys, write_foreign
 
-from so101_session import bag_fix_cli
-from so101_session.bags import BagError
-from so101_session.bags.fix import fix_bag
-from so101_session.bags.mcap_salvage import is_whole, salvage
-from so101_session.bags.raw import open_bags
+from so101_bags import cli
+from so101_bags.fix import fix_bag
+from so101_bags.salvage import is_whole, salvage
+from so101_bags.storage import BagError, open_bags
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine'
 MESSAGES = Session(episodes=1, steps=8).messages()
@@ -206,18 +205,23 @@ def test_an_sqlite_bag_whose_recorder_was_killed_gives_back_its_journal(tmp_path
 
 def test_messages_outside_of_chunks_are_put_in_order(tmp_path):
     """As `ros2 bag record --storage-preset-profile fastwrite` leaves them, where two came in swapped."""
-    from so101_session.bags import mcap_format as mcap
-    from so101_session.bags.definitions import definition_of
+    from mcap.writer import IndexType, Writer
+
+    from so101_bags.metadata import definition_of
 
     definition = definition_of('sensor_msgs/msg/JointState')
-    data = mcap.header('test')
-    data += mcap.schema_record(1, mcap.Schema(definition.msgtype, 'ros2msg', definition.text.encode()))
-    data += mcap.channel_record(1, mcap.Channel(1, '/joint_states', 'cdr', {'offered_qos_profiles': ''}))
     joints = [m for m in MESSAGES if m.topic == '/joint_states'][:20]
-    for message in [joints[1], joints[0], *joints[2:]]:
-        data += mcap.message_head(1, message.log_ns, message.log_ns, len(message.data)) + message.data
-    data += mcap.record(mcap.DATA_END, bytes(4)) + mcap.record(mcap.FOOTER, bytes(20)) + mcap.MAGIC
-    (tmp_path / 'flat.mcap').write_bytes(data)
+    with (tmp_path / 'flat.mcap').open('wb') as file:
+        plain = {'repeat_channels': False, 'repeat_schemas': False, 'use_statistics': False}
+        writer = Writer(
+            file, use_chunking=False, index_types=IndexType.NONE, use_summary_offsets=False, **plain
+        )
+        writer.start('ros2', 'test')
+        schema = writer.register_schema(definition.msgtype, 'ros2msg', definition.text.encode())
+        channel = writer.register_channel('/joint_states', 'cdr', schema, {'offered_qos_profiles': ''})
+        for message in [joints[1], joints[0], *joints[2:]]:
+            writer.add_message(channel, message.log_ns, message.data, message.log_ns)
+        writer.finish()
     with pytest.raises(BagError, match='run bag-fix on it'):
         payloads(tmp_path / 'flat.mcap')
     assert payloads(fix_bag(tmp_path / 'flat.mcap').target) == [message.data for message in joints]
@@ -238,10 +242,10 @@ def test_files_that_are_no_mcap_are_refused(tmp_path):
 
 def test_the_command_line_tells_what_was_saved(whole, tmp_path, capsys):
     broken = cut(whole, tmp_path / 'cut', 20_000)
-    assert bag_fix_cli.main([str(broken), '--json']) == 0
+    assert cli.fix_main([str(broken), '--json']) == 0
     told = json.loads(capsys.readouterr().out)
     assert told['messages'] == len(payloads(told['target']))
-    assert bag_fix_cli.main([str(broken), '--out', str(tmp_path / 'other')]) == 0
+    assert cli.fix_main([str(broken), '--out', str(tmp_path / 'other')]) == 0
     assert 'repaired' in capsys.readouterr().out
-    assert bag_fix_cli.main([str(tmp_path / 'none')]) == 2
+    assert cli.fix_main([str(tmp_path / 'none')]) == 2
     assert 'found nothing' in capsys.readouterr().err

@@ -7,13 +7,13 @@ import bag_maker
 from bag_maker import Session, SPEC, write
 import pytest
 
-from drqv2_policy_node.acting import observation_digest
+from so101_bags.parity import check_parity
+from so101_bags.records import read_records
+from so101_bags.storage import BagError, RawMessage
 from so101_contract.assembly import Assembler
 from so101_contract.messages import StepRecord
+from so101_contract.observation import observation_digest
 from so101_kinematics.fk import state_function
-from so101_session.bags import BagError, read_records
-from so101_session.bags.parity import check_parity
-from so101_session.bags.raw import RawMessage
 
 
 def observed(messages, tmp_path):

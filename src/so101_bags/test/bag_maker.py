@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
+from so101_bags.messages import Decoders
+from so101_bags.metadata import definition_of
+from so101_bags.storage import RawMessage, TopicInfo
+from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.observation_spec import get_observation
-from so101_session.bags.definitions import definition_of
-from so101_session.bags.layout import typestore_of
-from so101_session.bags.raw import RawMessage, TopicInfo
-from so101_session.bags.writer import BagWriter, Extras
 
 SPEC = get_observation('compact')
 START_NS = 1_800_000_000_000_000_000
@@ -35,7 +35,7 @@ def store():
     """A typestore with every type that a session uses."""
     types = ('so101_interfaces/msg/ArmStatus', 'std_msgs/msg/String', *dict.fromkeys(TYPES.values()))
     texts = [MessageDefinition(MessageDefinitionFormat.MSG, definition_of(name).text) for name in types]
-    return typestore_of(TopicInfo('', name, 0, [text]) for name, text in zip(types, texts, strict=True))
+    return Decoders(TopicInfo('', name, 0, [text]) for name, text in zip(types, texts, strict=True)).store
 
 
 def time_of(stamp_ns):

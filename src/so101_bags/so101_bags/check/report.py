@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+
 
 class Level(Enum):
     """How bad a finding is."""
@@ -48,7 +50,7 @@ class CheckLimits:
     zero_action: float = 1e-6
     saturated: float = 0.5
     lost: float = 0.1
-    max_run: float = 30.0
+    max_run: float = LONG_INTERVENTION_STEPS
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class EpisodeRow:
         transitions: what they give.
         seconds: from the first step to the last one [s].
         reward: sum of the rewards.
-        teleop: share of the transitions that a person decided.
-        interventions: how many times a person took over.
+        teleop: share of the transitions that a human decided.
+        interventions: how many times a human took over.
         run: mean length of an intervention [steps].
         max_action: largest displacement in one axis of one action [m].
         saturated: share of action components at their limit.
@@ -139,7 +141,7 @@ class CheckReport:
         self.findings.append(Finding(Level.FAULT, code, sentence))
 
     def warn(self, code: str, sentence: str) -> None:
-        """Note something that a person should know."""
+        """Note something that one should know."""
         self.findings.append(Finding(Level.WARNING, code, sentence))
 
     @property

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 import json
 from pathlib import Path
 
-from drqv2_policy_node.acting import observation_digest
+from so101_bags.messages import Decoders, STRING
+from so101_bags.records import choose_arm, read_records
+from so101_bags.storage import BagError, DecodeError, open_bags, Progress
 from so101_contract.assembly import Assembler, Limits
 from so101_contract.errors import AssemblyError
 from so101_contract.messages import StepRecord
+from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py import topics
 from so101_kinematics.fk import state_function
-from so101_session.bags.arms import choose_arm
-from so101_session.bags.cdr import read_string_message
-from so101_session.bags.decode import BAD_BYTES
-from so101_session.bags.errors import BagError
-from so101_session.bags.raw import open_bags, Progress
-from so101_session.bags.reader import read_records
 
 
 @dataclass
@@ -94,12 +91,13 @@ def read_observed(
     live: dict[tuple[int, int], set[str]] = {}
     with open_bags(paths) as bag:
         topic = f'{choose_arm(bag.topics, namespace, str(bag.paths[0]))}/{topics.POLICY_OBSERVED}'
+        text = Decoders(bag.topics.values()).fields(STRING, ['data'])
         for message in bag.messages([topic]):
             try:
                 # Only what is needed: what else the policy logs may change from version to version.
-                said = json.loads(read_string_message(message.data))
+                said = json.loads(text(message.data)['data'])
                 live.setdefault((int(said['episode']), int(said['index'])), set()).add(str(said['sha256']))
-            except BAD_BYTES as error:
+            except (DecodeError, ValueError, KeyError, TypeError) as error:
                 raise BagError(
                     f'expected JSON with episode, index and sha256 on {topic}, got {type(error).__name__} ({error}); '
                     f'record again'

@@ -12,10 +12,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 from test_bag_reader import write_foreign
 
+from so101_bags import cli
+from so101_bags.check.bag import check_bag
+from so101_bags.check.report import CheckLimits
 from so101_contract.observation_spec import get_observation
-from so101_session import bag_check_cli
-from so101_session.bags.check import check_bag
-from so101_session.bags.check_types import CheckLimits
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine'
 
@@ -206,30 +206,30 @@ def test_a_bag_that_was_not_closed_in_order_is_told_by_its_metadata(tmp_path):
 
 def test_the_exit_code_is_0_for_a_good_bag_1_for_a_faulty_one_and_2_for_none(tmp_path, capsys):
     good = write(tmp_path / 'good', Session().messages())
-    assert bag_check_cli.main([str(good)]) == 0
+    assert cli.check_main([str(good)]) == 0
     shown = capsys.readouterr().out
     assert 'fit to learn from, 0 warnings' in shown
     assert '/joint_states' in shown
     assert 'success' in shown
-    assert bag_check_cli.main([str(GENUINE / 'sqlite3_plain')]) == 1
+    assert cli.check_main([str(GENUINE / 'sqlite3_plain')]) == 1
     assert '/session/step is missing' in capsys.readouterr().out
-    assert bag_check_cli.main([str(tmp_path / 'none')]) == 2
+    assert cli.check_main([str(tmp_path / 'none')]) == 2
     assert capsys.readouterr().err.count('\n') == 1
-    assert bag_check_cli.main([str(good), '--observation', 'full']) == 1
+    assert cli.check_main([str(good), '--observation', 'full']) == 1
 
 
 def test_each_bag_of_a_folder_and_each_arm_of_a_bag_is_checked_by_itself(tmp_path, capsys):
     write(tmp_path / 'bags' / 'one', Session().messages())
     both = [*Session(namespace='/left').messages(), *Session(namespace='/right', scale=0.0).messages()]
     write(tmp_path / 'bags' / 'two', sorted(both, key=lambda m: m.log_ns))
-    assert bag_check_cli.main([str(tmp_path / 'bags'), '--json']) == 1
+    assert cli.check_main([str(tmp_path / 'bags'), '--json']) == 1
     told = json.loads(capsys.readouterr().out)
     assert [(report['namespace'], report['ok']) for report in told['reports']] == [
         ('', True),
         ('/left', True),
         ('/right', False),
     ]
-    assert bag_check_cli.main([str(tmp_path / 'bags' / 'two'), '--namespace', 'left']) == 0
+    assert cli.check_main([str(tmp_path / 'bags' / 'two'), '--namespace', 'left']) == 0
     assert 'arm /left' in capsys.readouterr().out
 
 
@@ -242,27 +242,27 @@ def test_a_session_that_was_restarted_counts_its_episodes_from_the_beginning(tmp
 
 
 def test_nothing_of_this_needs_ros_or_torch():
-    modules = ('reader', 'writer', 'sink', 'check', 'fix', 'parity', 'facts')
+    modules = ('records', 'write', 'check.bag', 'fix', 'parity', 'metadata', 'cli')
     code = 'import sys; sys.modules["rclpy"] = None\n'
-    code += ''.join(f'import so101_session.bags.{name}\n' for name in modules)
-    code += 'import so101_session.bag_check_cli, so101_session.bag_fix_cli, so101_session.recorder.config\n'
+    code += ''.join(f'import so101_bags.{name}\n' for name in modules)
+    code += 'import so101_session.recorder.sink, so101_session.recorder.config\n'
     code += 'assert "torch" not in sys.modules\n'
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
 
 
 def test_strict_counts_warnings(tmp_path):
     bag = write(tmp_path / 'bag', Session(steps=120).messages())
-    assert bag_check_cli.main([str(bag)]) == 0
-    assert bag_check_cli.main([str(bag), '--strict']) == 1
-    assert bag_check_cli.main([str(bag), '--strict', '--max-run', '50']) == 0
+    assert cli.check_main([str(bag)]) == 0
+    assert cli.check_main([str(bag), '--strict']) == 1
+    assert cli.check_main([str(bag), '--strict', '--max-run', '50']) == 0
 
 
 def test_json_holds_everything(tmp_path, capsys):
     bag = write(tmp_path / 'bag', Session().messages())
-    assert bag_check_cli.main([str(bag), '--json']) == 0
+    assert cli.check_main([str(bag), '--json']) == 0
     told = json.loads(capsys.readouterr().out)
     assert told['ok'] is True
     assert told['calibration'] == 'cal-1'
     assert len(told['episodes']) == 2
-    assert bag_check_cli.main([str(tmp_path / 'none'), '--json']) == 2
+    assert cli.check_main([str(tmp_path / 'none'), '--json']) == 2
     assert json.loads(capsys.readouterr().out)['ok'] is False

@@ -1,25 +1,135 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks through a bag once and says what is wrong with it."""
+"""Looks through a bag once and says what is wrong with it: its contract, and rates, gaps and clocks of its topics."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from so101_bags.check.episodes import EpisodeBook, judge_episodes, judge_messages, judge_order
+from so101_bags.check.report import CheckLimits, CheckReport, TopicRow
+from so101_bags.messages import Decoders, EVENT, stamp_of
+from so101_bags.metadata import observation_of_bag, read_session_metadata
+from so101_bags.parity import check_parity
+from so101_bags.records import ArmTopics, choose_arm, EpisodeStart, RecordMaker
+from so101_bags.storage import BagError, open_bags, Progress, RawBag, RawMessage, read_metadata
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import get_observation, ObservationSpec
-from so101_session.bags.arms import ArmTopics, choose_arm
-from so101_session.bags.check_episodes import EpisodeBook
-from so101_session.bags.check_rules import judge_episodes, judge_messages, judge_order
-from so101_session.bags.check_topics import judge_clocks, judge_gaps, TopicTimes
-from so101_session.bags.check_types import CheckLimits, CheckReport
-from so101_session.bags.decode import Decoders
-from so101_session.bags.errors import BagError
-from so101_session.bags.facts import observation_of_bag, read_facts
-from so101_session.bags.layout import layout_of
-from so101_session.bags.parity import check_parity
-from so101_session.bags.raw import open_bags, Progress, RawBag
-from so101_session.bags.records import EpisodeStart, RecordMaker
-from so101_session.bags.storage import read_metadata
+
+Stamps = npt.NDArray[np.int64]
+
+
+class TopicTimes:
+    """When the messages of one topic were stamped, and when they were received."""
+
+    def __init__(self, topic: str, msgtype: str, stamped: bool) -> None:
+        self.topic, self.msgtype, self._stamped = topic, msgtype, stamped
+        self._logs, self._stamps = array('q'), array('q')
+
+    def push(self, message: RawMessage) -> None:
+        """Take a message."""
+        self._logs.append(message.log_ns)
+        stamp_ns = stamp_of(message.data) if self._stamped else None
+        if stamp_ns is not None:
+            self._stamps.append(stamp_ns)
+
+    @property
+    def logs(self) -> Stamps:
+        """Times of reception [ns], in the order of the bag."""
+        return np.frombuffer(self._logs, np.int64) if self._logs else np.empty(0, np.int64)
+
+    @property
+    def stamps(self) -> Stamps:
+        """Header stamps [ns]; empty where not every message has one."""
+        whole = len(self._stamps) == len(self._logs) and self._stamps
+        stamps = np.frombuffer(self._stamps, np.int64) if whole else np.empty(0, np.int64)
+        return stamps if stamps.any() else np.empty(0, np.int64)  # /rosout and the like may stamp nothing
+
+    def row(self) -> TopicRow:
+        """Return the summary of the topic."""
+        logs, stamps = self.logs, self.stamps
+        times = np.sort(stamps if stamps.size else logs)
+        periods = np.diff(times) / 1e9
+        rate = periods.size / float(periods.sum()) if periods.any() else 0.0
+        delay = float(np.median(logs - stamps)) / 1e9 if stamps.size else None
+        return TopicRow(
+            self.topic, self.msgtype, len(logs), rate, float(periods.max()) if periods.size else 0.0, delay
+        )
+
+    def gap_s(self, window: tuple[int, int]) -> float:
+        """Return the longest time without a message between two times [ns], in seconds."""
+        times = np.sort(self.stamps if self.stamps.size else self.logs)
+        inside = times[(times > window[0]) & (times < window[1])]
+        edges = np.concatenate([[window[0]], inside, [window[1]]])
+        return float(np.diff(edges).max()) / 1e9
+
+
+def judge_clocks(
+    times: Mapping[str, TopicTimes], arm: ArmTopics, limits: CheckLimits, report: CheckReport
+) -> None:
+    """Find clocks that went backwards or jumped."""
+    for topic in (arm.joints, *arm.images.values(), arm.step):
+        found = times.get(topic)
+        if found is None or not found.stamps.size:
+            continue
+        stamps, logs = found.stamps, found.logs
+        back = np.flatnonzero(np.diff(stamps) < 0)
+        if back.size:
+            largest = float(-np.diff(stamps).min()) / 1e9
+            report.fault(
+                'clock-back',
+                f'The stamps of {topic} go back {back.size} times, by up to {largest:.3f} s: a clock was set, or two '
+                f'nodes publish there; record again.',
+            )
+        offset = (logs - stamps) / 1e9
+        jumps = np.abs(np.diff(offset))
+        # A recorder that was held up receives a burst: its delay falls back. A clock that was set stays away.
+        settled = _settled(offset)
+        if jumps.size and jumps.max() > limits.clock_jump_s and settled > limits.clock_jump_s:
+            report.fault(
+                'clock-jump',
+                f'The stamps of {topic} and the clock of the recorder moved {settled:.3f} s apart during the bag: '
+                f'a clock was set, or two machines are not in step; synchronise them and record again.',
+            )
+        twice = len(stamps) - len(np.unique(stamps))
+        if twice > 0.05 * len(stamps):
+            report.warn(
+                'repeated', f'{twice} of {len(stamps)} messages on {topic} have a stamp that came before.'
+            )
+
+
+def judge_gaps(
+    times: Mapping[str, TopicTimes],
+    arm: ArmTopics,
+    windows: Mapping[str, tuple[int, int]],
+    limits: CheckLimits,
+    report: CheckReport,
+) -> None:
+    """Find the episodes during which joint states or images stayed away."""
+    bounds = {arm.joints: limits.joint_gap_s, **dict.fromkeys(arm.images.values(), limits.image_gap_s)}
+    for topic, bound in bounds.items():
+        found = times.get(topic)
+        if found is None:
+            continue
+        gaps = {episode: found.gap_s(window) for episode, window in windows.items() if window[1] > window[0]}
+        late = {episode: gap for episode, gap in gaps.items() if gap > bound}
+        if late:
+            worst = max(late, key=lambda episode: late[episode])
+            report.warn(
+                'gap',
+                f'{topic} stayed away for {late[worst]:.2f} s in episode {worst}, and for more than {bound} s in '
+                f'{len(late)} of {len(windows)} episodes.',
+            )
+
+
+def _settled(offset: npt.NDArray[np.float64]) -> float:
+    """Return how much the lowest delay of the last tenth differs from that of the first tenth [s]."""
+    tenth = max(len(offset) // 10, 1)
+    return abs(float(np.min(offset[-tenth:]) - np.min(offset[:tenth])))
+
 
 _Seen: TypeAlias = tuple[dict[str, TopicTimes], RecordMaker, EpisodeBook]
 
@@ -52,16 +162,16 @@ def check_bag(
         report = CheckReport([str(path) for path in bag.paths])
         report.namespace = choose_arm(bag.topics, namespace, ', '.join(report.bags))
         report.messages, report.seconds = bag.count, max(bag.end_ns - bag.start_ns, 0) / 1e9
-        facts: dict[str, str] = {}
+        metadata: dict[str, str] = {}
         for path in bag.paths:
-            facts.update(read_facts(path))
+            metadata.update(read_session_metadata(path))
             _check_metadata(path, bag, report)
         decoders = Decoders(bag.topics.values())
         starts = _starts(bag, report.namespace, decoders)
-        named = observation_of_bag([start.observation_hash for start in starts], facts)
+        named = observation_of_bag([start.observation_hash for start in starts], metadata)
         used = spec or named or get_observation('compact')
         arm = ArmTopics.of(report.namespace, used)
-        _check_contract(report, starts, facts, spec, named)
+        _check_contract(report, starts, metadata, spec, named)
         times, maker, book = _look_through(bag, arm, used, decoders, progress)
         _judge(bag, arm, (times, maker, book), limits, report)
     if parity:
@@ -74,16 +184,14 @@ def _look_through(
 ) -> _Seen:
     """Read every message once."""
     times = {
-        topic: TopicTimes(
-            topic, info.msgtype, layout_of(decoders.store, info.msgtype).startswith('header.stamp')
-        )
+        topic: TopicTimes(topic, info.msgtype, decoders.is_stamped(info.msgtype))
         for topic, info in bag.topics.items()
     }
     maker, book = RecordMaker(arm, spec, decoders), EpisodeBook(spec)
     for message in bag.messages(None, progress):
         times[message.topic].push(message)
         if message.topic in arm.all and message.msgtype == _type_of(arm, message.topic):
-            for _, _, record in maker.push(message):
+            for record in maker.push(message):
                 book.push(record)
     book.finish()
     return times, maker, book
@@ -110,14 +218,14 @@ def _judge(bag: RawBag, arm: ArmTopics, seen: _Seen, limits: CheckLimits, report
 
 
 def _type_of(arm: ArmTopics, topic: str) -> str:
-    return arm.needed.get(topic, 'so101_interfaces/msg/EpisodeEvent')
+    return arm.needed.get(topic, EVENT)
 
 
 def _starts(bag: RawBag, namespace: str, decoders: Decoders) -> list[EpisodeStart]:
     """Return the contract that each episode began with, before the bag is looked through."""
     arm = ArmTopics.of(namespace, get_observation('compact'))
     maker = RecordMaker(arm, get_observation('compact'), decoders)
-    if arm.event in bag.topics and bag.topics[arm.event].msgtype == 'so101_interfaces/msg/EpisodeEvent':
+    if arm.event in bag.topics and bag.topics[arm.event].msgtype == EVENT:
         for message in bag.messages([arm.event]):
             maker.push(message)
     return maker.starts
@@ -144,15 +252,15 @@ def _check_metadata(path: Path, bag: RawBag, report: CheckReport) -> None:
 def _check_contract(
     report: CheckReport,
     starts: list[EpisodeStart],
-    facts: dict[str, str],
+    metadata: dict[str, str],
     spec: ObservationSpec | None,
     named: ObservationSpec | None,
 ) -> None:
     hashes = list(dict.fromkeys(start.observation_hash for start in starts if start.observation_hash))
     actions = list(dict.fromkeys(start.action_hash for start in starts if start.action_hash))
     calibrations = list(dict.fromkeys(start.calibration_id for start in starts if start.calibration_id))
-    report.observation = (hashes or [facts.get('observation_hash', '')])[0]
-    report.calibration = (calibrations or [facts.get('calibration_id', '')])[0]
+    report.observation = (hashes or [metadata.get('observation_hash', '')])[0]
+    report.calibration = (calibrations or [metadata.get('calibration_id', '')])[0]
     if len(hashes) > 1:
         short = ', '.join(one[:12] for one in hashes)
         report.fault(
