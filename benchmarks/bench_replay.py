@@ -60,7 +60,7 @@ def run_ours(transitions: int, seconds: float) -> Numbers:
     """Measure hilserl_learner."""
     import numpy as np
 
-    from hilserl_learner.replay import ReplayBuffer
+    from hilserl_learner.data.replay import ReplayBuffer
     from so101_contract.action import ActionSpec
     from so101_contract.episodes import Source
     from so101_contract.observation_spec import ObservationSpec

@@ -8,8 +8,10 @@ import sys
 
 import torch
 
-from hilserl_learner.buffer_store import read_buffer, read_header
-from hilserl_learner.classifier import (
+from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.data.store import read_buffer, read_header
+from hilserl_learner.errors import LearnerError
+from hilserl_learner.ingest.classifier import (
     accuracy,
     Classifier,
     ClassifierManifest,
@@ -19,8 +21,6 @@ from hilserl_learner.classifier import (
     summary,
     train,
 )
-from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.errors import LearnerError
 from so101_contract.errors import ContractError
 from so101_contract.transition import Transition
 

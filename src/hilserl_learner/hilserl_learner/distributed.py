@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes learn one agent: each from batches of its own, with gradients averaged before every step.
 
-Start them with `python -m torch.distributed.run --nproc-per-node 2 -m hilserl_learner.offline_cli ...`, one per GPU.
+Start them with `python -m torch.distributed.run --nproc-per-node 2 -m hilserl_learner.cli.offline ...`, one per GPU.
 N processes with batches of B learn like one with batches of N * B.
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How live episodes went, from what assemblers put out."""
 
-from hilserl_learner.buffer_store import Entry
-from hilserl_learner.collect import EpisodeResult
+from hilserl_learner.data.collect import EpisodeResult
+from hilserl_learner.data.store import Entry
 from so101_contract.episodes import Outcome
 from so101_contract.transition import Transition
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from hilserl_learner.collect import EpisodeResult
+from hilserl_learner.data.collect import EpisodeResult
 
 WINDOW = 20
 """Episodes over which rates are taken, as in the HIL-SERL paper."""

@@ -9,15 +9,15 @@ from typing import Any
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
 from hilserl_learner.agents import make_agent
-from hilserl_learner.buffer_store import read_buffer, read_header
-from hilserl_learner.checkpoint import Checkpoints, Facts, to_json
+from hilserl_learner.data.replay import ReplayBuffer
+from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.distributed import agree, Group, share
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.learner_config import LearnerConfig
+from hilserl_learner.live.config import LearnerConfig
 from hilserl_learner.metrics import Meter
-from hilserl_learner.replay import ReplayBuffer
-from hilserl_learner.run_log import RunLog, TRAIN
-from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig
+from hilserl_learner.training.checkpoint import Checkpoints, Facts, to_json
+from hilserl_learner.training.log import RunLog, TRAIN
+from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig
 from so101_contract.transition import Transition
 
 CHECKPOINTS, POLICY = 'checkpoints', 'policy'

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.run_dir import CONFIG
-from hilserl_learner.run_log import EVALUATION, read_table, TRAIN
+from hilserl_learner.training.log import EVALUATION, read_table, TRAIN
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from hilserl_learner.evaluate import Evaluation
+from hilserl_learner.training.evaluate import Evaluation
 
 SUCCESS, FAILURE = '#2a9d8f', '#d1495b'
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from drqv2_policy_node.policy import Policy
-from hilserl_learner.buffer_store import read_buffer, read_header
-from hilserl_learner.collect import Collector, Environment
+from hilserl_learner.data.collect import Collector, Environment
+from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.metrics import ImageStatistics
 from so101_contract.observation_spec import ObservationSpec

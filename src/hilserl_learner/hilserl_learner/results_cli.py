@@ -12,7 +12,7 @@ import sys
 from hilserl_learner.experiments import Experiment, EXPERIMENTS
 from hilserl_learner.plot import draw
 from hilserl_learner.run_dir import CONFIG
-from hilserl_learner.run_log import EVALUATION, TRAIN
+from hilserl_learner.training.log import EVALUATION, TRAIN
 
 REPORT = 'report.json'
 BEGIN, END = '<!-- figures -->', '<!-- end -->'
@@ -60,7 +60,7 @@ def train(experiment: Experiment, seed: int, runs: Path) -> bool:
     policy = ''
     if experiment.begins_with:
         policy = str(run_path(runs, experiment.begins_with, seed) / 'best')
-    words = [sys.executable, '-m', 'hilserl_learner.train_cli', *experiment.arguments(seed, str(out), policy)]
+    words = [sys.executable, '-m', 'hilserl_learner.cli.train', *experiment.arguments(seed, str(out), policy)]
     if (out / CONFIG).exists():
         words.append('--resume')
     print(f'{experiment.name}, seed {seed}', file=sys.stderr)

@@ -19,7 +19,7 @@ from torch import Tensor
 from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
-from hilserl_learner.buffer_store import (
+from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
     Entry,
@@ -28,9 +28,9 @@ from hilserl_learner.buffer_store import (
     write_header,
     write_whole,
 )
-from hilserl_learner.checkpoint import Checkpoints, Facts, to_json
 from hilserl_learner.errors import CheckpointError
 from hilserl_learner.keeper import Mark
+from hilserl_learner.training.checkpoint import Checkpoints, Facts, to_json
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition

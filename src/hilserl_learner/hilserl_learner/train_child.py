@@ -111,7 +111,7 @@ class TrainChild:
         self._channel, other = Channel.pair()
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'hilserl_learner.train_process', str(other.fileno())],
+                [sys.executable, '-m', 'hilserl_learner.live.process', str(other.fileno())],
                 pass_fds=(other.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt from the terminal is for the node

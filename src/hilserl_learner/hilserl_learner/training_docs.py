@@ -9,8 +9,8 @@ import sys
 from hilserl_learner.agents.faithful import FaithfulConfig
 from hilserl_learner.agents.hil import HilConfig
 from hilserl_learner.agents.sac import SacConfig
-from hilserl_learner.train_run import RunConfig
-from hilserl_learner.trainer import TrainerConfig
+from hilserl_learner.training.run import RunConfig
+from hilserl_learner.training.trainer import TrainerConfig
 from so101_interfaces_py.params import table
 
 CONFIGS: tuple[type, ...] = (HilConfig, TrainerConfig, RunConfig, SacConfig, FaithfulConfig)

@@ -18,7 +18,9 @@ import torch
 
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import make_agent
-from hilserl_learner.checkpoint import (
+from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.errors import CheckpointError
+from hilserl_learner.training.checkpoint import (
     BEST,
     BufferPosition,
     Checkpoints,
@@ -28,9 +30,7 @@ from hilserl_learner.checkpoint import (
     POLICY,
     STATE,
 )
-from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.errors import CheckpointError
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 
 from .experience import ACTION, make_episode, small_spec
@@ -249,7 +249,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from hilserl_learner.checkpoint import Checkpoints, Facts
+from hilserl_learner.training.checkpoint import Checkpoints, Facts
 store = Checkpoints(Path(sys.argv[1]))
 store.clean()
 saved = store.load()

@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hilserl_learner.collect import Collector, demonstrate, Watcher
-from hilserl_learner.reach import ReachEnv
+from hilserl_learner.data.collect import Collector, demonstrate, Watcher
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
 from so101_contract.presets import get_observation
 from so101_sim.env import ArmEnv
+from so101_testing.reach import ReachEnv
 
 FORWARD = np.array([1.0, 0.0, 0.0, 0.5], np.float32)
 

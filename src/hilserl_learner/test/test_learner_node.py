@@ -16,8 +16,8 @@ from std_srvs.srv import Trigger
 
 from drqv2_policy_node.store import unpack
 from drqv2_policy_node.weights_wire import WeightsReceiver
-from hilserl_learner.buffer_store import read_buffer
-from hilserl_learner.checkpoint import Checkpoints
+from hilserl_learner.data.store import read_buffer
+from hilserl_learner.training.checkpoint import Checkpoints
 from so101_contract.transition import Transition
 from so101_interfaces_py import qos, topics
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hilserl_learner.collect import EpisodeResult
+from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.keeper import BestKeeper, Mark, Verdict
 from hilserl_learner.metrics import EpisodeMeter, ImageStatistics, InterventionAdvice, Meter, ValueAlarm
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
-from hilserl_learner.checkpoint import Checkpoints
-from hilserl_learner.offline_cli import main
+from hilserl_learner.cli.offline import main
+from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
+from hilserl_learner.training.checkpoint import Checkpoints
 from so101_contract.manifest import golden_observation
 from so101_contract.presets import get_observation
 
@@ -61,7 +61,7 @@ WORKER = """
 import sys
 import torch
 from hilserl_learner.distributed import _Average, join
-from hilserl_learner.offline_cli import main
+from hilserl_learner.cli.offline import main
 
 group = join('cpu')
 whole = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)

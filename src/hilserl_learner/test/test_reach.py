@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from hilserl_learner.agents import make_agent
-from hilserl_learner.collect import Collector
-from hilserl_learner.reach import ReachEnv
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.data.collect import Collector
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
+from so101_testing.reach import ReachEnv
 
 BUDGET = 1000
 OPTIONS = {'width': 64, 'num_critics': 4, 'learning_rate': 1e-3, 'tau': 0.02}

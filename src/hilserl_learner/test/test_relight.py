@@ -7,10 +7,10 @@ import pytest
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
 from hilserl_learner import relight as module
+from hilserl_learner.cli.adapt import main
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.metrics import ImageStatistics
 from hilserl_learner.relight import light_of, relight
-from hilserl_learner.relight_cli import main
 from so101_contract.errors import SpecMismatchError
 from so101_contract.observation import Observation
 from so101_contract.presets import get_observation

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from hilserl_learner import results_cli
+from hilserl_learner.cli.train import parser
 from hilserl_learner.experiments import EXPERIMENTS
 from hilserl_learner.results_cli import write_up
-from hilserl_learner.train_cli import parser
-from hilserl_learner.train_setup import Settings
+from hilserl_learner.training.settings import Settings
 
 EVALUATION = 'steps,wall_s,cpu_s,updates,episodes,success,low,high,mean_steps,verdict\n'
 TRAIN = 'steps,wall_s,unaided,intervention\n'

@@ -13,19 +13,20 @@ import torch
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_critics, load_policy
-from hilserl_learner import eval_cli, train_cli
 from hilserl_learner.agents import make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
-from hilserl_learner.checkpoint import Checkpoints
-from hilserl_learner.collect import Collector
+from hilserl_learner.cli import eval as eval_cli
+from hilserl_learner.cli import train as train_cli
+from hilserl_learner.data.collect import Collector
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.evaluate import EpisodeOutcome, Evaluation
 from hilserl_learner.keeper import Mark
-from hilserl_learner.reach import ReachEnv
-from hilserl_learner.run_log import read_table, RunLog
-from hilserl_learner.train_run import RunConfig, TrainRun
-from hilserl_learner.train_setup import make_env, Settings, Training
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.checkpoint import Checkpoints
+from hilserl_learner.training.evaluate import EpisodeOutcome, Evaluation
+from hilserl_learner.training.log import read_table, RunLog
+from hilserl_learner.training.run import RunConfig, TrainRun
+from hilserl_learner.training.settings import make_env, Settings, Training
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
+from so101_testing.reach import ReachEnv
 
 TINY = [
     '--demos',
@@ -49,7 +50,7 @@ def run(tmp_path_factory):
     command = [
         sys.executable,
         '-m',
-        'hilserl_learner.train_cli',
+        'hilserl_learner.cli.train',
         '--steps',
         '20',
         '--out',
@@ -160,7 +161,7 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
     command = [
         sys.executable,
         '-m',
-        'hilserl_learner.train_cli',
+        'hilserl_learner.cli.train',
         '--steps',
         '100000',
         '--out',
@@ -228,7 +229,7 @@ def reach_run(tmp_path, monkeypatch, rates, *, rollback=True, judge_start=False)
         good = next(told)
         return Evaluation(tuple(EpisodeOutcome(i < good, 10, (0.2, 0.0)) for i in range(episodes)), None)
 
-    monkeypatch.setattr('hilserl_learner.train_run.evaluate', evaluate)
+    monkeypatch.setattr('hilserl_learner.training.run.evaluate', evaluate)
     log = RunLog(tmp_path, tensorboard=False)
     config = RunConfig(
         steps=20 * (len(rates) - judge_start),

@@ -10,7 +10,7 @@ from hilserl_learner.agents.base import AgentError
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.errors import NotReadyError
 from hilserl_learner.shaping import GripperPrice
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
 from so101_contract.joints import gripper_opening_to_rad
 
 from .batches import tiny_spec

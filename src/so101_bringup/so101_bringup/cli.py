@@ -97,16 +97,16 @@ COMMANDS = {
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
     ),
     'relight': Command(
-        'make up for another light before a policy acts or learns on', _other('hilserl_learner.relight_cli')
+        'make up for another light before a policy acts or learns on', _other('hilserl_learner.cli.adapt')
     ),
-    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest_cli')),
-    'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.train_cli')),
-    'train-offline': Command('train on buffers alone', _other('hilserl_learner.offline_cli')),
+    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest.cli')),
+    'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.cli.train')),
+    'train-offline': Command('train on buffers alone', _other('hilserl_learner.cli.offline')),
     'train-classifier': Command(
         'train a picture classifier of success', _other('hilserl_learner.classifier_cli')
     ),
-    'eval': Command('count the successes of a policy', _other('hilserl_learner.eval_cli')),
-    'plot': Command('draw the curves of training runs', _other('hilserl_learner.plot_cli')),
+    'eval': Command('count the successes of a policy', _other('hilserl_learner.cli.eval')),
+    'plot': Command('draw the curves of training runs', _other('hilserl_learner.cli.plot')),
     'bench': Command('measure one part against its peers', bench),
 }
 

@@ -15,10 +15,10 @@ from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.evaluate import evaluate, Evaluation, EVALUATION_SEED
 from hilserl_learner.metrics import ImageStatistics
-from hilserl_learner.run_log import EVALUATION, read_table
-from hilserl_learner.train_setup import make_env
+from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED
+from hilserl_learner.training.log import EVALUATION, read_table
+from hilserl_learner.training.settings import make_env
 from so101_contract.presets import get_observation, OBSERVATIONS
 from so101_sim.presets import SCENE_PARTS
 

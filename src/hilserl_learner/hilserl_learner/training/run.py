@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilserl_learner.collect import Collected, Collector
-from hilserl_learner.evaluate import evaluate, Evaluation
+from hilserl_learner.data.collect import Collected, Collector
 from hilserl_learner.keeper import BestKeeper, Mark, Verdict
 from hilserl_learner.metrics import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm
-from hilserl_learner.run_log import EPISODES, EVALUATION, RunLog, TRAIN
-from hilserl_learner.trainer import Trainer
+from hilserl_learner.training.evaluate import evaluate, Evaluation
+from hilserl_learner.training.log import EPISODES, EVALUATION, RunLog, TRAIN
+from hilserl_learner.training.trainer import Trainer
 from so101_contract.observation import Observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import check_bounds, param

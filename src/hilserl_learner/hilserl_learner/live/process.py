@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that trains beside learner_node: `python -m hilserl_learner.train_process FD`.
+"""The process that trains beside learner_node: `python -m hilserl_learner.live.process FD`.
 
 The node hands it one end of a socket pair. It gets its configuration and commands from there, and gives weights
 and status back. It ends when the node does, however that ends.
@@ -62,9 +62,9 @@ class DirectoryLock:
 def run(channel: Channel, setup: Mapping[str, Any]) -> int:
     """Train until the node is gone or says stop; return the exit code."""
     from hilserl_learner.cpu import prepare_cpu
-    from hilserl_learner.learner_config import LearnerConfig
-    from hilserl_learner.live_trainer import LiveTrainer
-    from hilserl_learner.trainer import TrainerConfig
+    from hilserl_learner.live.config import LearnerConfig
+    from hilserl_learner.live.trainer import LiveTrainer
+    from hilserl_learner.training.trainer import TrainerConfig
     from so101_interfaces_py.params import from_mapping
 
     def tell(header: Mapping[str, Any], payload: bytes) -> None:

@@ -16,7 +16,7 @@ import shutil
 import threading
 from typing import ClassVar
 
-from hilserl_learner.buffer_store import (
+from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
     Entry,
@@ -27,9 +27,9 @@ from hilserl_learner.buffer_store import (
     write_whole,
 )
 from hilserl_learner.errors import IngestError
-from hilserl_learner.fk_repair import FkRepair
+from hilserl_learner.ingest.fk_repair import FkRepair
+from hilserl_learner.ingest.rewards import choose_reward, make_rewarder, RewardChoice
 from hilserl_learner.ingest_report import BagReport, count, reasons
-from hilserl_learner.ingest_reward import choose_reward, make_rewarder, RewardChoice
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.observation_spec import ObservationSpec

@@ -10,15 +10,15 @@ from drqv2_policy_node.named_policy import find_policy, NO_POLICY
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import agent_config, make_agent
-from hilserl_learner.buffer_store import read_buffer, read_header
-from hilserl_learner.checkpoint import Facts, to_json
-from hilserl_learner.collect import Collector, demonstrate, Watcher
+from hilserl_learner.data.collect import Collector, demonstrate, Watcher
+from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.run_dir import DEMO, mark_notes, mark_of, ONLINE, RunDirectory
-from hilserl_learner.run_log import read_table, RunLog, TRAIN
 from hilserl_learner.surroundings import manifest_fields
-from hilserl_learner.train_run import Outcome, Progress, RunConfig, TrainRun
-from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
+from hilserl_learner.training.checkpoint import Facts, to_json
+from hilserl_learner.training.log import read_table, RunLog, TRAIN
+from hilserl_learner.training.run import Outcome, Progress, RunConfig, TrainRun
+from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping

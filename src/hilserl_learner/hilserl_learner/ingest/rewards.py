@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from hilserl_learner.classifier import identity, load_classifier, success_from
 from hilserl_learner.errors import IngestError
+from hilserl_learner.ingest.classifier import identity, load_classifier, success_from
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Outcome
 from so101_contract.observation_spec import ObservationSpec

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilserl_learner.collect import Actor, Collector
+from hilserl_learner.data.collect import Actor, Collector
 from hilserl_learner.metrics import ImageStatistics
 from so101_sim.env import ArmEnv
 from so101_sim.evaluate import wilson

@@ -24,8 +24,8 @@ from hilserl_learner.buffer_codec import (
     unpack_report,
     unpack_transition,
 )
+from hilserl_learner.data.segments import Position, SEGMENT_BYTES, SegmentReader, SegmentWriter
 from hilserl_learner.errors import SegmentError
-from hilserl_learner.segments import Position, SEGMENT_BYTES, SegmentReader, SegmentWriter
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.train_run import Progress as State
-from hilserl_learner.train_setup import Settings, Training
+from hilserl_learner.training.run import Progress as State
+from hilserl_learner.training.settings import Settings, Training
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.base import Agent, AgentError, Metrics
-from hilserl_learner.replay import ReplayBuffer, SymmetricSampler, Windows
+from hilserl_learner.data.replay import ReplayBuffer, SymmetricSampler, Windows
 from hilserl_learner.schedules import parse_schedule
 from hilserl_learner.shaping import GripperPrice
 from so101_contract.action import ActionSpec

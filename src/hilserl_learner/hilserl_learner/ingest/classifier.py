@@ -22,7 +22,7 @@ from torch.nn import functional
 from drqv2_policy_node.networks import Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_bytes import fill, from_bytes, to_bytes
 from hilserl_learner.augment import random_shift
-from hilserl_learner.buffer_store import write_whole
+from hilserl_learner.data.store import write_whole
 from hilserl_learner.errors import LearnerError
 from so101_contract.errors import ContractError
 from so101_contract.image import IMAGE_PIPELINE

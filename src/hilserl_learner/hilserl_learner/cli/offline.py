@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hilserl_learner.agents import AGENTS
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.distributed import join, leave, meet
-from hilserl_learner.learner_config import LearnerConfig
+from hilserl_learner.live.config import LearnerConfig
 from hilserl_learner.offline import OfflineRun, OfflineSettings, with_capacity_for
-from hilserl_learner.train_setup import Settings
+from hilserl_learner.training.settings import Settings
 from so101_contract.presets import DEFAULT_OBSERVATION, OBSERVATIONS
 
 

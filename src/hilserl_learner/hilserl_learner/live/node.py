@@ -21,14 +21,14 @@ from std_srvs.srv import SetBool, Trigger
 
 from drqv2_policy_node.weights_wire import to_messages
 from hilserl_learner.agents.hil import HilConfig
-from hilserl_learner.buffer_store import BufferHeader, BufferWriter, HEADER, Part, read_header, write_header
+from hilserl_learner.data.store import BufferHeader, BufferWriter, HEADER, Part, read_header, write_header
 from hilserl_learner.errors import LearnerError, SegmentError
-from hilserl_learner.learner_config import LearnerConfig
-from hilserl_learner.live_feed import LiveFeed
-from hilserl_learner.live_trainer import LIVE, ONLINE
+from hilserl_learner.live.config import LearnerConfig
+from hilserl_learner.live.feed import LiveFeed
+from hilserl_learner.live.process import DirectoryLock
+from hilserl_learner.live.trainer import LIVE, ONLINE
 from hilserl_learner.train_child import TrainChild
-from hilserl_learner.train_process import DirectoryLock
-from hilserl_learner.trainer import TrainerConfig
+from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.errors import ContractError
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_configs, ParameterError

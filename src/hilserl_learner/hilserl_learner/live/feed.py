@@ -8,7 +8,7 @@ learner learns from live is what it would learn from a recording.
 from collections.abc import Mapping
 import logging
 
-from hilserl_learner.buffer_store import Entry
+from hilserl_learner.data.store import Entry
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler, StateOf
 from so101_contract.errors import AssemblyError

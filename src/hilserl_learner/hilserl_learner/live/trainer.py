@@ -24,15 +24,22 @@ from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import make_agent
-from hilserl_learner.buffer_store import Entry, PartReader, read_buffer, read_header
-from hilserl_learner.checkpoint import BufferPosition, Checkpoints, compare_configs, Facts, Saved, to_json
+from hilserl_learner.data.store import Entry, PartReader, read_buffer, read_header
 from hilserl_learner.episode_account import EpisodeAccount
 from hilserl_learner.errors import CheckpointError, LearnerError
 from hilserl_learner.keeper import BestKeeper, Mark, Verdict
-from hilserl_learner.learner_config import LearnerConfig, NOTHING
+from hilserl_learner.live.config import LearnerConfig, NOTHING
 from hilserl_learner.metrics import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm, WINDOW
-from hilserl_learner.run_log import EPISODES, EVALUATION, RunLog, TRAIN
-from hilserl_learner.trainer import agent_part, Trainer, TrainerConfig
+from hilserl_learner.training.checkpoint import (
+    BufferPosition,
+    Checkpoints,
+    compare_configs,
+    Facts,
+    Saved,
+    to_json,
+)
+from hilserl_learner.training.log import EPISODES, EVALUATION, RunLog, TRAIN
+from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig
 from hilserl_learner.weights_out import WeightsOut
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.transition import Transition

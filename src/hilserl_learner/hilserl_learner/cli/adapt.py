@@ -8,11 +8,11 @@ import sys
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
+from hilserl_learner.cli.eval import observation_name
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.eval_cli import observation_name
 from hilserl_learner.relight import Light, light_of_buffer, light_of_env, relight
-from hilserl_learner.train_setup import make_env
+from hilserl_learner.training.settings import make_env
 
 EXAMPLES = """
 Pictures come from a buffer (see `so101 ingest`; that of a training run is RUN/buffer), or from the simulation as

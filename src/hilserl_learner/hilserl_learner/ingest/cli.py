@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.ingest import Conversion, ingest, Ingested, ZERO_ACTIONS
+from hilserl_learner.ingest.ingest import Conversion, ingest, Ingested, ZERO_ACTIONS
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
