@@ -167,7 +167,7 @@ SIDES = {
 def measure_side(side: str, transitions: int, seconds: float) -> Numbers:
     """Measure in this process."""
     use_sources(*PACKAGES)
-    from hilserl_learner.cpu import prepare_cpu
+    from hilserl_learner.training.trainer import prepare_cpu
 
     prepare_cpu()
     if side == 'ours':

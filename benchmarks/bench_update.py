@@ -33,7 +33,7 @@ def serve() -> None:
     use_sources(*PACKAGES)
     import torch
 
-    from hilserl_learner.cpu import prepare_cpu
+    from hilserl_learner.training.trainer import prepare_cpu
 
     agents: dict[tuple[str, str], Any] = {}
     print(json.dumps({'torch': torch.__version__}), flush=True)

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 
+from hilserl_learner.cli.plot import draw
 from hilserl_learner.experiments import Experiment, EXPERIMENTS
-from hilserl_learner.plot import draw
-from hilserl_learner.run_dir import CONFIG
 from hilserl_learner.training.log import EVALUATION, TRAIN
+from hilserl_learner.training.run import CONFIG
 
 REPORT = 'report.json'
 BEGIN, END = '<!-- figures -->', '<!-- end -->'

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from hilserl_learner.channel import Channel, ChannelClosedError
+from hilserl_learner.live.process import Channel, ChannelClosedError
 
 
 @pytest.fixture

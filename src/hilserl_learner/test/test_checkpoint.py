@@ -18,7 +18,6 @@ import torch
 
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import make_agent
-from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import CheckpointError
 from hilserl_learner.training.checkpoint import (
     BEST,
@@ -30,7 +29,7 @@ from hilserl_learner.training.checkpoint import (
     POLICY,
     STATE,
 )
-from hilserl_learner.training.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import prepare_cpu, Trainer, TrainerConfig
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 
 from .experience import ACTION, make_episode, small_spec

@@ -10,14 +10,13 @@ import torch
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, unpack
-from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.live.config import LearnerConfig
 from hilserl_learner.live.process import DirectoryLock
 from hilserl_learner.live.trainer import CHECKPOINTS, LIVE, LiveTrainer, ONLINE
 from hilserl_learner.training.checkpoint import POLICY
-from hilserl_learner.training.trainer import TrainerConfig
+from hilserl_learner.training.trainer import prepare_cpu, TrainerConfig
 from so101_contract.episodes import Outcome
 from so101_contract.manifest import golden_observation
 from so101_contract.presets import get_observation

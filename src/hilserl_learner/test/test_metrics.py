@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hilserl_learner.data.collect import EpisodeResult
-from hilserl_learner.keeper import BestKeeper, Mark, Verdict
-from hilserl_learner.metrics import EpisodeMeter, ImageStatistics, InterventionAdvice, Meter, ValueAlarm
+from hilserl_learner.training.evaluate import BestKeeper, ImageStatistics, Mark, Verdict
+from hilserl_learner.training.log import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm
 
 
 def result(success=True, steps=10, intervened=0, takeovers=0):

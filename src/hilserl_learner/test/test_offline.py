@@ -60,7 +60,7 @@ def test_a_buffer_of_another_observation_is_refused_with_the_difference(buffer, 
 WORKER = """
 import sys
 import torch
-from hilserl_learner.distributed import _Average, join
+from hilserl_learner.cli.offline import _Average, join
 from hilserl_learner.cli.offline import main
 
 group = join('cpu')

@@ -6,11 +6,10 @@ import pytest
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
-from hilserl_learner import relight as module
-from hilserl_learner.cli.adapt import main
+from hilserl_learner.cli import adapt as module
+from hilserl_learner.cli.adapt import light_of, main, relight
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.metrics import ImageStatistics
-from hilserl_learner.relight import light_of, relight
+from hilserl_learner.training.evaluate import ImageStatistics
 from so101_contract.errors import SpecMismatchError
 from so101_contract.observation import Observation
 from so101_contract.presets import get_observation
@@ -95,7 +94,7 @@ def test_a_source_that_is_none_is_refused_in_a_sentence(tmp_path, capsys, source
 
 
 def test_pictures_of_another_observation_are_refused(tmp_path, shipped):
-    from hilserl_learner.run_dir import RunDirectory
+    from hilserl_learner.training.run import RunDirectory
     from so101_contract.action import ActionSpec
 
     run = RunDirectory(tmp_path / 'run', small_spec(), ActionSpec())

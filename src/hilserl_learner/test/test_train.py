@@ -19,12 +19,11 @@ from hilserl_learner.cli import eval as eval_cli
 from hilserl_learner.cli import train as train_cli
 from hilserl_learner.data.collect import Collector
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.keeper import Mark
 from hilserl_learner.training.checkpoint import Checkpoints
-from hilserl_learner.training.evaluate import EpisodeOutcome, Evaluation
+from hilserl_learner.training.evaluate import EpisodeOutcome, Evaluation, Mark
 from hilserl_learner.training.log import read_table, RunLog
-from hilserl_learner.training.run import RunConfig, TrainRun
-from hilserl_learner.training.settings import make_env, Settings, Training
+from hilserl_learner.training.run import RunConfig, Training, TrainRun
+from hilserl_learner.training.settings import make_env, Settings
 from hilserl_learner.training.trainer import Trainer, TrainerConfig
 from so101_testing.reach import ReachEnv
 

@@ -103,7 +103,7 @@ COMMANDS = {
     'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.cli.train')),
     'train-offline': Command('train on buffers alone', _other('hilserl_learner.cli.offline')),
     'train-classifier': Command(
-        'train a picture classifier of success', _other('hilserl_learner.classifier_cli')
+        'train a picture classifier of success', _other('hilserl_learner.ingest.classifier')
     ),
     'eval': Command('count the successes of a policy', _other('hilserl_learner.cli.eval')),
     'plot': Command('draw the curves of training runs', _other('hilserl_learner.cli.plot')),

@@ -2,17 +2,103 @@
 """`./so101 relight POLICY OUT`: make up for a light, a table or a camera that differs from those of the training."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import copy
+from itertools import islice
 from pathlib import Path
 import sys
+from typing import Any
+
+import numpy as np
+import torch
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
 from hilserl_learner.cli.eval import observation_name
-from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.data.collect import Collector, Environment
+from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.relight import Light, light_of_buffer, light_of_env, relight
+from hilserl_learner.training.evaluate import ImageStatistics
 from hilserl_learner.training.settings import make_env
+from hilserl_learner.training.trainer import prepare_cpu
+from so101_contract.observation_spec import ObservationSpec
+from so101_contract.transition import Transition
+
+PICTURES = 500
+"""So many say enough about the light."""
+
+Light = Mapping[str, ImageStatistics]
+"""What each camera sees."""
+
+KEPT = (
+    'version',
+    'observation',
+    'action',
+    'control_rate_hz',
+    'ik_profile',
+    'reset_pose',
+    'workspace',
+    'std_schedule',
+    'std_unit',
+    'calibration_id',
+    'source_sha256',
+)
+"""Of the manifest."""
+
+
+def light_of(transitions: Iterable[Transition]) -> Light:
+    """Return what the cameras saw, from the first pictures.
+
+    Raises:
+        LearnerError: there are none.
+    """
+    frames = [transition.frames[-1].images for transition in islice(transitions, PICTURES)]
+    if not frames:
+        raise LearnerError('expected transitions with pictures, got none; record or collect some first')
+    return {
+        camera: ImageStatistics.of(np.stack([images[camera] for images in frames])) for camera in frames[0]
+    }
+
+
+def light_of_buffer(directory: Path, spec: ObservationSpec) -> Light:
+    """Return what the cameras saw in a buffer.
+
+    Raises:
+        ContractError: it is no buffer, or one of another observation.
+    """
+    spec.require_same(read_header(directory).observation, ('policy', 'buffer'))
+    entries = (entry.output for entry in read_buffer(directory))
+    return light_of(output for output in entries if isinstance(output, Transition))
+
+
+def light_of_env(env: Environment, policy: Policy, seed: int = 0) -> Light:
+    """Return what the cameras see while a policy acts."""
+    collector = Collector(env, seed=seed)
+    return light_of(collector.step(policy.act).transition for _ in range(PICTURES))
+
+
+def relight(policy: Policy, seen: Light, now: Light, name: str) -> Policy:
+    """Return a policy to which pictures of the light `now` look like those of the light `seen`.
+
+    Args:
+        policy: as it was trained.
+        seen: the light that it was trained in.
+        now: the light that it is to work in.
+        name: of the new policy.
+    """
+    encoder = copy.deepcopy(policy.encoder)
+    stack = policy.manifest.observation.frame_stack
+    for convolutions, camera in zip(
+        encoder.convs_per_cam, policy.manifest.observation.camera_names, strict=True
+    ):
+        difference = (np.array(seen[camera].mean) - np.array(now[camera].mean)) / 255.0
+        first: Any = next(convolutions.children())
+        with torch.no_grad():
+            shift = torch.tensor(np.tile(difference, stack), dtype=first.weight.dtype)
+            first.bias += torch.einsum('ochw,c->o', first.weight, shift)
+    fields = {field: getattr(policy.manifest, field) for field in KEPT}
+    return Policy.create(encoder, policy.actor, name=name, **fields)
+
 
 EXAMPLES = """
 Pictures come from a buffer (see `so101 ingest`; that of a training run is RUN/buffer), or from the simulation as

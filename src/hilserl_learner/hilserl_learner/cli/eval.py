@@ -13,12 +13,11 @@ from rich.progress import Progress
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.metrics import ImageStatistics
-from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED
+from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
 from hilserl_learner.training.log import EVALUATION, read_table
 from hilserl_learner.training.settings import make_env
+from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.presets import get_observation, OBSERVATIONS
 from so101_sim.presets import SCENE_PARTS
 
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.csv is not None:
             write_episodes(options.csv, result)
         if options.png is not None:
-            from hilserl_learner.plot_map import draw_map
+            from hilserl_learner.cli.plot import draw_map
 
             title = f'{policy.manifest.name}, version {policy.manifest.version}, on {options.env} {options.preset}'
             draw_map(result, options.png, title)

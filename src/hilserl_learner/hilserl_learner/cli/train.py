@@ -10,9 +10,10 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.training.run import Progress as State
-from hilserl_learner.training.settings import Settings, Training
+from hilserl_learner.training.run import Training
+from hilserl_learner.training.settings import Settings
+from hilserl_learner.training.trainer import prepare_cpu
 
 
 def parser() -> argparse.ArgumentParser:

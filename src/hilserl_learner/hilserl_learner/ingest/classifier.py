@@ -5,12 +5,14 @@ With it recorded episodes get rewards without a simulator and without a person (
 classifier:FOLDER`). Its file says how its pictures were cropped and scaled; other pictures are refused.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 import hashlib
 import os
 from pathlib import Path
 import shutil
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +24,9 @@ from torch.nn import functional
 from drqv2_policy_node.networks import Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_bytes import fill, from_bytes, to_bytes
 from hilserl_learner.augment import random_shift
-from hilserl_learner.data.store import write_whole
+from hilserl_learner.data.store import read_buffer, read_header, write_whole
 from hilserl_learner.errors import LearnerError
+from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.errors import ContractError
 from so101_contract.image import IMAGE_PIPELINE
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
@@ -246,3 +249,57 @@ def summary(manifest: ClassifierManifest, counts: Mapping[str, int]) -> str:
         f'{counts["success"]} pictures of success and {counts["other"]} others; '
         f'{manifest.accuracy:.1%} right on episodes that were left out'
     )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog='so101 train-classifier', description=__doc__)
+    parser.add_argument(
+        'buffer', type=Path, help='what ingest wrote, with episodes that succeed and that do not'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='folder of the classifier')
+    parser.add_argument('--steps', type=int, default=300, help='updates (default: %(default)s)')
+    parser.add_argument(
+        '--threshold', type=float, default=0.8, help='of the probability (default: %(default)s)'
+    )
+    parser.add_argument('--hold', type=int, default=2, help='steps in a row (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = make_parser().parse_args(argv)
+    prepare_cpu(1)
+    try:
+        spec = read_header(options.buffer).observation
+        episodes = read_episodes(options.buffer)
+        left_out = examples(episodes[::5], options.hold)
+        data = examples([e for i, e in enumerate(episodes) if i % 5], options.hold)
+        model = Classifier(network_spec(spec), torch.Generator().manual_seed(options.seed))
+        train(model, data, steps=options.steps, seed=options.seed)
+        manifest = ClassifierManifest(
+            cameras=spec.cameras, threshold=options.threshold, hold_steps=options.hold
+        )
+        manifest = replace(manifest, accuracy=accuracy(model.eval(), left_out, options.threshold))
+        save_classifier(options.out, model, manifest)
+    except (LearnerError, ContractError) as error:
+        print(f'so101 train-classifier: {error}', file=sys.stderr)
+        return 1
+    print(summary(manifest, {'success': len(data.success), 'other': len(data.other)}))
+    return 0
+
+
+def read_episodes(buffer: Path) -> list[list[Transition]]:
+    """Return the episodes of a buffer, each in order; of revised transitions the last one."""
+    held: dict[tuple[str, int], dict[int, Transition]] = {}
+    for entry in read_buffer(buffer):
+        if isinstance(entry.output, Transition):
+            held.setdefault((entry.stream, entry.output.episode), {})[entry.output.index] = entry.output
+        elif entry.output.discarded:
+            held.pop((entry.stream, entry.output.episode), None)
+    return [[steps[index] for index in sorted(steps)] for steps in held.values()]
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -5,11 +5,13 @@ Every bag becomes one part of the buffer. Its name is a hash of the bag's conten
 how it is converted, so that another choice is another part and a part that is there needs no second conversion.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 import hashlib
+import json
 import os
 from pathlib import Path
 import shutil
@@ -29,15 +31,83 @@ from hilserl_learner.data.store import (
 from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest.fk_repair import FkRepair
 from hilserl_learner.ingest.rewards import choose_reward, make_rewarder, RewardChoice
-from hilserl_learner.ingest_report import BagReport, count, reasons
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.record import Record
+from so101_contract.record import Json, Record
 from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.arm_state import state_function
 from so101_session.bags import read_records, ReadReport
 from so101_session.bags.storage import find_bags, storage_files
+
+
+@dataclass
+class BagReport:
+    """What a bag gave.
+
+    Attributes:
+        episodes: episodes that gave transitions.
+        outcomes: how episodes ended, by name.
+        discarded: episodes that the person threw away.
+        steps: steps that came.
+        transitions: transitions that they gave.
+        intervened: transitions that a person decided.
+        reward: sum of the rewards.
+        successes: episodes with a terminal transition and a reward above 0 there.
+        gaps: steps that gave no transition, by reason.
+        skipped: messages that could not be used, by reason.
+        repaired: episodes whose zero actions were replaced.
+        clipped: share of the replaced actions that were cut, by axis.
+    """
+
+    episodes: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    discarded: int = 0
+    steps: int = 0
+    transitions: int = 0
+    intervened: int = 0
+    reward: float = 0.0
+    successes: int = 0
+    gaps: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    repaired: tuple[int, ...] = ()
+    clipped: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the report as JSON text that is equal for equal content."""
+        plain: dict[str, Json] = {
+            name: dict(sorted(value.items())) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+        }
+        return json.dumps(plain, indent=2, sort_keys=True) + '\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> 'BagReport':
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        for name in ('outcomes', 'gaps', 'skipped'):
+            values[name] = Counter(values[name])
+        return cls(**{**values, 'repaired': tuple(values['repaired'])})
+
+
+def count(account: BagReport, report: EpisodeReport) -> None:
+    """Add the report of an episode."""
+    account.steps += report.steps
+    account.discarded += report.discarded
+    if report.outcome is not None:
+        account.outcomes[report.outcome.name.lower()] += 1
+    for reason, number in report.dropped.items():
+        account.gaps[reason.value] += number
+
+
+def reasons(account: BagReport) -> str:
+    """Say why steps and messages gave nothing."""
+    told = {**account.gaps, **account.skipped}
+    return (
+        ', '.join(f'{number} x {reason}' for reason, number in told.items())
+        or 'no step belongs to an episode'
+    )
+
 
 REPORT = 'report.json'
 ZERO_ACTIONS = ('refuse', 'repair', 'keep')

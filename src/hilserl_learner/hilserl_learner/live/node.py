@@ -25,9 +25,8 @@ from hilserl_learner.data.store import BufferHeader, BufferWriter, HEADER, Part,
 from hilserl_learner.errors import LearnerError, SegmentError
 from hilserl_learner.live.config import LearnerConfig
 from hilserl_learner.live.feed import LiveFeed
-from hilserl_learner.live.process import DirectoryLock
+from hilserl_learner.live.process import DirectoryLock, TrainChild
 from hilserl_learner.live.trainer import LIVE, ONLINE
-from hilserl_learner.train_child import TrainChild
 from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.errors import ContractError
 from so101_interfaces_py import qos, topics

@@ -7,7 +7,7 @@ from there, so it may be killed and started again at any time, and never keeps m
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 import json
 import logging
@@ -22,14 +22,13 @@ from torch import Tensor
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_policy
+from drqv2_policy_node.store import load_policy, pack
 from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.base import Agent
+from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.data.store import Entry, PartReader, read_buffer, read_header
-from hilserl_learner.episode_account import EpisodeAccount
 from hilserl_learner.errors import CheckpointError, LearnerError
-from hilserl_learner.keeper import BestKeeper, Mark, Verdict
 from hilserl_learner.live.config import LearnerConfig, NOTHING
-from hilserl_learner.metrics import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm, WINDOW
 from hilserl_learner.training.checkpoint import (
     BufferPosition,
     Checkpoints,
@@ -38,11 +37,115 @@ from hilserl_learner.training.checkpoint import (
     Saved,
     to_json,
 )
-from hilserl_learner.training.log import EPISODES, EVALUATION, RunLog, TRAIN
+from hilserl_learner.training.evaluate import BestKeeper, Mark, Verdict
+from hilserl_learner.training.log import (
+    EpisodeMeter,
+    EPISODES,
+    EVALUATION,
+    InterventionAdvice,
+    Meter,
+    RunLog,
+    TRAIN,
+    ValueAlarm,
+    WINDOW,
+)
 from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig
-from hilserl_learner.weights_out import WeightsOut
+from so101_contract.episodes import Outcome
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.transition import Transition
+
+
+class EpisodeAccount:
+    """Collects the transitions of open episodes; says how one went when its report comes."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], dict[int, tuple[float, bool]]] = {}
+
+    def add(self, entry: Entry) -> EpisodeResult | None:
+        """Take an entry; return the account of the episode that it closes, unless that was thrown away."""
+        output = entry.output
+        if isinstance(output, Transition):
+            steps = self._open.setdefault((entry.stream, output.episode), {})
+            steps[output.index] = (output.reward, output.intervened)
+            return None
+        steps = self._open.pop((entry.stream, output.episode), {})
+        if output.discarded or not steps:
+            return None
+        helped = [steps[index][1] for index in sorted(steps)]
+        takeovers = sum(now and not before for before, now in zip([False, *helped], helped, strict=False))
+        return EpisodeResult(
+            episode=output.episode,
+            success=output.outcome is Outcome.SUCCESS,
+            steps=len(steps),
+            reward=sum(reward for reward, _ in steps.values()),
+            intervened=sum(helped),
+            takeovers=takeovers,
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version.
+
+    Attributes:
+        manifest: policy manifest as JSON.
+        payload: bytes of a safetensors file.
+        version: counts up.
+        step: gradient updates so far.
+    """
+
+    manifest: str
+    payload: bytes
+    version: int
+    step: int
+
+
+class WeightsOut:
+    """Makes versions of an agent's policy: the first one at once, later ones only where it has learned something.
+
+    Attributes:
+        version: of the last one; 0 before the first.
+    """
+
+    def __init__(self, agent: Agent, fields: Mapping[str, Any], *, period_s: float, version: int = 0) -> None:
+        """Prepare.
+
+        Args:
+            agent: whose policy it is.
+            fields: what `Policy.create` wants to know, without name, version and noise schedule.
+            period_s: time between two versions [s].
+            version: the last one of an earlier life.
+        """
+        self._agent, self._fields, self._period_s = agent, dict(fields), period_s
+        self.version = version
+        self._updates, self._last_s = -1, float('-inf')
+
+    def begins_at(self, pose: tuple[float, ...]) -> None:
+        """Note where the episodes that it learns from begin (6,) [rad]; the policy's manifest says it."""
+        self._fields['reset_pose'] = pose
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is time for a version, by a clock that never jumps [s]."""
+        return self._agent.updates != self._updates and now_s - self._last_s >= self._period_s
+
+    def make(self, now_s: float, std: float) -> Published:
+        """Return the next version; the exploration noise of this moment goes with it."""
+        self.version += 1
+        self._updates, self._last_s = self._agent.updates, now_s
+        # The policy node does not know how many steps were made, so it is told the noise, not the schedule.
+        policy = self.policy(f'{std:.6g}')
+        return Published(*pack(policy), version=self.version, step=self._agent.updates)
+
+    def policy(self, std_schedule: str) -> Policy:
+        """Return the present policy."""
+        return self._agent.policy(
+            name='live', version=max(self.version, 0), std_schedule=std_schedule, **self._fields
+        )
+
+    def forget(self) -> None:
+        """Let the next version be due although nothing was learned: the weights came from elsewhere."""
+        self._updates = -1
+
 
 ONLINE, LIVE, CHECKPOINTS, LOGS, VERSION = 'online', 'live', 'checkpoints', 'log', 'weights_version'
 """Names in the directory of a run: the buffer, its part, checkpoints, the log, and the last version given away."""

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log of a run: one CSV file per kind of line, and the same numbers for TensorBoard. No account, no network."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 import csv
+from dataclasses import dataclass
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
+
+from hilserl_learner.data.collect import EpisodeResult
 
 TRAIN, EPISODES, EVALUATION = 'train', 'episodes', 'evaluation'
 """Kinds of lines: means since the last line, single episodes, evaluations."""
@@ -101,3 +109,159 @@ def _rewrite(path: Path, columns: list[str]) -> None:
 
 def _text(value: float | str) -> str:
     return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+WINDOW = 20
+"""Episodes over which rates are taken, as in the HIL-SERL paper."""
+
+
+class Meter:
+    """Means of what updates report since the last `take`; an entry that only some updates report counts there only."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Take in one update; nothing is read, so a GPU need not be waited for."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means and start over."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class EpisodeMeter:
+    """Rates over the last episodes."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._last: deque[EpisodeResult] = deque(maxlen=window)
+        self.episodes = 0
+
+    def add(self, result: EpisodeResult) -> None:
+        """Take in one episode."""
+        self._last.append(result)
+        self.episodes += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the rates are over a whole window."""
+        return len(self._last) == self._last.maxlen
+
+    def rates(self) -> dict[str, float]:
+        """Return the rates; NaN before the first episode.
+
+        `success`: episodes in which the task was done, with or without help. `unaided`: without any help.
+        `intervention`: steps in which a person acted, as a share of all. `run_length`: mean length of an
+        intervention [steps]. `episode_steps`: mean length of an episode. `return`: mean sum of rewards.
+        """
+        last = list(self._last)
+        takeovers = sum(result.takeovers for result in last)
+        intervened = sum(result.intervened for result in last)
+        return {
+            'success': _mean(result.success for result in last),
+            'unaided': _mean(result.unaided for result in last),
+            'intervention': intervened / max(sum(result.steps for result in last), 1) if last else math.nan,
+            'run_length': intervened / takeovers if takeovers else 0.0,
+            'episode_steps': _mean(result.steps for result in last),
+            'return': _mean(result.reward for result in last),
+        }
+
+
+@dataclass
+class ValueAlarm:
+    """Says when the critics promise more than the task can give (Q above its bound: they have diverged).
+
+    Attributes:
+        bound: largest return there is; with a reward of 1 at success it is 1.
+        margin: how far above it the mean may lie, as a share of the bound.
+        patience: log lines in a row before the alarm; a single one is noise.
+    """
+
+    bound: float = 1.0
+    margin: float = 0.05
+    patience: int = 3
+    over: int = 0
+
+    def update(self, q_mean: float) -> str:
+        """Return a sentence while the alarm is on, else an empty string."""
+        over = not q_mean <= self.bound * (1.0 + self.margin)  # NaN counts as over
+        self.over = self.over + 1 if over else 0
+        if self.over < self.patience:
+            return ''
+        return (
+            f'mean Q {q_mean:.3g} is above {self.bound:.3g}, the largest return there is: the critics diverge; '
+            f'roll back to the best policy, and lower utd or raise the number of critics'
+        )
+
+
+@dataclass(frozen=True)
+class InterventionAdvice:
+    """Looks at how a person helps; long rare interventions that end in success inflate values (HIL-SERL, appendix).
+
+    Attributes:
+        longest_steps: mean length of an intervention above which it warns.
+        share: intervened share of all steps above which it warns once the policy has had its time.
+        after_episodes: how long it has.
+    """
+
+    longest_steps: float = 40.0
+    share: float = 0.5
+    after_episodes: int = 60
+
+    def update(self, rates: Mapping[str, float], episodes: int) -> str:
+        """Return a sentence where there is something to say, else an empty string."""
+        if rates['run_length'] > self.longest_steps:
+            return (
+                f'interventions last {rates["run_length"]:.0f} steps on average, expected at most '
+                f'{self.longest_steps:.0f}; correct shortly and hand back, or values are overestimated'
+            )
+        if episodes >= self.after_episodes and rates['intervention'] > self.share:
+            return (
+                f'a person acts in {rates["intervention"]:.0%} of the steps after {episodes} episodes, expected '
+                f'at most {self.share:.0%}; let the policy try for 20 to 30 steps before correcting it'
+            )
+        return ''
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Brightness and colour of what a camera sees, to notice that the light has changed.
+
+    Attributes:
+        mean: mean of red, green and blue, 0..255.
+        std: their standard deviations.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, images: npt.NDArray[np.uint8]) -> 'ImageStatistics':
+        """Return those of images (..., 3, S, S)."""
+        pixels = images.reshape(-1, 3, images.shape[-2] * images.shape[-1]).astype(np.float64)
+        return cls(tuple(pixels.mean(axis=(0, 2)).tolist()), tuple(pixels.std(axis=(0, 2)).tolist()))
+
+    def drift(self, other: 'ImageStatistics') -> float:
+        """Return the largest difference of a channel's mean, in standard deviations of this one."""
+        return max(abs(a - b) / max(s, 1.0) for a, b, s in zip(self.mean, other.mean, self.std, strict=True))
+
+    def alarm(self, other: 'ImageStatistics', limit: float = 0.5) -> str:
+        """Return a sentence where the other images differ by more than the limit, else an empty string."""
+        drift = self.drift(other)
+        if drift <= limit:
+            return ''
+        seen, now = ([round(value) for value in values] for values in (self.mean, other.mean))
+        return (
+            f'the pictures are {drift:.1f} standard deviations from those in training: mean RGB {seen} then, '
+            f'{now} now; restore the light or the camera, or make up for it with `so101 relight`'
+        )
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else math.nan

@@ -13,18 +13,47 @@ from hilserl_learner.agents import agent_config, make_agent
 from hilserl_learner.data.collect import Collector, demonstrate, Watcher
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.run_dir import DEMO, mark_notes, mark_of, ONLINE, RunDirectory
-from hilserl_learner.surroundings import manifest_fields
 from hilserl_learner.training.checkpoint import Facts, to_json
 from hilserl_learner.training.log import read_table, RunLog, TRAIN
-from hilserl_learner.training.run import Outcome, Progress, RunConfig, TrainRun
+from hilserl_learner.training.run import (
+    DEMO,
+    mark_notes,
+    mark_of,
+    ONLINE,
+    Outcome,
+    Progress,
+    RunConfig,
+    RunDirectory,
+    TrainRun,
+)
 from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
+from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import describe, from_mapping
 from so101_sim.env import ArmEnv
 from so101_sim.envs import ENVIRONMENTS
 from so101_sim.presets import get_preset, with_nominal
+
+
+def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
+    """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
+    chain, home = env.preset.chain, env.home
+    box = chain.kinematics.workspace
+    low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
+    return {
+        'observation': env.observation_spec,
+        'action': env.action_spec,
+        'control_rate_hz': chain.rate_hz,
+        'ik_profile': chain.kinematics.profile,
+        'reset_pose': tuple(float(angle) for angle in home),
+        'workspace': Workspace(low=low, high=high),
+        'std_schedule': std_schedule,
+        'std_unit': StepUnit.ENV_STEPS,
+        'calibration_id': None,
+        'source_sha256': None,
+    }
+
 
 FREE_ON_RESUME = ('run', 'steps', 'device')
 """Settings that may differ when a run goes on."""
