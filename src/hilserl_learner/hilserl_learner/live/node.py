@@ -2,7 +2,7 @@
 """The learner as a ROS node: writes down what the arms live through, and passes on what the training process gives.
 
 Messages are assembled and stored here, in a few callbacks that never wait. Gradients are computed in a process of
-their own (`train_process`), which reads the stored experience: training cannot delay a message, and killing
+their own (`live.process`), which reads the stored experience: training cannot delay a message, and killing
 either of the two loses no transition that was stored.
 """
 
@@ -25,7 +25,7 @@ from hilserl_learner.data.store import BufferHeader, BufferWriter, HEADER, Part,
 from hilserl_learner.errors import LearnerError, SegmentError
 from hilserl_learner.live.config import LearnerConfig
 from hilserl_learner.live.feed import LiveFeed
-from hilserl_learner.live.process import DirectoryLock, TrainChild
+from hilserl_learner.live.process import DirectoryLock, TrainingProcess
 from hilserl_learner.live.trainer import LIVE, ONLINE
 from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.errors import ContractError
@@ -75,14 +75,14 @@ class LearnerNode(Node):
             self.create_service(Trigger, name, functools.partial(self._on_command, word))
         self.create_service(SetBool, topics.LEARNER_PAUSE_SERVICE, self._on_pause)
         agent = asdict(hil) if config.agent == 'hil' else {}
-        self._child = TrainChild({'learner': asdict(config), 'trainer': asdict(trainer), 'agent': agent})
+        self._process = TrainingProcess({'learner': asdict(config), 'trainer': asdict(trainer), 'agent': agent})
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(TICK_S, self._tick, clock=clock)
         self.get_logger().info(f'the run is in {config.run.resolve()}')
 
     def close(self) -> None:
         """Let the training process save and end; bring everything to the disk."""
-        self._child.close()
+        self._process.close()
         try:
             for feed in self._feeds:
                 self._store(feed.flush)
@@ -96,28 +96,28 @@ class LearnerNode(Node):
         self._store(lambda: feed.push(topic, time.time_ns(), data))
 
     def _on_command(self, word: str, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._child.command(word)
+        response.success = self._process.command(word)
         response.message = (
             f'asked to {word}; see learner/status' if response.success else 'nobody is training'
         )
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success = self._child.command('pause' if request.data else 'resume')
+        response.success = self._process.command('pause' if request.data else 'resume')
         return response
 
     # --- the tick ---
 
     def _tick(self) -> None:
-        self._child.tick()
-        letter = self._child.take_weights()
-        if letter is not None:
-            header, stamp = letter.header, self.get_clock().now().to_msg()
+        self._process.tick()
+        weights = self._process.take_weights()
+        if weights is not None:
+            header, stamp = weights.header, self.get_clock().now().to_msg()
             for message in to_messages(
-                header['manifest'], letter.payload, header['version'], header['step'], stamp
+                header['manifest'], weights.payload, header['version'], header['step'], stamp
             ):
                 self._weights.publish(message)
-        for answer in self._child.take_answers():
+        for answer in self._process.take_answers():
             level = self.get_logger().info if answer['ok'] else self.get_logger().error
             level(answer['text'])
         if time.monotonic() - self._synced_s >= self._config.sync_s:
@@ -165,11 +165,11 @@ class LearnerNode(Node):
     def _status_message(self) -> LearnerStatus:
         message = LearnerStatus(**dict.fromkeys(UNKNOWN_AT_FIRST, float('nan')))
         message.header.stamp = self.get_clock().now().to_msg()
-        for name, value in self._child.status.items():
+        for name, value in self._process.status.items():
             if name != 'kind':
                 setattr(message, name, value)
         message.gaps = sum(feed.gaps for feed in self._feeds)
-        problems = [self._child.failure, self._trouble, self._child.silence]
+        problems = [self._process.failure, self._trouble, self._process.silence]
         problems += [feed.problem for feed in self._feeds]
         problem = next(filter(None, problems), '')
         if problem:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that trains beside learner_node: `python -m hilserl_learner.live.process FD`.
+"""The process that trains beside learner_node, and the node's handle on it.
 
-The node hands it one end of a socket pair. It gets its configuration and commands from there, and gives weights
-and status back. It ends when the node does, however that ends.
+The node starts `python -m hilserl_learner.live.process FD` with one end of a pipe. The process gets its configuration
+and commands from there, and gives weights and status back. It ends when the node does, however that ends; when it ends
+by itself, the node starts it again.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ import contextlib
 import fcntl
 import json
 import logging
+from multiprocessing.connection import Connection, Pipe
+import os
 from pathlib import Path
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -23,34 +24,45 @@ from typing import Any, NamedTuple
 
 from hilserl_learner.errors import LearnerError
 
-_HEAD = struct.Struct('<II')
+LOCK = 'learner.lock'
+
+RESTART_S = 3.0
+"""Time before a training process that ended by itself is started again [s]."""
+
+CLOSE_S = 0.5
+"""How long the node waits for its end [s]; a node that takes longer is killed by whoever started it."""
+
+SILENT_S = 30.0
+"""A training process that tells nothing for so long hangs, or has far too little of the processor [s]."""
+
 _MAX_BYTES = 2**30
-_CHUNK = 2**20
+_PATIENCE_S = 20.0
+_IDLE_S = 0.02
+_log = logging.getLogger(__name__)
 
 
 class ChannelClosedError(LearnerError):
     """The other process is gone."""
 
 
-class Letter(NamedTuple):
-    """One message: what it says, and bytes that belong to it."""
+class Message(NamedTuple):
+    """What one side tells the other: a JSON object, and bytes that belong to it."""
 
     header: dict[str, Any]
     payload: bytes
 
 
 class Channel:
-    """One end. Any thread may send; one thread receives."""
+    """One end of a pipe of messages; nothing is ever unpickled. Any thread may send; one thread receives."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._socket = end
+    def __init__(self, end: Connection) -> None:
+        self._end = end
         self._lock = threading.Lock()
-        self._buffer = bytearray()
 
     @classmethod
-    def pair(cls) -> tuple['Channel', socket.socket]:
-        """Return this process's end, and the socket to hand to the other one."""
-        mine, other = socket.socketpair()
+    def pair(cls) -> tuple['Channel', Connection]:
+        """Return this process's end, and the connection to hand to the other one."""
+        mine, other = Pipe()
         return cls(mine), other
 
     def send(self, header: Mapping[str, Any], payload: bytes = b'') -> None:
@@ -62,13 +74,12 @@ class Channel:
         text = json.dumps(header).encode()
         try:
             with self._lock:
-                self._socket.sendall(_HEAD.pack(len(text), len(payload)) + text)
-                if payload:
-                    self._socket.sendall(payload)
+                self._end.send_bytes(text)
+                self._end.send_bytes(payload)
         except OSError as error:
             raise _gone() from error
 
-    def receive(self, timeout_s: float | None) -> list[Letter]:
+    def receive(self, timeout_s: float | None) -> list[Message]:
         """Return the messages that have come, after waiting for the first one for some time at most.
 
         Args:
@@ -77,53 +88,27 @@ class Channel:
         Raises:
             ChannelClosedError: the other end is closed and everything was received.
         """
-        letters = self._take()
-        while not letters:
-            try:
-                ready, _, _ = select.select([self._socket], [], [], timeout_s)
-                if not ready:
-                    return []
-                data = self._socket.recv(_CHUNK)
-            except (OSError, ValueError) as error:
+        messages: list[Message] = []
+        try:
+            while self._end.poll(0.0 if messages else timeout_s):
+                header = json.loads(self._end.recv_bytes(_MAX_BYTES))
+                messages.append(Message(header, self._end.recv_bytes(_MAX_BYTES)))
+        except (OSError, EOFError) as error:
+            if not messages:
                 raise _gone() from error
-            if not data:
-                raise _gone()
-            self._buffer += data
-            letters = self._take()
-            timeout_s = None if timeout_s is None else max(timeout_s, 0.001)
-        return letters
+        return messages
 
     def close(self) -> None:
-        """Close this end; the other one notices. A thread that waits here wakes up."""
-        with contextlib.suppress(OSError):  # the other end is closed already
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+        """End the conversation: the other side notices, and a thread that waits here wakes up.
 
-    def _take(self) -> list[Letter]:
-        letters = []
-        while len(self._buffer) >= _HEAD.size:
-            text, payload = _HEAD.unpack_from(self._buffer)
-            if max(text, payload) > _MAX_BYTES:
-                raise ChannelClosedError(
-                    f'expected messages up to {_MAX_BYTES} B, got one of {text + payload} B'
-                )
-            end = _HEAD.size + text + payload
-            if len(self._buffer) < end:
-                break
-            header = json.loads(self._buffer[_HEAD.size : _HEAD.size + text])
-            letters.append(Letter(header, bytes(self._buffer[_HEAD.size + text : end])))
-            del self._buffer[:end]
-        return letters
+        The handle itself goes with this object, since that thread may still be about to read from it.
+        """
+        with socket.socket(fileno=os.dup(self._end.fileno())) as end, contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)  # fails where the other end is closed already
 
 
 def _gone() -> ChannelClosedError:
     return ChannelClosedError('expected the other process at its end of the channel, got none; it has ended')
-
-
-LOCK = 'learner.lock'
-_PATIENCE_S = 20.0
-_IDLE_S = 0.02
-_log = logging.getLogger(__name__)
 
 
 class DirectoryLock:
@@ -160,79 +145,7 @@ class DirectoryLock:
         self._file.close()
 
 
-def run(channel: Channel, setup: Mapping[str, Any]) -> int:
-    """Train until the node is gone or says stop; return the exit code."""
-    from hilserl_learner.live.config import LearnerConfig
-    from hilserl_learner.live.trainer import LiveTrainer
-    from hilserl_learner.training.trainer import prepare_cpu, TrainerConfig
-    from so101_interfaces_py.params import from_mapping
-
-    def tell(header: Mapping[str, Any], payload: bytes) -> None:
-        with contextlib.suppress(
-            ChannelClosedError
-        ):  # receiving notices it too, and then everything is saved
-            channel.send(header, payload)
-
-    lock = None
-    try:
-        config = from_mapping(LearnerConfig, setup['learner'])
-        prepare_cpu(config.threads)
-        lock = DirectoryLock(config.run / LOCK)
-        trainer = LiveTrainer(config, from_mapping(TrainerConfig, setup['trainer']), setup['agent'], tell)
-    except (ValueError, OSError) as error:
-        tell({'kind': 'failed', 'text': str(error)}, b'')
-        if lock is not None:
-            lock.close()
-        return 1
-    busy = True
-    try:
-        while True:
-            for letter in channel.receive(0.0 if busy else _IDLE_S):
-                if letter.header['command'] == 'stop':
-                    return 0
-                trainer.command(letter.header)
-            busy = trainer.round()
-    except ChannelClosedError:
-        _log.warning('the node is gone: training ends')
-        return 0
-    finally:
-        trainer.close()
-        lock.close()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the process."""
-    arguments = sys.argv[1:] if argv is None else argv
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the node says when it is over
-    logging.basicConfig(level=logging.INFO, format='train_process: %(message)s', stream=sys.stderr)
-    channel = Channel(socket.socket(fileno=int(arguments[0])))
-    try:
-        (letter, *_) = channel.receive(None)
-    except ChannelClosedError:
-        return 1
-    if letter.header['learner']['yields']:
-        from hilserl_learner.training.trainer import step_back
-
-        step_back()
-    return run(channel, letter.header)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
-
-
-RESTART_S = 3.0
-"""Time before a training process that ended by itself is started again [s]."""
-
-CLOSE_S = 0.5
-"""How long the node waits for its end [s]; a node that takes longer is killed by whoever started it."""
-
-SILENT_S = 30.0
-"""A training process that tells nothing for so long hangs, or has far too little of the processor [s]."""
-
-
-class TrainChild:
+class TrainingProcess:
     """Owns the training process. `tick` is called now and then; nothing here waits for it except `close`.
 
     Attributes:
@@ -245,14 +158,14 @@ class TrainChild:
         """Start it.
 
         Args:
-            setup: its configuration, see `train_process.run`.
+            setup: its configuration, see `run`.
         """
         self.status: dict[str, Any] = {}
         self.failure = ''
         self.restarts = 0
         self._setup = dict(setup)
         self._lock = threading.Lock()
-        self._weights: Letter | None = None
+        self._weights: Message | None = None
         self._answers: list[dict[str, Any]] = []
         self._fatal = False
         self._heard_s = time.monotonic()
@@ -286,7 +199,7 @@ class TrainChild:
             self.restarts += 1
             self._start()
 
-    def take_weights(self) -> Letter | None:
+    def take_weights(self) -> Message | None:
         """Return the newest weights, once."""
         with self._lock:
             weights, self._weights = self._weights, None
@@ -329,25 +242,87 @@ class TrainChild:
         self._heard_s = time.monotonic()
         self._channel.send(self._setup)
         self._thread = threading.Thread(
-            target=self._listen, args=(self._channel,), name='train_child', daemon=True
+            target=self._listen, args=(self._channel,), name='training_process', daemon=True
         )
         self._thread.start()
 
     def _listen(self, channel: Channel) -> None:
         while True:
             try:
-                letters = channel.receive(None)
+                messages = channel.receive(None)
             except ChannelClosedError:
                 return
             self._heard_s = time.monotonic()
             with self._lock:
-                for letter in letters:
-                    kind = letter.header['kind']
+                for message in messages:
+                    kind = message.header['kind']
                     if kind == 'weights':
-                        self._weights = letter
+                        self._weights = message
                     elif kind == 'status':
-                        self.status = letter.header
+                        self.status = message.header
                     elif kind == 'failed':
-                        self.failure, self._fatal = letter.header['text'], True
+                        self.failure, self._fatal = message.header['text'], True
                     else:
-                        self._answers.append(letter.header)
+                        self._answers.append(message.header)
+
+
+def run(channel: Channel, setup: Mapping[str, Any]) -> int:
+    """Train until the node is gone or says stop; return the exit code."""
+    from hilserl_learner.live.config import LearnerConfig
+    from hilserl_learner.live.trainer import LiveTrainer
+    from hilserl_learner.training.trainer import prepare_cpu, TrainerConfig
+    from so101_interfaces_py.params import from_mapping
+
+    def tell(header: Mapping[str, Any], payload: bytes) -> None:
+        with contextlib.suppress(
+            ChannelClosedError
+        ):  # receiving notices it too, and then everything is saved
+            channel.send(header, payload)
+
+    lock = None
+    try:
+        config = from_mapping(LearnerConfig, setup['learner'])
+        prepare_cpu(config.threads)
+        lock = DirectoryLock(config.run / LOCK)
+        trainer = LiveTrainer(config, from_mapping(TrainerConfig, setup['trainer']), setup['agent'], tell)
+    except (ValueError, OSError) as error:
+        tell({'kind': 'failed', 'text': str(error)}, b'')
+        if lock is not None:
+            lock.close()
+        return 1
+    busy = True
+    try:
+        while True:
+            for message in channel.receive(0.0 if busy else _IDLE_S):
+                if message.header['command'] == 'stop':
+                    return 0
+                trainer.command(message.header)
+            busy = trainer.round()
+    except ChannelClosedError:
+        _log.warning('the node is gone: training ends')
+        return 0
+    finally:
+        trainer.close()
+        lock.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the process."""
+    arguments = sys.argv[1:] if argv is None else argv
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the node says when it is over
+    logging.basicConfig(level=logging.INFO, format='training process: %(message)s', stream=sys.stderr)
+    channel = Channel(Connection(int(arguments[0])))
+    try:
+        (message, *_) = channel.receive(None)
+    except ChannelClosedError:
+        return 1
+    if message.header['learner']['yields']:
+        from hilserl_learner.training.trainer import step_back
+
+        step_back()
+    return run(channel, message.header)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

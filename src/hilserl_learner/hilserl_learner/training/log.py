@@ -228,40 +228,6 @@ class InterventionAdvice:
         return ''
 
 
-@dataclass(frozen=True)
-class ImageStatistics:
-    """Brightness and colour of what a camera sees, to notice that the light has changed.
-
-    Attributes:
-        mean: mean of red, green and blue, 0..255.
-        std: their standard deviations.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, images: npt.NDArray[np.uint8]) -> 'ImageStatistics':
-        """Return those of images (..., 3, S, S)."""
-        pixels = images.reshape(-1, 3, images.shape[-2] * images.shape[-1]).astype(np.float64)
-        return cls(tuple(pixels.mean(axis=(0, 2)).tolist()), tuple(pixels.std(axis=(0, 2)).tolist()))
-
-    def drift(self, other: 'ImageStatistics') -> float:
-        """Return the largest difference of a channel's mean, in standard deviations of this one."""
-        return max(abs(a - b) / max(s, 1.0) for a, b, s in zip(self.mean, other.mean, self.std, strict=True))
-
-    def alarm(self, other: 'ImageStatistics', limit: float = 0.5) -> str:
-        """Return a sentence where the other images differ by more than the limit, else an empty string."""
-        drift = self.drift(other)
-        if drift <= limit:
-            return ''
-        seen, now = ([round(value) for value in values] for values in (self.mean, other.mean))
-        return (
-            f'the pictures are {drift:.1f} standard deviations from those in training: mean RGB {seen} then, '
-            f'{now} now; restore the light or the camera, or make up for it with `so101 relight`'
-        )
-
-
 def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed) if listed else math.nan
