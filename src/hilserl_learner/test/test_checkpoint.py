@@ -24,8 +24,8 @@ from hilserl_learner.training.checkpoint import (
     BufferPosition,
     Checkpoints,
     compare_configs,
-    Facts,
     MANIFEST,
+    Metadata,
     POLICY,
     STATE,
 )
@@ -51,7 +51,7 @@ def tensors(value=0.0):
 
 
 def facts(updates=0, **fields):
-    return Facts(updates=updates, env_steps=2 * updates, **fields)
+    return Metadata(updates=updates, env_steps=2 * updates, **fields)
 
 
 def make_trainer(seed=0):

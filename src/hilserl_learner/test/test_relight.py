@@ -7,7 +7,7 @@ import pytest
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
 from hilserl_learner.cli import adapt as module
-from hilserl_learner.cli.adapt import light_of, main, relight
+from hilserl_learner.cli.adapt import adapt_encoder, colors_of, main
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import ImageStatistics
 from so101_contract.errors import SpecMismatchError
@@ -40,7 +40,7 @@ def test_B22_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
     rng, change = np.random.default_rng(0), (70, -35, 12)
     seen = ImageStatistics((110.0, 110.0, 110.0), (30.0, 30.0, 30.0))
     now = replace(seen, mean=tuple(110.0 + one for one in change))
-    made = relight(shipped, {CAMERA: seen}, {CAMERA: now}, 'here')
+    made = adapt_encoder(shipped, {CAMERA: seen}, {CAMERA: now}, 'here')
     for _ in range(5):
         first = pictures(rng)
         other = in_other_light(first, change)
@@ -54,19 +54,19 @@ def test_B22_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
 
 def test_the_same_light_changes_nothing(shipped):
     seen = {CAMERA: ImageStatistics((90.0, 80.0, 70.0), (20.0, 20.0, 20.0))}
-    made = relight(shipped, seen, seen, shipped.manifest.name)
+    made = adapt_encoder(shipped, seen, seen, shipped.manifest.name)
     assert made.manifest.tensors_sha256 == shipped.manifest.tensors_sha256
 
 
 def test_the_light_is_the_mean_of_each_camera():
     spec = small_spec(cameras=2)
     episode = make_episode(spec, 1, 6)
-    found = light_of(iter(episode))
+    found = colors_of(iter(episode))
     for camera in spec.camera_names:
         images = np.stack([transition.frames[-1].images[camera] for transition in episode])
         assert found[camera].mean == pytest.approx(images.mean(axis=(0, 2, 3)))
     with pytest.raises(LearnerError, match='got none'):
-        light_of(iter(()))
+        colors_of(iter(()))
 
 
 def test_the_command_writes_a_policy_that_loads(tmp_path, monkeypatch, capsys):

@@ -20,7 +20,7 @@ from hilserl_learner.cli import train as train_cli
 from hilserl_learner.data.collect import Collector
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.checkpoint import Checkpoints
-from hilserl_learner.training.evaluate import EpisodeOutcome, Evaluation, Mark
+from hilserl_learner.training.evaluate import EpisodeOutcome, EvalScore, Evaluation
 from hilserl_learner.training.log import read_table, RunLog
 from hilserl_learner.training.run import RunConfig, Training, TrainRun
 from hilserl_learner.training.settings import make_env, Settings
@@ -299,5 +299,5 @@ def test_an_evaluations_interval_holds_the_rate():
 
 
 def test_a_mark_of_nothing_but_failures_compares():
-    assert Mark(1, 20, 10.0, 5).better_than(Mark(0, 20, float('nan'), 1))
-    assert not np.isnan(Mark(0, 20, float('nan'), 1).rate)
+    assert EvalScore(1, 20, 10.0, 5).better_than(EvalScore(0, 20, float('nan'), 1))
+    assert not np.isnan(EvalScore(0, 20, float('nan'), 1).rate)

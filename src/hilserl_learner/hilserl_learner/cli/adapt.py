@@ -27,7 +27,7 @@ from so101_contract.transition import Transition
 PICTURES = 500
 """So many say enough about the light."""
 
-Light = Mapping[str, ImageStatistics]
+CameraColors = Mapping[str, ImageStatistics]
 """What each camera sees."""
 
 KEPT = (
@@ -46,7 +46,7 @@ KEPT = (
 """Of the manifest."""
 
 
-def light_of(transitions: Iterable[Transition]) -> Light:
+def colors_of(transitions: Iterable[Transition]) -> CameraColors:
     """Return what the cameras saw, from the first pictures.
 
     Raises:
@@ -60,7 +60,7 @@ def light_of(transitions: Iterable[Transition]) -> Light:
     }
 
 
-def light_of_buffer(directory: Path, spec: ObservationSpec) -> Light:
+def colors_of_buffer(directory: Path, spec: ObservationSpec) -> CameraColors:
     """Return what the cameras saw in a buffer.
 
     Raises:
@@ -68,16 +68,16 @@ def light_of_buffer(directory: Path, spec: ObservationSpec) -> Light:
     """
     spec.require_same(read_header(directory).observation, ('policy', 'buffer'))
     entries = (entry.output for entry in read_buffer(directory))
-    return light_of(output for output in entries if isinstance(output, Transition))
+    return colors_of(output for output in entries if isinstance(output, Transition))
 
 
-def light_of_env(env: Environment, policy: Policy, seed: int = 0) -> Light:
+def colors_of_env(env: Environment, policy: Policy, seed: int = 0) -> CameraColors:
     """Return what the cameras see while a policy acts."""
     collector = Collector(env, seed=seed)
-    return light_of(collector.step(policy.act).transition for _ in range(PICTURES))
+    return colors_of(collector.step(policy.act).transition for _ in range(PICTURES))
 
 
-def relight(policy: Policy, seen: Light, now: Light, name: str) -> Policy:
+def adapt_encoder(policy: Policy, seen: CameraColors, now: CameraColors, name: str) -> Policy:
     """Return a policy to which pictures of the light `now` look like those of the light `seen`.
 
     Args:
@@ -128,14 +128,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def light(source: str, policy: Policy) -> Light:
+def colors_in(source: str, policy: Policy) -> CameraColors:
     """Return the light of a buffer, or of an environment.
 
     Raises:
         LearnerError: it is neither.
     """
     if Path(source).is_dir():
-        return light_of_buffer(Path(source), policy.manifest.observation)
+        return colors_of_buffer(Path(source), policy.manifest.observation)
     env_id, colon, preset = source.partition(':')
     if not colon:
         raise LearnerError(
@@ -144,7 +144,7 @@ def light(source: str, policy: Policy) -> Light:
         )
     env = make_env(env_id, preset, observation_name(policy))
     try:
-        return light_of_env(env, policy)
+        return colors_of_env(env, policy)
     finally:
         env.close()
 
@@ -155,8 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_cpu(1)
     try:
         policy = load_policy(options.policy)
-        seen, now = light(options.seen, policy), light(options.now, policy)
-        made = relight(policy, seen, now, options.out.name)
+        seen, now = colors_in(options.seen, policy), colors_in(options.now, policy)
+        made = adapt_encoder(policy, seen, now, options.out.name)
         # The critics see the same features as before, so they go along.
         save_policy(options.out, made, critics=load_critics(options.policy), overwrite=options.overwrite)
     except (ValueError, OSError) as error:

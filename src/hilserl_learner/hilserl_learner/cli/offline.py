@@ -27,7 +27,7 @@ from hilserl_learner.data.replay import ReplayBuffer
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.live.config import LearnerConfig
-from hilserl_learner.training.checkpoint import Checkpoints, Facts, to_json
+from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
 from hilserl_learner.training.log import Meter, RunLog, TRAIN
 from hilserl_learner.training.settings import Settings
 from hilserl_learner.training.trainer import agent_part, prepare_cpu, Trainer, TrainerConfig
@@ -140,7 +140,7 @@ class OfflineRun:
             std_schedule=self.trainer.config.std_schedule,
             **learner.manifest_fields,
         )
-        facts = Facts(
+        facts = Metadata(
             updates=self.agent.updates,
             env_steps=0,
             observation_hash=learner.observation_spec.hash,

@@ -49,7 +49,7 @@ class Environment(Protocol):
         """Return the present observation."""
 
 
-class Helper(Protocol):
+class Human(Protocol):
     """Somebody who may act instead of the policy."""
 
     def begin(self, rng: np.random.Generator) -> None:
@@ -93,7 +93,7 @@ class Collected:
     result: EpisodeResult | None
 
 
-class Watcher:
+class ScriptedOperator:
     """The scripted operator: takes over when the arm is stuck, moves away, or has dropped the cube."""
 
     def __init__(self, env: ArmEnv, operator: Operator | None = None) -> None:
@@ -110,7 +110,7 @@ class Watcher:
         return decision.action
 
 
-class Teacher:
+class ScriptedExpert:
     """Acts in every step: demonstrations."""
 
     def __init__(self, env: ArmEnv, skill: Skill = DEMO_SKILL) -> None:
@@ -135,7 +135,7 @@ class Collector:
     """
 
     def __init__(
-        self, env: Environment, *, helper: Helper | None = None, seed: int = 0, first_episode: int = 1
+        self, env: Environment, *, helper: Human | None = None, seed: int = 0, first_episode: int = 1
     ) -> None:
         """Prepare; the first step begins an episode.
 
@@ -216,7 +216,7 @@ def demonstrate(
 
     Failed ones are left out, as a person throws them away.
     """
-    collector = Collector(env, helper=Teacher(env, skill), seed=seed)
+    collector = Collector(env, helper=ScriptedExpert(env, skill), seed=seed)
     idle: Actor = lambda _: np.zeros(4, np.float32)  # noqa: E731  (the teacher acts in every step)
     held: list[Transition] = []
     while episodes:

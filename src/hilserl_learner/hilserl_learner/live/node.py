@@ -75,7 +75,9 @@ class LearnerNode(Node):
             self.create_service(Trigger, name, functools.partial(self._on_command, word))
         self.create_service(SetBool, topics.LEARNER_PAUSE_SERVICE, self._on_pause)
         agent = asdict(hil) if config.agent == 'hil' else {}
-        self._process = TrainingProcess({'learner': asdict(config), 'trainer': asdict(trainer), 'agent': agent})
+        self._process = TrainingProcess(
+            {'learner': asdict(config), 'trainer': asdict(trainer), 'agent': agent}
+        )
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(TICK_S, self._tick, clock=clock)
         self.get_logger().info(f'the run is in {config.run.resolve()}')

@@ -33,11 +33,11 @@ from hilserl_learner.training.checkpoint import (
     BufferPosition,
     Checkpoints,
     compare_configs,
-    Facts,
+    Metadata,
     Saved,
     to_json,
 )
-from hilserl_learner.training.evaluate import BestKeeper, Mark, Verdict
+from hilserl_learner.training.evaluate import BestCheckpoint, EvalScore, EvalVerdict
 from hilserl_learner.training.log import (
     EpisodeMeter,
     EPISODES,
@@ -84,7 +84,7 @@ class EpisodeAccount:
 
 
 @dataclass(frozen=True)
-class Published:
+class PolicyVersion:
     """One version.
 
     Attributes:
@@ -100,7 +100,7 @@ class Published:
     step: int
 
 
-class WeightsOut:
+class PolicyVersions:
     """Makes versions of an agent's policy: the first one at once, later ones only where it has learned something.
 
     Attributes:
@@ -128,13 +128,13 @@ class WeightsOut:
         """Whether it is time for a version, by a clock that never jumps [s]."""
         return self._agent.updates != self._updates and now_s - self._last_s >= self._period_s
 
-    def make(self, now_s: float, std: float) -> Published:
+    def make(self, now_s: float, std: float) -> PolicyVersion:
         """Return the next version; the exploration noise of this moment goes with it."""
         self.version += 1
         self._updates, self._last_s = self._agent.updates, now_s
         # The policy node does not know how many steps were made, so it is told the noise, not the schedule.
         policy = self.policy(f'{std:.6g}')
-        return Published(*pack(policy), version=self.version, step=self._agent.updates)
+        return PolicyVersion(*pack(policy), version=self.version, step=self._agent.updates)
 
     def policy(self, std_schedule: str) -> Policy:
         """Return the present policy."""
@@ -197,12 +197,14 @@ class LiveTrainer:
         self.trainer.steps = 0  # counted again while the experience is read
         self._version_file = run / VERSION
         version = max(0 if saved is None else saved.facts.version, _read_version(self._version_file))
-        self.weights = WeightsOut(agent, config.manifest_fields, period_s=config.publish_s, version=version)
+        self.weights = PolicyVersions(
+            agent, config.manifest_fields, period_s=config.publish_s, version=version
+        )
         if policy is not None:  # until episodes tell where they begin
             self.weights.begins_at(policy.manifest.reset_pose)
         self._publish()
         self._account, self._episodes = EpisodeAccount(), EpisodeMeter()
-        self._meter, self._keeper = Meter(), BestKeeper(WINDOW)
+        self._meter, self._keeper = Meter(), BestCheckpoint(WINDOW)
         self._values, self._advice = ValueAlarm(config.q_bound), InterventionAdvice()
         self._records = RunLog(run / LOGS)
         self._reader = PartReader(run / ONLINE / LIVE, spec)
@@ -373,17 +375,17 @@ class LiveTrainer:
         """Compare the last episodes with the best ones so far; keep the agent if they are better."""
         rates = self._episodes.rates()
         unaided = round(rates['unaided'] * WINDOW)
-        mark = Mark(unaided, WINDOW, rates['episode_steps'], self.trainer.steps)
+        mark = EvalScore(unaided, WINDOW, rates['episode_steps'], self.trainer.steps)
         verdict = self._keeper.judge(mark)
         self._record(EVALUATION, {'success': mark.rate, 'episodes': WINDOW, 'verdict': verdict.name.lower()})
-        if verdict is Verdict.BEST:
+        if verdict is EvalVerdict.BEST:
             self._keeper.keep(mark, {})
             try:
                 self._checkpoints.save_best(*self._all())
             except CheckpointError as error:
                 self._trouble = str(error)
                 _log.error('%s', error)
-        elif verdict is Verdict.COLLAPSED and self._keeper.best is not None:
+        elif verdict is EvalVerdict.COLLAPSED and self._keeper.best is not None:
             best = self._keeper.best
             self._warn(
                 f'unaided success fell from {best.rate:.0%} at step {best.step} to {mark.rate:.0%}; '
@@ -398,14 +400,14 @@ class LiveTrainer:
         self.trainer.load_state_dict(saved.tensors)
         _log.info('resumed %s: %d updates, %d steps', saved.path, saved.facts.updates, saved.facts.env_steps)
 
-    def _all(self) -> tuple[dict[str, Tensor], Facts, Policy, tuple[Critic, Critic] | None]:
+    def _all(self) -> tuple[dict[str, Tensor], Metadata, Policy, tuple[Critic, Critic] | None]:
         """Return what a checkpoint consists of."""
         policy = self.weights.policy(self.trainer.config.std_schedule)
         return self.trainer.state_dict(), self._facts(), policy, self.trainer.agent.critics
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> Metadata:
         position = self._reader.position
-        return Facts(
+        return Metadata(
             updates=self.trainer.agent.updates,
             env_steps=self.trainer.steps,
             episodes=self._episodes.episodes,

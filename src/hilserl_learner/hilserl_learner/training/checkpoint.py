@@ -62,7 +62,7 @@ class BufferPosition(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts(Record):
+class Metadata(Record):
     """What a checkpoint says beside its tensors.
 
     Attributes:
@@ -98,7 +98,7 @@ class CheckpointManifest(Record):
     KIND: ClassVar[str] = 'hilserl_learner/checkpoint/1'
     ERROR = CheckpointError
 
-    facts: Facts
+    facts: Metadata
     files: tuple[FileSum, ...]
 
 
@@ -147,7 +147,7 @@ class Saved:
     """
 
     path: Path
-    facts: Facts
+    facts: Metadata
     tensors: dict[str, Tensor]
 
 
@@ -190,7 +190,7 @@ class Checkpoints:
     def save(
         self,
         tensors: Mapping[str, Tensor],
-        facts: Facts,
+        facts: Metadata,
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
     ) -> Path:
@@ -218,7 +218,7 @@ class Checkpoints:
     def save_best(
         self,
         tensors: Mapping[str, Tensor],
-        facts: Facts,
+        facts: Metadata,
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
     ) -> Path:
@@ -284,7 +284,7 @@ class Checkpoints:
         self,
         name: str,
         tensors: Mapping[str, Tensor],
-        facts: Facts,
+        facts: Metadata,
         policy: Policy | None,
         critics: tuple[Critic, Critic] | None,
     ) -> Path:

@@ -159,7 +159,7 @@ ENOUGH_EPISODES = 20
 """Fewer episodes say too little to call a policy the best one."""
 
 
-class Verdict(Enum):
+class EvalVerdict(Enum):
     """What an evaluation says about the present policy."""
 
     TOO_FEW = 'too few episodes'
@@ -169,7 +169,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Mark:
+class EvalScore:
     """An evaluation to compare with.
 
     Attributes:
@@ -199,7 +199,7 @@ class Mark:
         return other is None or (self.rate, -self.mean_steps) > (other.rate, -other.mean_steps)
 
 
-class BestKeeper:
+class BestCheckpoint:
     """Holds the state of the best evaluation so far.
 
     Attributes:
@@ -207,20 +207,20 @@ class BestKeeper:
     """
 
     def __init__(self, enough: int = ENOUGH_EPISODES) -> None:
-        self.best: Mark | None = None
+        self.best: EvalScore | None = None
         self._state: dict[str, Tensor] = {}
         self._enough = enough
 
-    def judge(self, mark: Mark) -> Verdict:
+    def judge(self, mark: EvalScore) -> EvalVerdict:
         """Say what an evaluation means; nothing is kept yet."""
         if mark.episodes < self._enough:
-            return Verdict.TOO_FEW
+            return EvalVerdict.TOO_FEW
         if mark.better_than(self.best):
-            return Verdict.BEST
+            return EvalVerdict.BEST
         assert self.best is not None
-        return Verdict.COLLAPSED if mark.interval[1] < self.best.interval[0] else Verdict.FINE
+        return EvalVerdict.COLLAPSED if mark.interval[1] < self.best.interval[0] else EvalVerdict.FINE
 
-    def keep(self, mark: Mark, state: Mapping[str, Tensor]) -> None:
+    def keep(self, mark: EvalScore, state: Mapping[str, Tensor]) -> None:
         """Keep a state as the best one; the tensors are taken over, so pass copies."""
         self.best, self._state = mark, dict(state)
 

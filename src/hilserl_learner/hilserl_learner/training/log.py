@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 

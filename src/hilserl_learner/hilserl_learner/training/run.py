@@ -27,8 +27,8 @@ from hilserl_learner.data.store import (
     write_whole,
 )
 from hilserl_learner.errors import CheckpointError
-from hilserl_learner.training.checkpoint import Checkpoints, Facts, to_json
-from hilserl_learner.training.evaluate import BestKeeper, evaluate, Evaluation, Mark, Verdict
+from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
+from hilserl_learner.training.evaluate import BestCheckpoint, EvalScore, evaluate, Evaluation, EvalVerdict
 from hilserl_learner.training.log import (
     EpisodeMeter,
     EPISODES,
@@ -145,7 +145,7 @@ class TrainRun:
             judge_start: evaluate before the first step too: what the run begins with is the best one until beaten.
         """
         self.trainer, self.collector, self.config = trainer, collector, config
-        self.keeper, self.episodes = BestKeeper(), EpisodeMeter()
+        self.keeper, self.episodes = BestCheckpoint(), EpisodeMeter()
         self.alarms: dict[str, None] = {}
         self._env, self._log, self._save, self._report = evaluation_env, log, save, report
         self._keep, self._judge_start = keep, judge_start
@@ -233,7 +233,7 @@ class TrainRun:
             self._env, agent.act, episodes, after_episode=lambda _: self._show('evaluating')
         )
         low, high = evaluation.interval
-        mark = Mark(evaluation.successes, evaluation.episodes, evaluation.mean_steps, step)
+        mark = EvalScore(evaluation.successes, evaluation.episodes, evaluation.mean_steps, step)
         verdict = self.keeper.judge(mark)
         line: dict[str, float | str] = {
             'wall_s': round(self._wall_s, 1),
@@ -251,15 +251,15 @@ class TrainRun:
                 line[f'image_mean_{name}'] = evaluation.images.mean[colour]
                 line[f'image_std_{name}'] = evaluation.images.std[colour]
         self._log.write(EVALUATION, step, line)
-        if verdict is Verdict.BEST:
+        if verdict is EvalVerdict.BEST:
             self.keeper.keep(mark, agent.state_dict())
             self._save('best')
-        elif verdict is Verdict.COLLAPSED:
+        elif verdict is EvalVerdict.COLLAPSED:
             self._collapse(mark)
         self._save('last')
         return evaluation
 
-    def _collapse(self, mark: Mark) -> None:
+    def _collapse(self, mark: EvalScore) -> None:
         best = self.keeper.best
         assert best is not None
         said = f'success fell from {best.rate:.0%} at step {best.step} to {mark.rate:.0%} at step {mark.step}'
@@ -371,7 +371,7 @@ class RunDirectory:
         self,
         name: str,
         state: Mapping[str, Tensor],
-        facts: Facts,
+        facts: Metadata,
         policy: Policy,
         critics: tuple[Critic, Critic] | None = None,
     ) -> None:
@@ -397,12 +397,12 @@ class RunDirectory:
         self._writers.clear()
 
 
-def mark_notes(mark: Mark | None) -> str:
+def mark_notes(mark: EvalScore | None) -> str:
     """Return an evaluation as notes of a checkpoint."""
     return to_json({} if mark is None else asdict(mark))
 
 
-def mark_of(notes: str) -> Mark | None:
+def mark_of(notes: str) -> EvalScore | None:
     """Return the evaluation in the notes of a checkpoint."""
     values = json.loads(notes)
-    return Mark(**values) if values else None
+    return EvalScore(**values) if values else None

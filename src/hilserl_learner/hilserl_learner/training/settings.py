@@ -10,10 +10,10 @@ from drqv2_policy_node.named_policy import find_policy, NO_POLICY
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.agents import agent_config, make_agent
-from hilserl_learner.data.collect import Collector, demonstrate, Watcher
+from hilserl_learner.data.collect import Collector, demonstrate, ScriptedOperator
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.training.checkpoint import Facts, to_json
+from hilserl_learner.training.checkpoint import Metadata, to_json
 from hilserl_learner.training.log import read_table, RunLog, TRAIN
 from hilserl_learner.training.run import (
     DEMO,
@@ -206,7 +206,7 @@ class Training:
             self.directory.begin(settings.plain())
         helper = None
         if settings.operator == 'scripted':
-            helper = Watcher(self.env)
+            helper = ScriptedOperator(self.env)
         self._log = RunLog(directory)
         self._collector = Collector(self.env, helper=helper, seed=settings.seed)
         self.run = TrainRun(
@@ -272,7 +272,7 @@ class Training:
         self.directory.record(transition, ONLINE)
 
     def _save(self, name: str) -> None:
-        facts = Facts(
+        facts = Metadata(
             updates=self.agent.updates,
             env_steps=self.trainer.steps,
             episodes=self._collector.episode,
