@@ -12,8 +12,8 @@ from drqv2_policy_node.robobase import read_agent, state_dict
 from drqv2_policy_node.robobase_config import TrainingConfig
 from drqv2_policy_node.robobase_infer import RoboBaseError
 from drqv2_policy_node.robobase_schedule import parse_schedule, ScheduleError
+from so101_testing.robobase_recipe import golden, network_options
 
-from .robobase_recipe import golden, network_options
 from .snapshots import agent_state, CONFIG, SMALL
 
 SHAPES = golden('robobase_shapes.json')['cases']

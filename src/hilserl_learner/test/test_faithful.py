@@ -17,8 +17,7 @@ from so101_contract.action import ActionSpec
 from so101_contract.errors import SpecMismatchError
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 from so101_contract.observation_spec import robobase_spec
-
-from .robobase_recipe import action, fill, golden, images, network_options, state
+from so101_testing.robobase_recipe import action, fill, golden, images, network_options, state
 
 TOLERANCE = 1e-4
 FIELDS = {
