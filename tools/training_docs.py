@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the tables of docs/training.md from the configurations: `python -m hilserl_learner.training_docs PAGE`."""
+"""Write the tables of docs/training.md from the configurations of agents, trainer and runs."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import re
@@ -9,13 +10,14 @@ import sys
 from hilserl_learner.agents.faithful import FaithfulConfig
 from hilserl_learner.agents.hil import HilConfig
 from hilserl_learner.agents.sac import SacConfig
-from hilserl_learner.training.run import RunConfig
+from hilserl_learner.training.settings import RunConfig
 from hilserl_learner.training.trainer import TrainerConfig
 from so101_interfaces_py.params import table
 
 CONFIGS: tuple[type, ...] = (HilConfig, TrainerConfig, RunConfig, SacConfig, FaithfulConfig)
 
 END = '<!-- end -->'
+PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'training.md'
 
 
 def render(page: str) -> str:
@@ -30,8 +32,11 @@ def render(page: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page."""
-    (name,) = sys.argv[1:] if arguments is None else arguments
-    path = Path(name)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'page', type=Path, nargs='?', default=PAGE, help='page with the marks (default: docs/training.md)'
+    )
+    path = parser.parse_args(arguments).page
     path.write_text(render(path.read_text()))
     return 0
 
