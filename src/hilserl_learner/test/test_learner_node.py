@@ -156,7 +156,7 @@ def test_a_checkpoint_is_written_on_request(watcher):
 
 def test_B17_kill_9_of_the_learner_loses_no_acknowledged_transition_and_counters_go_on(watcher):
     updates, steps, version = watcher.status.updates, watcher.status.env_steps, watcher.weights[-1].version
-    saved = Checkpoints(watcher.run / 'checkpoints').load().facts
+    saved = Checkpoints(watcher.run / 'checkpoints').load().metadata
     watcher.learner.send_signal(signal.SIGKILL)
     watcher.learner.wait()
     assert len(stored(watcher.run)) >= steps

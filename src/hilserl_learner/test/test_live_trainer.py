@@ -233,7 +233,7 @@ def test_the_best_of_twenty_episodes_is_kept_and_can_be_gone_back_to(tmp_path, a
     for _ in range(20):
         arm.live(4)
     live = side.caught_up()
-    kept = live._checkpoints.load_best()
+    kept = live.tracker.checkpoints.load_best()
     arm.live(30)
     side.caught_up()
     updates = live.trainer.agent.updates

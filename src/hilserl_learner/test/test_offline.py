@@ -48,7 +48,7 @@ def test_a_buffer_alone_makes_a_policy(buffer, tmp_path, capsys):
 def test_a_run_goes_on_where_it_was_left(buffer, tmp_path, capsys):
     for updates in ('3', '6'):
         assert main([str(buffer), '--out', str(tmp_path / 'run'), '--updates', updates, *SMALL]) == 0
-    assert Checkpoints(tmp_path / 'run' / 'checkpoints').load().facts.updates == 6
+    assert Checkpoints(tmp_path / 'run' / 'checkpoints').load().metadata.updates == 6
 
 
 def test_a_buffer_of_another_observation_is_refused_with_the_difference(buffer, tmp_path, capsys):

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./so101 relight POLICY OUT`: make up for a light, a table or a camera that differs from those of the training."""
+"""`./so101 adapt POLICY OUT`: make up for a light, a table or a camera that differs from those of the training.
+
+A camera in another room sees other mean colours than the camera, or the renderer, of the training. The first
+convolution then works far from where it learned to, and most of what comes after it is silent: a policy that does
+nothing right, and that learns more slowly than a fresh one. The difference of the means, seen through the weights of
+that convolution, is a constant per channel; taken off its bias, the shape of the network stays as it is.
+"""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +31,7 @@ from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
 
 PICTURES = 500
-"""So many say enough about the light."""
+"""So many say enough about the colours."""
 
 CameraColors = Mapping[str, ImageStatistics]
 """What each camera sees."""
@@ -43,7 +49,7 @@ KEPT = (
     'calibration_id',
     'source_sha256',
 )
-"""Of the manifest."""
+"""Fields of the manifest that stay as they are."""
 
 
 def colors_of(transitions: Iterable[Transition]) -> CameraColors:
@@ -78,12 +84,12 @@ def colors_of_env(env: Environment, policy: Policy, seed: int = 0) -> CameraColo
 
 
 def adapt_encoder(policy: Policy, seen: CameraColors, now: CameraColors, name: str) -> Policy:
-    """Return a policy to which pictures of the light `now` look like those of the light `seen`.
+    """Return a policy to which pictures with the colours `now` look like those with the colours `seen`.
 
     Args:
         policy: as it was trained.
-        seen: the light that it was trained in.
-        now: the light that it is to work in.
+        seen: the colours that it was trained with.
+        now: the colours that it is to work with.
         name: of the new policy.
     """
     encoder = copy.deepcopy(policy.encoder)
@@ -103,18 +109,18 @@ def adapt_encoder(policy: Policy, seen: CameraColors, now: CameraColors, name: s
 EXAMPLES = """
 Pictures come from a buffer (see `so101 ingest`; that of a training run is RUN/buffer), or from the simulation as
 ENVIRONMENT:PRESET, in which the policy then acts for a minute. The policy is not trained by this, only shown the new
-light; give the result to `so101 train --policy` or `so101 up checkpoint:=`.
+colours; give the result to `so101 train --policy` or `so101 up checkpoint:=`.
 
 examples:
-  so101 relight policies/sim policies/here --seen SO101Lift-v0:wide --now buffers/demos
-  so101 relight runs/wide/best policies/here --seen runs/wide/buffer --now buffers/demos
+  so101 adapt policies/sim policies/here --seen SO101Lift-v0:wide --now buffers/demos
+  so101 adapt runs/wide/best policies/here --seen runs/wide/buffer --now buffers/demos
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     made = argparse.ArgumentParser(
-        prog='so101 relight',
+        prog='so101 adapt',
         description='Change the first bias of a policy so that the mean colours of what it sees now look to it like '
         'those that it was trained with.',
         epilog=EXAMPLES,
@@ -129,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def colors_in(source: str, policy: Policy) -> CameraColors:
-    """Return the light of a buffer, or of an environment.
+    """Return the colours of a buffer, or of an environment.
 
     Raises:
         LearnerError: it is neither.
@@ -150,7 +156,7 @@ def colors_in(source: str, policy: Policy) -> CameraColors:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure both lights and write the policy."""
+    """Measure both and write the policy."""
     options = parser().parse_args(argv)
     prepare_cpu(1)
     try:
@@ -160,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The critics see the same features as before, so they go along.
         save_policy(options.out, made, critics=load_critics(options.policy), overwrite=options.overwrite)
     except (ValueError, OSError) as error:
-        print(f'so101 relight: {error}', file=sys.stderr)
+        print(f'so101 adapt: {error}', file=sys.stderr)
         return 1
     for camera in seen:
         then, here = ([round(value) for value in one[camera].mean] for one in (seen, now))

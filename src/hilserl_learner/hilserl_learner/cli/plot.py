@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./so101 plot RUN...`: success against environment steps, with a band over the seeds."""
+"""`./so101 plot RUN...`: learning curves, success against environment steps.
+
+One line per kind of run with a band over its seeds. For `./so101 eval` it draws where the cube lay when a policy
+succeeded.
+"""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -14,7 +18,9 @@ import numpy.typing as npt
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import Evaluation
 from hilserl_learner.training.log import EVALUATION, read_table, TRAIN
-from hilserl_learner.training.run import CONFIG
+from hilserl_learner.training.settings import CONFIG
+
+SUCCESS, FAILURE = '#2a9d8f', '#d1495b'
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -146,6 +152,28 @@ def draw(groups: Mapping[str, Sequence[Path]], path: Path, *, title: str = '', m
     figure.savefig(path, dpi=110)
 
 
+def draw_map(result: Evaluation, path: Path, title: str) -> None:
+    """Write a picture of where the cube lay when a policy succeeded, and when it did not, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 4.5), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    low, high = result.interval
+    for wanted, colour, marker, label in ((True, SUCCESS, 'o', 'success'), (False, FAILURE, 'X', 'failure')):
+        points = [outcome.cube for outcome in result.outcomes if outcome.success is wanted]
+        axes.scatter(
+            [-y for _, y in points], [x for x, _ in points], c=colour, marker=marker, s=36, label=label
+        )
+    axes.set(xlabel='to the right of the base [m]', ylabel='in front of the base [m]', aspect='equal')
+    axes.set_title(f'{title}\n{result.rate:.0%} of {result.episodes} (95 %: {low:.0%} to {high:.0%})', size=9)
+    axes.grid(alpha=0.3)
+    axes.legend(loc='upper right', fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the curves of some runs."""
     parser = argparse.ArgumentParser(
@@ -183,28 +211,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == '__main__':
     sys.exit(main())
-
-
-SUCCESS, FAILURE = '#2a9d8f', '#d1495b'
-
-
-def draw_map(result: Evaluation, path: Path, title: str) -> None:
-    """Write the picture as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    low, high = result.interval
-    for wanted, colour, marker, label in ((True, SUCCESS, 'o', 'success'), (False, FAILURE, 'X', 'failure')):
-        points = [outcome.cube for outcome in result.outcomes if outcome.success is wanted]
-        axes.scatter(
-            [-y for _, y in points], [x for x, _ in points], c=colour, marker=marker, s=36, label=label
-        )
-    axes.set(xlabel='to the right of the base [m]', ylabel='in front of the base [m]', aspect='equal')
-    axes.set_title(f'{title}\n{result.rate:.0%} of {result.episodes} (95 %: {low:.0%} to {high:.0%})', size=9)
-    axes.grid(alpha=0.3)
-    axes.legend(loc='upper right', fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)

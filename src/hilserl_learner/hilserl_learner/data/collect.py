@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experience from an environment in this process: a policy acts, a scripted person helps, transitions come out.
+"""Experience from an environment in this process: a policy acts, a scripted human helps, transitions come out.
 
 They are the same `Transition` objects that the live graph's assembler makes, so buffers and trainer do not know where
 they come from.
@@ -27,7 +27,7 @@ Actor: TypeAlias = Callable[[Observation], npt.NDArray[np.floating[Any]]]
 """What the policy does: an observation to an action in network units (4,)."""
 
 DEMO_SKILL = Skill(noise=0.1, aim_error_m=0.001)
-"""How well the person acts who demonstrates."""
+"""How well the one acts who demonstrates."""
 
 STEP_NS = 100_000_000
 """Time between two frames of an episode, for their stamps [ns]; nothing is computed from it."""
@@ -68,8 +68,8 @@ class EpisodeResult:
         success: the task was done.
         steps: actions that were sent to the arm.
         reward: sum of the rewards.
-        intervened: steps in which a person acted.
-        takeovers: times that a person took over.
+        intervened: steps in which the human acted.
+        takeovers: times that the human took over.
     """
 
     episode: int
@@ -111,7 +111,7 @@ class ScriptedOperator:
 
 
 class ScriptedExpert:
-    """Acts in every step: demonstrations."""
+    """The scripted expert: acts in every step, for demonstrations."""
 
     def __init__(self, env: ArmEnv, skill: Skill = DEMO_SKILL) -> None:
         self._env = env
@@ -135,17 +135,17 @@ class Collector:
     """
 
     def __init__(
-        self, env: Environment, *, helper: Human | None = None, seed: int = 0, first_episode: int = 1
+        self, env: Environment, *, human: Human | None = None, seed: int = 0, first_episode: int = 1
     ) -> None:
         """Prepare; the first step begins an episode.
 
         Args:
             env: the environment.
-            helper: who may act instead of the policy.
+            human: who may act instead of the policy.
             seed: with an episode's number it decides everything in it that is left to chance.
             first_episode: number of the first episode, for a run that goes on.
         """
-        self._env, self._helper, self._seed = env, helper, seed
+        self._env, self._human, self._seed = env, human, seed
         self.steps = 0
         self.episode = first_episode - 1
         self._running = False
@@ -155,7 +155,7 @@ class Collector:
         if not self._running:
             self._begin()
         observation = self._env.observation()
-        wire = None if self._helper is None else self._helper.decide()
+        wire = None if self._human is None else self._human.decide()
         source = Source.POLICY if wire is None else Source.TELEOP
         spec = self._env.action_spec
         wire = spec.to_wire(act(observation)) if wire is None else spec.limit(wire)
@@ -173,8 +173,8 @@ class Collector:
         self.episode += 1
         numbers = np.random.SeedSequence([self._seed, self.episode]).generate_state(2)
         self._env.reset(seed=int(numbers[0]))
-        if self._helper is not None:
-            self._helper.begin(np.random.default_rng(int(numbers[1])))
+        if self._human is not None:
+            self._human.begin(np.random.default_rng(int(numbers[1])))
         self._index = self._intervened = self._takeovers = 0
         self._reward, self._was_teleop, self._running = 0.0, False, True
         first = self._frame()
@@ -214,10 +214,10 @@ def demonstrate(
 ) -> Iterator[tuple[Transition, ...]]:
     """Yield the transitions of successful demonstrations, one episode after the other.
 
-    Failed ones are left out, as a person throws them away.
+    Failed ones are left out, as a human throws them away.
     """
-    collector = Collector(env, helper=ScriptedExpert(env, skill), seed=seed)
-    idle: Actor = lambda _: np.zeros(4, np.float32)  # noqa: E731  (the teacher acts in every step)
+    collector = Collector(env, human=ScriptedExpert(env, skill), seed=seed)
+    idle: Actor = lambda _: np.zeros(4, np.float32)  # noqa: E731  (the expert acts in every step)
     held: list[Transition] = []
     while episodes:
         collected = collector.step(idle)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling success from a picture: learned from episodes whose end a person has labelled.
+"""Telling success from a picture: learned from episodes whose end a human has labelled (`./so101 train-classifier`).
 
-With it recorded episodes get rewards without a simulator and without a person (`ingest --reward
+With it recorded episodes get rewards without a simulator and without a human (`ingest --reward
 classifier:FOLDER`). Its file says how its pictures were cropped and scaled; other pictures are refused.
 """
 
@@ -253,7 +253,9 @@ def summary(manifest: ClassifierManifest, counts: Mapping[str, int]) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog='so101 train-classifier', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='so101 train-classifier', description='Learn from labelled episodes what success looks like.'
+    )
     parser.add_argument(
         'buffer', type=Path, help='what ingest wrote, with episodes that succeed and that do not'
     )
@@ -284,9 +286,9 @@ def main(argv: list[str] | None = None) -> int:
         manifest = replace(manifest, accuracy=accuracy(model.eval(), left_out, options.threshold))
         save_classifier(options.out, model, manifest)
     except (LearnerError, ContractError) as error:
-        print(f'so101 train-classifier: {error}', file=sys.stderr)
+        print(f'so101 train-classifier: {error}', file=sys.stderr)  # noqa: T201
         return 1
-    print(summary(manifest, {'success': len(data.success), 'other': len(data.other)}))
+    print(summary(manifest, {'success': len(data.success), 'other': len(data.other)}))  # noqa: T201
     return 0
 
 

@@ -5,7 +5,6 @@ The node writes every transition to the run's directory before anything else hap
 from there, so it may be killed and started again at any time, and never keeps messages waiting.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,13 +16,9 @@ import time
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from drqv2_policy_node.named_policy import find_policy
-from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_policy, pack
-from hilserl_learner.agents import make_agent
+from drqv2_policy_node.store import pack
 from hilserl_learner.agents.base import Agent
 from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.data.store import Entry, PartReader, read_buffer, read_header
@@ -33,26 +28,24 @@ from hilserl_learner.training.checkpoint import (
     BufferPosition,
     Checkpoints,
     compare_configs,
-    Metadata,
     Saved,
     to_json,
 )
-from hilserl_learner.training.evaluate import BestCheckpoint, EvalScore, EvalVerdict
-from hilserl_learner.training.log import (
-    EpisodeMeter,
-    EPISODES,
-    EVALUATION,
-    InterventionAdvice,
-    Meter,
-    RunLog,
-    TRAIN,
-    ValueAlarm,
-    WINDOW,
-)
-from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig
+from hilserl_learner.training.evaluate import EvalScore, EvalVerdict
+from hilserl_learner.training.log import EVALUATION, RunLog, RunTracker, WINDOW
+from hilserl_learner.training.trainer import agent_part, make_trainer, TrainerConfig
 from so101_contract.episodes import Outcome
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.transition import Transition
+
+ONLINE, LIVE, CHECKPOINTS, LOGS, VERSION = 'online', 'live', 'checkpoints', 'log', 'weights_version'
+"""Names in the directory of a run: the buffer, its part, checkpoints, the log, and the last version given away."""
+
+Tell = Callable[[Mapping[str, Any], bytes], None]
+
+_STATUS_S = 1.0
+_ENTRIES_A_ROUND = 500
+_log = logging.getLogger(__name__)
 
 
 class EpisodeAccount:
@@ -147,17 +140,6 @@ class PolicyVersions:
         self._updates = -1
 
 
-ONLINE, LIVE, CHECKPOINTS, LOGS, VERSION = 'online', 'live', 'checkpoints', 'log', 'weights_version'
-"""Names in the directory of a run: the buffer, its part, checkpoints, the log, and the last version given away."""
-
-Tell = Callable[[Mapping[str, Any], bytes], None]
-
-_STATUS_S = 1.0
-_ENTRIES_A_ROUND = 500
-_UTD_WINDOW_S = 60.0
-_log = logging.getLogger(__name__)
-
-
 class LiveTrainer:
     """One life of the training process. `round` is called over and over."""
 
@@ -180,41 +162,47 @@ class LiveTrainer:
             LearnerError: something that was named does not exist, or does not fit.
         """
         self.config, self._tell = config, tell
-        self._parameters = {**asdict(config), **asdict(trainer), **agent_options}
-        spec, action, run = config.observation_spec, config.action_spec, config.run
-        found = find_policy(config.policy, config.observation)
-        policy = None if found is None else load_policy(found)
-        agent = make_agent(
-            config.agent, spec, agent_options, policy=policy, seed=config.seed, device=config.device
+        spec, run = config.observation_spec, config.run
+        self.trainer, policy = make_trainer(
+            config.agent,
+            agent_options,
+            trainer,
+            (spec, config.action_spec),
+            policy=config.policy,
+            observation=config.observation,
+            seed=config.seed,
+            device=config.device,
         )
-        self.trainer = Trainer(agent, spec, action, trainer.beginning_with(policy), seed=config.seed)
-        self._checkpoints = Checkpoints(run / CHECKPOINTS, keep=config.keep_checkpoints)
-        self._checkpoints.clean()
-        saved = self._checkpoints.load()
+        self._parameters = {**asdict(config), **asdict(trainer), **agent_options}
+        checkpoints = Checkpoints(run / CHECKPOINTS, keep=config.keep_checkpoints)
+        checkpoints.clean()
+        saved = checkpoints.load()
         if saved is not None:
             self._resume(saved)
         self._steps_before = self.trainer.steps
         self.trainer.steps = 0  # counted again while the experience is read
         self._version_file = run / VERSION
-        version = max(0 if saved is None else saved.facts.version, _read_version(self._version_file))
-        self.weights = PolicyVersions(
-            agent, config.manifest_fields, period_s=config.publish_s, version=version
-        )
+        version = max(0 if saved is None else saved.metadata.version, _read_version(self._version_file))
+        fields, period_s = config.manifest_fields, config.publish_s
+        self.weights = PolicyVersions(self.trainer.agent, fields, period_s=period_s, version=version)
         if policy is not None:  # until episodes tell where they begin
             self.weights.begins_at(policy.manifest.reset_pose)
         self._publish()
-        self._account, self._episodes = EpisodeAccount(), EpisodeMeter()
-        self._meter, self._keeper = Meter(), BestCheckpoint(WINDOW)
-        self._values, self._advice = ValueAlarm(config.q_bound), InterventionAdvice()
-        self._records = RunLog(run / LOGS)
+        self.tracker = RunTracker(
+            self.trainer,
+            RunLog(run / LOGS),
+            checkpoints,
+            config=self._parameters,
+            q_bound=config.q_bound,
+            enough=WINDOW,
+            tolerant=True,
+        )
+        self._account = EpisodeAccount()
         self._reader = PartReader(run / ONLINE / LIVE, spec)
         self._backlog: Iterator[tuple[Entry, bool]] = self._everything()
         self.loaded = self.paused = False
-        self._trouble = self._alarm = ''
-        self._means: dict[str, float] = {}
         self._starts, self._start = 0, np.zeros(NUM_JOINTS)
         self._data_age_s = math.nan
-        self._history: deque[tuple[float, int, int]] = deque()
         now = time.monotonic()
         self._next_status, self._next_log, self._next_save = now, now + config.log_s, now + config.save_s
 
@@ -224,7 +212,7 @@ class LiveTrainer:
         """Take in what is new, make one update if one is due, tell what is due; return whether to go on at once."""
         busy = self._take_in()
         if self.loaded and not self.paused and self.trainer.ready and self.owed >= 1.0:
-            self._meter.add(self.trainer.step())
+            self.tracker.update()
             busy = True
         now = time.monotonic()
         if self.weights.due(now):
@@ -265,7 +253,7 @@ class LiveTrainer:
         """Save and end."""
         if self.loaded:
             self.save()
-        self._records.close()
+        self.tracker.close()
 
     # ---- experience --------------------------------------------------------------------------------------
 
@@ -309,21 +297,10 @@ class LiveTrainer:
         result = None if demo else self._account.add(entry)
         if result is None:
             return
-        self._episodes.add(result)
+        self.tracker.episodes.add(result)
         if self.loaded:
-            self._record(
-                EPISODES,
-                {
-                    'episode': result.episode,
-                    'stream': entry.stream,
-                    'success': int(result.success),
-                    'episode_steps': result.steps,
-                    'return': result.reward,
-                    'intervened': result.intervened,
-                    'takeovers': result.takeovers,
-                },
-            )
-            if self._episodes.episodes % WINDOW == 0:
+            self.tracker.note_episode(result, stream=entry.stream)
+            if self.tracker.episodes.episodes % WINDOW == 0:
                 self._judge()
 
     def _note_start(self, first: Transition) -> None:
@@ -348,16 +325,15 @@ class LiveTrainer:
         """
         self._tell({'kind': 'status', **self.status(), 'state': 'saving'}, b'')
         try:
-            path = self._checkpoints.save(*self._all())
+            path = self._save()
         except CheckpointError as error:
-            self._trouble = str(error)
-            _log.error('%s', error)
+            self._complain(error)
             if ask:
                 raise
             return ''
         finally:
             self._next_save = time.monotonic() + self.config.save_s
-        self._trouble = ''
+        self.tracker.trouble = ''
         return str(path)
 
     def roll_back(self) -> str:
@@ -366,29 +342,30 @@ class LiveTrainer:
         Raises:
             CheckpointError: there is no best checkpoint yet.
         """
-        saved = self._checkpoints.load_best()
+        saved = self.tracker.checkpoints.load_best()
         self.trainer.go_back(agent_part(saved.tensors))
         self.weights.forget()
         return f'back to the networks after {saved.facts.updates} updates'
 
     def _judge(self) -> None:
         """Compare the last episodes with the best ones so far; keep the agent if they are better."""
-        rates = self._episodes.rates()
+        tracker = self.tracker
+        rates = tracker.episodes.rates()
         unaided = round(rates['unaided'] * WINDOW)
-        mark = EvalScore(unaided, WINDOW, rates['episode_steps'], self.trainer.steps)
-        verdict = self._keeper.judge(mark)
-        self._record(EVALUATION, {'success': mark.rate, 'episodes': WINDOW, 'verdict': verdict.name.lower()})
+        score = EvalScore(unaided, WINDOW, rates['episode_steps'], self.trainer.steps)
+        verdict = tracker.best.judge(score)
+        line = {'success': score.rate, 'episodes': WINDOW, 'verdict': verdict.name.lower()}
+        tracker.write(EVALUATION, line)
+        best = tracker.best.score
         if verdict is EvalVerdict.BEST:
-            self._keeper.keep(mark, {})
+            tracker.best.keep(score, {})
             try:
-                self._checkpoints.save_best(*self._all())
+                self._save(best=True)
             except CheckpointError as error:
-                self._trouble = str(error)
-                _log.error('%s', error)
-        elif verdict is EvalVerdict.COLLAPSED and self._keeper.best is not None:
-            best = self._keeper.best
-            self._warn(
-                f'unaided success fell from {best.rate:.0%} at step {best.step} to {mark.rate:.0%}; '
+                self._complain(error)
+        elif verdict is EvalVerdict.COLLAPSED and best is not None:
+            tracker.warn(
+                f'unaided success fell from {best.rate:.0%} at step {best.step} to {score.rate:.0%}; '
                 f'learner/rollback goes back to the networks of then'
             )
 
@@ -400,23 +377,18 @@ class LiveTrainer:
         self.trainer.load_state_dict(saved.tensors)
         _log.info('resumed %s: %d updates, %d steps', saved.path, saved.facts.updates, saved.facts.env_steps)
 
-    def _all(self) -> tuple[dict[str, Tensor], Metadata, Policy, tuple[Critic, Critic] | None]:
-        """Return what a checkpoint consists of."""
-        policy = self.weights.policy(self.trainer.config.std_schedule)
-        return self.trainer.state_dict(), self._facts(), policy, self.trainer.agent.critics
-
-    def _facts(self) -> Metadata:
+    def _save(self, *, best: bool = False) -> Path:
         position = self._reader.position
-        return Metadata(
-            updates=self.trainer.agent.updates,
-            env_steps=self.trainer.steps,
-            episodes=self._episodes.episodes,
+        return self.tracker.save(
+            self.weights.policy(self.trainer.config.std_schedule),
+            best=best,
             version=self.weights.version,
-            std=self.trainer.std,
-            observation_hash=self.config.observation_spec.hash,
-            config=to_json(self._parameters),
             positions=(BufferPosition(part=LIVE, segment=position.segment, offset=position.offset),),
         )
+
+    def _complain(self, error: CheckpointError) -> None:
+        self.tracker.trouble = str(error)
+        _log.error('%s', error)
 
     # ---- telling -----------------------------------------------------------------------------------------
 
@@ -428,32 +400,11 @@ class LiveTrainer:
 
     def status(self) -> dict[str, Any]:
         """Return how it goes, as plain numbers."""
-        now, updates, steps = time.monotonic(), self.trainer.agent.updates, self.trainer.steps
-        self._history.append((now, updates, steps))
-        while now - self._history[0][0] > _UTD_WINDOW_S:
-            self._history.popleft()
-        then, updates_then, steps_then = self._history[0]
-        rates = self._episodes.rates()
         return {
             'state': self._state(),
-            'reason': self._trouble or self._alarm,
+            'reason': self.tracker.trouble or self.tracker.alarm,
             'version': self.weights.version,
-            'updates': updates,
-            'env_steps': steps,
-            'episodes': self._episodes.episodes,
-            'updates_per_second': (updates - updates_then) / (now - then) if now > then else math.nan,
-            'utd': (updates - updates_then) / (steps - steps_then) if steps > steps_then else math.nan,
-            'success_rate': rates['success'],
-            'intervention_rate': rates['intervention'],
-            'intervention_length': rates['run_length']
-            or math.nan,  # without an intervention there is no length
-            'q_mean': self._means.get('q_mean', math.nan),
-            'q_bound': self.config.q_bound,
-            'critic_loss': self._means.get('critic_loss', math.nan),
-            'actor_loss': self._means.get('actor_loss', math.nan),
-            'online_size': len(self.trainer.online),
-            'demo_size': len(self.trainer.demo),
-            'buffer_bytes': self.trainer.online.nbytes + self.trainer.demo.nbytes,
+            **self.tracker.status(),
             'data_age': self._data_age_s,
         }
 
@@ -463,28 +414,8 @@ class LiveTrainer:
         return 'learning' if self.loaded and self.trainer.ready else 'waiting'
 
     def _write_line(self) -> None:
-        means = self._meter.take()
-        self._means = {**self._means, **means}
         status = {name: value for name, value in self.status().items() if name not in ('state', 'reason')}
-        self._record(TRAIN, {'wall_s': round(time.time(), 1), 'std': self.trainer.std, **status, **means})
-        self._alarm = ''
-        self._warn(self._values.update(means['q_mean']) if 'q_mean' in means else '')
-        self._warn(self._advice.update(self._episodes.rates(), self._episodes.episodes))
-
-    def _warn(self, sentence: str) -> None:
-        if sentence:
-            self._alarm = sentence
-            _log.warning('%s', sentence)
-
-    def _record(self, kind: str, values: Mapping[str, float | str]) -> None:
-        """Write a line of the log; a full disk must not end the learning."""
-        try:
-            self._records.write(kind, self.trainer.steps, values)
-        except OSError as error:
-            self._trouble = (
-                f'expected to write the log in {self._records.directory}, got "{error.strerror}"; '
-                f'free space there'
-            )
+        self.tracker.note_progress({'wall_s': round(time.time(), 1), 'std': self.trainer.std, **status})
 
 
 def _read_version(path: Path) -> int:

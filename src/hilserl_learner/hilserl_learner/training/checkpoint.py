@@ -18,7 +18,7 @@ import logging
 import os
 from pathlib import Path
 import shutil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -30,6 +30,10 @@ from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.errors import CheckpointError
 from so101_contract.record import Json, Record
+
+MANIFEST, STATE, POLICY, BEST = 'manifest.json', 'state.safetensors', 'policy', 'best'
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ class Metadata(Record):
         notes: anything else that the owner wants back, as JSON.
     """
 
-    KIND: ClassVar[str] = 'hilserl_learner/facts/1'
+    KIND: ClassVar[str] = 'hilserl_learner/metadata/1'
     ERROR = CheckpointError
 
     updates: int
@@ -98,8 +102,15 @@ class CheckpointManifest(Record):
     KIND: ClassVar[str] = 'hilserl_learner/checkpoint/1'
     ERROR = CheckpointError
 
-    facts: Metadata
+    metadata: Metadata
     files: tuple[FileSum, ...]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
+        """Make the manifest from what `to_dict` returned; what is now `metadata` was once written as `facts`."""
+        if isinstance(data, Mapping) and 'facts' in data:
+            data = {'metadata' if name == 'facts' else name: value for name, value in data.items()}
+        return super().from_dict(data)
 
 
 def compare_configs(saved: Mapping[str, Json], present: Mapping[str, Json]) -> list[str]:
@@ -112,28 +123,8 @@ def compare_configs(saved: Mapping[str, Json], present: Mapping[str, Json]) -> l
 
 
 def to_json(values: Mapping[str, Any]) -> str:
-    """Return plain values as the JSON text of a fact."""
+    """Return plain values as JSON text."""
     return json.dumps(values, sort_keys=True, allow_nan=True)
-
-
-__all__ = [
-    'BEST',
-    'MANIFEST',
-    'POLICY',
-    'STATE',
-    'BufferPosition',
-    'CheckpointManifest',
-    'Checkpoints',
-    'Facts',
-    'FileSum',
-    'Saved',
-    'compare_configs',
-    'to_json',
-]
-
-MANIFEST, STATE, POLICY, BEST = 'manifest.json', 'state.safetensors', 'policy', 'best'
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,12 +133,12 @@ class Saved:
 
     Attributes:
         path: where it lies.
-        facts: what it says.
+        metadata: what it says.
         tensors: what `state_dict` of the trainer had returned.
     """
 
     path: Path
-    facts: Metadata
+    metadata: Metadata
     tensors: dict[str, Tensor]
 
 
@@ -190,7 +181,7 @@ class Checkpoints:
     def save(
         self,
         tensors: Mapping[str, Tensor],
-        facts: Metadata,
+        metadata: Metadata,
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
     ) -> Path:
@@ -198,7 +189,7 @@ class Checkpoints:
 
         Args:
             tensors: what training goes on from.
-            facts: what it says beside them.
+            metadata: what it says beside them.
             policy: what acts; kept next to it for whoever wants to run it.
             critics: of the policy, and their targets, for a run that begins with it.
 
@@ -210,7 +201,7 @@ class Checkpoints:
         """
         names = self.names
         number = int(names[-1]) + 1 if names else 0
-        path = self._write(f'{number:06d}', tensors, facts, policy, critics)
+        path = self._write(f'{number:06d}', tensors, metadata, policy, critics)
         for name in self.names[: -self._keep]:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         return path
@@ -218,12 +209,12 @@ class Checkpoints:
     def save_best(
         self,
         tensors: Mapping[str, Tensor],
-        facts: Metadata,
+        metadata: Metadata,
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
     ) -> Path:
         """Write what did best, in the place of what did best before."""
-        return self._write(BEST, tensors, facts, policy, critics)
+        return self._write(BEST, tensors, metadata, policy, critics)
 
     def load(self) -> Saved | None:
         """Return the newest checkpoint that is whole; None, with a warning, where there is none at all.
@@ -278,13 +269,13 @@ class Checkpoints:
             raise CheckpointError(
                 f'expected tensors in {path / STATE}, got {error}; restore the file'
             ) from error
-        return Saved(path, manifest.facts, tensors)
+        return Saved(path, manifest.metadata, tensors)
 
     def _write(
         self,
         name: str,
         tensors: Mapping[str, Tensor],
-        facts: Metadata,
+        metadata: Metadata,
         policy: Policy | None,
         critics: tuple[Critic, Critic] | None,
     ) -> Path:
@@ -302,7 +293,7 @@ class Checkpoints:
                 )
                 for path in files
             )
-            _put(aside / MANIFEST, CheckpointManifest(facts=facts, files=sums).to_json().encode())
+            _put(aside / MANIFEST, CheckpointManifest(metadata=metadata, files=sums).to_json().encode())
             if target.exists():  # only the best one is ever replaced
                 old = self.directory / f'.{name}.old'
                 shutil.rmtree(old, ignore_errors=True)

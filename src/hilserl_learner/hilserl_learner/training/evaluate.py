@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a policy is: episodes without exploration and without help, always the same ones for the same seed."""
+"""How good a policy is: episodes without exploration and without help, always the same ones for the same seed.
+
+An evaluation gives a score; the best checkpoint is the agent with the best score so far. A score whose Wilson interval
+(Wilson, 1927) lies wholly below that of the best one is called a collapse.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +18,9 @@ from torch import Tensor
 from hilserl_learner.data.collect import Actor, Collector
 from so101_sim.env import ArmEnv
 from so101_sim.evaluate import wilson
+
+ENOUGH_EPISODES = 20
+"""Fewer episodes say too little to call a policy the best one."""
 
 EVALUATION_SEED = 1_000_003
 """Seed of the episodes that policies are compared on; no training uses it."""
@@ -49,7 +56,7 @@ class ImageStatistics:
         seen, now = ([round(value) for value in values] for values in (self.mean, other.mean))
         return (
             f'the pictures are {drift:.1f} standard deviations from those in training: mean RGB {seen} then, '
-            f'{now} now; restore the light or the camera, or make up for it with `so101 relight`'
+            f'{now} now; restore the light or the camera, or make up for it with `so101 adapt`'
         )
 
 
@@ -106,6 +113,14 @@ class Evaluation:
         steps = [outcome.steps for outcome in self.outcomes if outcome.success]
         return float(np.mean(steps)) if steps else math.nan
 
+    def score(self, step: int) -> 'EvalScore':
+        """Return what it counts for.
+
+        Args:
+            step: environment steps of the training so far.
+        """
+        return EvalScore(self.successes, self.episodes, self.mean_steps, step)
+
     def report(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
         low, high = self.interval
@@ -155,10 +170,6 @@ def evaluate(
     return Evaluation(tuple(outcomes), ImageStatistics.of(np.stack(pictures)) if pictures else None)
 
 
-ENOUGH_EPISODES = 20
-"""Fewer episodes say too little to call a policy the best one."""
-
-
 class EvalVerdict(Enum):
     """What an evaluation says about the present policy."""
 
@@ -170,7 +181,7 @@ class EvalVerdict(Enum):
 
 @dataclass(frozen=True)
 class EvalScore:
-    """An evaluation to compare with.
+    """What an evaluation, or a window of live episodes, counts for when policies are compared.
 
     Attributes:
         successes: episodes that succeeded.
@@ -194,37 +205,33 @@ class EvalScore:
         """Wilson's 95 % interval of the rate."""
         return wilson(self.successes, self.episodes)
 
-    def better_than(self, other: 'Mark | None') -> bool:
+    def better_than(self, other: 'EvalScore | None') -> bool:
         """Whether it is the one to keep: more successes, or as many in fewer steps."""
         return other is None or (self.rate, -self.mean_steps) > (other.rate, -other.mean_steps)
 
 
 class BestCheckpoint:
-    """Holds the state of the best evaluation so far.
+    """The best score of a run so far, and the agent of then.
 
     Attributes:
-        best: the evaluation; None before the first one.
+        score: None before the first one.
+        state: of the agent; empty where only the score is kept.
     """
 
     def __init__(self, enough: int = ENOUGH_EPISODES) -> None:
-        self.best: EvalScore | None = None
-        self._state: dict[str, Tensor] = {}
+        self.score: EvalScore | None = None
+        self.state: dict[str, Tensor] = {}
         self._enough = enough
 
-    def judge(self, mark: EvalScore) -> EvalVerdict:
-        """Say what an evaluation means; nothing is kept yet."""
-        if mark.episodes < self._enough:
+    def judge(self, score: EvalScore) -> EvalVerdict:
+        """Say what a score means; nothing is kept yet."""
+        if score.episodes < self._enough:
             return EvalVerdict.TOO_FEW
-        if mark.better_than(self.best):
+        if score.better_than(self.score):
             return EvalVerdict.BEST
-        assert self.best is not None
-        return EvalVerdict.COLLAPSED if mark.interval[1] < self.best.interval[0] else EvalVerdict.FINE
+        assert self.score is not None
+        return EvalVerdict.COLLAPSED if score.interval[1] < self.score.interval[0] else EvalVerdict.FINE
 
-    def keep(self, mark: EvalScore, state: Mapping[str, Tensor]) -> None:
-        """Keep a state as the best one; the tensors are taken over, so pass copies."""
-        self.best, self._state = mark, dict(state)
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """The state of the best evaluation; empty before the first one."""
-        return self._state
+    def keep(self, score: EvalScore, state: Mapping[str, Tensor]) -> None:
+        """Keep a score, and a state, as the best one; the tensors are taken over, so pass copies."""
+        self.score, self.state = score, dict(state)

@@ -1,76 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training in one process: an environment, a policy in it, a scripted person beside it, and the trainer behind it."""
+"""Training in one process: an environment, a policy in it, a scripted operator beside it, and the trainer behind it.
+
+The directory of a run lets it be killed at any moment and go on:
+
+    RUN/config.json              every setting of the run
+    RUN/train.csv, ...           its log, see log
+    RUN/best/, RUN/last/         policies, see drqv2_policy_node.store
+    RUN/checkpoints/             agent, counters, random states, see checkpoint
+    RUN/buffer/demo, online      every transition, see data.store; it is there before it is learned from
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 import json
-import logging
 from pathlib import Path
 import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
-from hilserl_learner.data.collect import Collected, Collector
+from hilserl_learner.data.collect import Collected, Collector, demonstrate, ScriptedOperator
 from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
     Entry,
     Part,
     PartReader,
+    read_buffer,
+    read_header,
     write_header,
     write_whole,
 )
 from hilserl_learner.errors import CheckpointError
-from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
-from hilserl_learner.training.evaluate import BestCheckpoint, EvalScore, evaluate, Evaluation, EvalVerdict
-from hilserl_learner.training.log import (
-    EpisodeMeter,
-    EPISODES,
-    EVALUATION,
-    InterventionAdvice,
-    Meter,
-    RunLog,
-    TRAIN,
-    ValueAlarm,
-)
-from hilserl_learner.training.trainer import Trainer
+from hilserl_learner.training.checkpoint import BEST, Checkpoints, to_json
+from hilserl_learner.training.evaluate import EvalScore, evaluate, Evaluation, EvalVerdict
+from hilserl_learner.training.log import EVALUATION, read_table, RunLog, RunTracker, TRAIN
+from hilserl_learner.training.settings import CONFIG, manifest_fields, RunConfig, Settings
+from hilserl_learner.training.trainer import agent_part, make_trainer, Trainer
 from so101_contract.action import ActionSpec
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
-from so101_interfaces_py.params import check_bounds, param
 from so101_sim.env import ArmEnv
 
-_log = logging.getLogger(__name__)
+LAST = 'last'
+DEMO, ONLINE = 'demo', 'online'
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """How long a run is and how often it is looked at."""
-
-    steps: int = param(6000, doc='Environment steps of the run.', lo=1, hi=100_000_000)
-    log_every: int = param(250, doc='Environment steps between two lines of the log.', lo=1, hi=1_000_000)
-    eval_every: int = param(
-        1000, doc='Environment steps between two evaluations; 0 for none.', lo=0, hi=10_000_000
-    )
-    eval_episodes: int = param(20, doc='Episodes of an evaluation during the run.', lo=1, hi=10_000)
-    final_episodes: int = param(100, doc='Episodes of the last evaluation; 0 for none.', lo=0, hi=100_000)
-    rollback: bool = param(
-        True, doc='Go back to the best agent where an evaluation is certainly worse than the best one.'
-    )
-    q_bound: float = param(
-        1.0, doc='Largest return that the task gives; values above it raise an alarm.', lo=0.0, hi=1e6
-    )
-
-    def __post_init__(self) -> None:
-        """Check each value."""
-        check_bounds(self)
+FREE_ON_RESUME = ('run', 'steps', 'device')
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +94,14 @@ class Outcome:
 
 
 class TrainRun:
-    """One run. `save` is called with 'best' or 'last' when there is something worth keeping."""
+    """The loop of one run. `save` is called with 'best' or 'last' when there is something worth keeping."""
 
     def __init__(
         self,
         trainer: Trainer,
         collector: Collector,
         evaluation_env: ArmEnv,
-        log: RunLog,
+        tracker: RunTracker,
         config: RunConfig,
         *,
         seed: int = 0,
@@ -136,7 +116,7 @@ class TrainRun:
             trainer: learns.
             collector: acts.
             evaluation_env: where the policy is tried; not the collector's, which is in the middle of an episode.
-            log: takes the numbers.
+            tracker: takes the numbers.
             config: how long, how often.
             seed: of the exploration.
             save: keeps the present agent under a name.
@@ -144,13 +124,10 @@ class TrainRun:
             keep: keeps each transition before it is learned from.
             judge_start: evaluate before the first step too: what the run begins with is the best one until beaten.
         """
-        self.trainer, self.collector, self.config = trainer, collector, config
-        self.keeper, self.episodes = BestCheckpoint(), EpisodeMeter()
-        self.alarms: dict[str, None] = {}
-        self._env, self._log, self._save, self._report = evaluation_env, log, save, report
+        self.trainer, self.collector, self.tracker, self.config = trainer, collector, tracker, config
+        self._env, self._save, self._report = evaluation_env, save, report
         self._keep, self._judge_start = keep, judge_start
         self._rng = np.random.default_rng([seed, 2])
-        self._meter, self._values, self._advice = Meter(), ValueAlarm(config.q_bound), InterventionAdvice()
         self._wall_s = self._cpu_s = 0.0
         self._steps_before = 0
 
@@ -175,69 +152,56 @@ class TrainRun:
             self._keep(collected.transition)
             trainer.add(collected.transition)
             while trainer.ready and trainer.owed >= 1.0:
-                self._meter.add(trainer.step())
+                self.tracker.update()
             self._wall_s += time.perf_counter() - start
             self._cpu_s += time.process_time() - cpu
             self._note_episode(collected)
             if trainer.steps % config.log_every == 0:
-                self._write_line()
+                self._note_progress()
             if config.eval_every and trainer.steps % config.eval_every == 0:
                 self._evaluate(config.eval_episodes)
         final = self._evaluate(config.final_episodes) if config.final_episodes else None
-        self._save('last')
-        return Outcome(final, self._wall_s, self._cpu_s, self.episodes.episodes, tuple(self.alarms))
+        self._save(LAST)
+        alarms, episodes = tuple(self.tracker.alarms), self.tracker.episodes.episodes
+        return Outcome(final, self._wall_s, self._cpu_s, episodes, alarms)
 
     def _act(self, observation: Observation) -> npt.NDArray[np.floating[Any]]:
         return self.trainer.agent.act(observation, std=self.trainer.std, rng=self._rng)
 
     def _note_episode(self, collected: Collected) -> None:
-        result = collected.result
-        if result is None:
-            return
-        self.episodes.add(result)
-        self._log.write(
-            EPISODES,
-            self.trainer.steps,
-            {
-                'episode': result.episode,
-                'success': int(result.success),
-                'episode_steps': result.steps,
-                'return': result.reward,
-                'intervened': result.intervened,
-                'takeovers': result.takeovers,
-            },
-        )
-        self._show()
+        if collected.result is not None:
+            self.tracker.episodes.add(collected.result)
+            self.tracker.note_episode(collected.result)
+            self._show()
 
-    def _write_line(self) -> None:
-        rates, means = self.episodes.rates(), self._meter.take()
-        line = {
-            'wall_s': round(self._wall_s, 1),
-            'cpu_s': round(self._cpu_s, 1),
-            'episodes': self.episodes.episodes,
-            **rates,
-            'std': self.trainer.std,
-            'updates': self.trainer.agent.updates,
-            'utd': self.trainer.utd,
-            'demo_transitions': len(self.trainer.demo),
-            'online_transitions': len(self.trainer.online),
-            **means,
-        }
-        self._log.write(TRAIN, self.trainer.steps, line)
-        self._warn(self._values.update(means['q_mean']) if 'q_mean' in means else '')
-        self._warn(self._advice.update(rates, self.episodes.episodes))
+    def _spent(self) -> dict[str, float]:
+        return {'wall_s': round(self._wall_s, 1), 'cpu_s': round(self._cpu_s, 1)}
+
+    def _note_progress(self) -> None:
+        trainer, episodes = self.trainer, self.tracker.episodes
+        self.tracker.note_progress(
+            {
+                **self._spent(),
+                'episodes': episodes.episodes,
+                **episodes.rates(),
+                'std': trainer.std,
+                'updates': trainer.agent.updates,
+                'utd': trainer.utd,
+                'demo_transitions': len(trainer.demo),
+                'online_transitions': len(trainer.online),
+            }
+        )
 
     def _evaluate(self, episodes: int) -> Evaluation:
-        agent, step = self.trainer.agent, self.trainer.steps
+        agent, best = self.trainer.agent, self.tracker.best
         evaluation = evaluate(
             self._env, agent.act, episodes, after_episode=lambda _: self._show('evaluating')
         )
         low, high = evaluation.interval
-        mark = EvalScore(evaluation.successes, evaluation.episodes, evaluation.mean_steps, step)
-        verdict = self.keeper.judge(mark)
+        score = evaluation.score(self.trainer.steps)
+        verdict = best.judge(score)
         line: dict[str, float | str] = {
-            'wall_s': round(self._wall_s, 1),
-            'cpu_s': round(self._cpu_s, 1),
+            **self._spent(),
             'updates': agent.updates,
             'episodes': evaluation.episodes,
             'success': evaluation.rate,
@@ -250,57 +214,43 @@ class TrainRun:
             for name, colour in zip('rgb', range(3), strict=True):
                 line[f'image_mean_{name}'] = evaluation.images.mean[colour]
                 line[f'image_std_{name}'] = evaluation.images.std[colour]
-        self._log.write(EVALUATION, step, line)
+        self.tracker.write(EVALUATION, line)
         if verdict is EvalVerdict.BEST:
-            self.keeper.keep(mark, agent.state_dict())
-            self._save('best')
+            best.keep(score, agent.state_dict())
+            self._save(BEST)
         elif verdict is EvalVerdict.COLLAPSED:
-            self._collapse(mark)
-        self._save('last')
+            self._collapse(score)
+        self._save(LAST)
         return evaluation
 
-    def _collapse(self, mark: EvalScore) -> None:
-        best = self.keeper.best
+    def _collapse(self, score: EvalScore) -> None:
+        best, warn = self.tracker.best.score, self.tracker.warn
         assert best is not None
-        said = f'success fell from {best.rate:.0%} at step {best.step} to {mark.rate:.0%} at step {mark.step}'
+        said = (
+            f'success fell from {best.rate:.0%} at step {best.step} to {score.rate:.0%} at step {score.step}'
+        )
         if not self.config.rollback:
-            self._warn(f'{said}; go back to the best policy, or set rollback')
+            warn(f'{said}; go back to the best policy, or set rollback')
             return
         if best.step == 0:
-            self._warn(f'{said}; the run goes on, since its critics knew nothing then')
+            warn(f'{said}; the run goes on, since its critics knew nothing then')
             return
-        self.trainer.go_back(self.keeper.state)
-        self._warn(f'{said}; the agent of step {best.step} goes on')
-
-    def _warn(self, sentence: str) -> None:
-        if sentence and sentence not in self.alarms:
-            self.alarms[sentence] = None
-            _log.warning(sentence)
-            self._log.text('alarm', f'step {self.trainer.steps}: {sentence}')
+        self.trainer.go_back(self.tracker.best.state)
+        warn(f'{said}; the agent of step {best.step} goes on')
 
     def _show(self, note: str = '') -> None:
-        rates = self.episodes.rates()
-        self._report(
-            Progress(
-                self.trainer.steps, self.config.steps, rates['success'], rates['unaided'], self.speed, note
-            )
-        )
-
-
-BEST, LAST = 'best', 'last'
-DEMO, ONLINE = 'demo', 'online'
-CONFIG = 'config.json'
+        rates, steps = self.tracker.episodes.rates(), self.trainer.steps
+        self._report(Progress(steps, self.config.steps, rates['success'], rates['unaided'], self.speed, note))
 
 
 class RunDirectory:
-    """The directory of one run."""
+    """Settings and transitions of one run on disk."""
 
     def __init__(self, path: Path, observation: ObservationSpec, action: ActionSpec) -> None:
         """Open it; nothing is written yet."""
         self.path = path
         self._observation, self._action = observation, action
         self._writers: dict[str, BufferWriter] = {}
-        self.checkpoints = Checkpoints(path / 'checkpoints')
 
     @property
     def is_new(self) -> bool:
@@ -348,8 +298,6 @@ class RunDirectory:
                 'ones, or another directory:\n  ' + '\n  '.join(lines)
             )
 
-    # ---- transitions -------------------------------------------------------------------------------------
-
     def record(self, transition: Transition, part: str) -> None:
         """Append a transition; killing the process after this does not lose it."""
         if part not in self._writers:
@@ -359,36 +307,15 @@ class RunDirectory:
     def recorded(self, part: str) -> Iterator[Transition]:
         """Yield the transitions of earlier lives of the run."""
         directory = self.path / 'buffer' / part
-        if not directory.exists():
-            return
-        for entry in PartReader(directory, self._observation).poll():
-            if isinstance(entry.output, Transition):
-                yield entry.output
+        if directory.exists():
+            for entry in PartReader(directory, self._observation).poll():
+                if isinstance(entry.output, Transition):
+                    yield entry.output
 
-    # ---- agents ------------------------------------------------------------------------------------------
-
-    def save(
-        self,
-        name: str,
-        state: Mapping[str, Tensor],
-        facts: Metadata,
-        policy: Policy,
-        critics: tuple[Critic, Critic] | None = None,
-    ) -> None:
-        """Write a checkpoint and its policy.
-
-        Args:
-            name: `BEST` or `LAST`.
-            state: of the trainer.
-            facts: counters and notes.
-            policy: what acts.
-            critics: of the policy, and their targets, for a run that begins with it.
-        """
+    def sync(self) -> None:
+        """Wait until every transition is on the disk."""
         for writer in self._writers.values():
             writer.sync()
-        write = self.checkpoints.save_best if name == BEST else self.checkpoints.save
-        write(state, facts)
-        save_policy(self.path / name, policy, critics=critics, overwrite=True)
 
     def close(self) -> None:
         """Bring everything to the disk."""
@@ -397,12 +324,135 @@ class RunDirectory:
         self._writers.clear()
 
 
-def mark_notes(mark: EvalScore | None) -> str:
-    """Return an evaluation as notes of a checkpoint."""
-    return to_json({} if mark is None else asdict(mark))
+class Training:
+    """A run with everything that belongs to it, put together from its settings, or taken up where it was stopped."""
 
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        *,
+        resume: bool = False,
+        report: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        """Build everything; demonstrations are made, or read, here.
 
-def mark_of(notes: str) -> EvalScore | None:
-    """Return the evaluation in the notes of a checkpoint."""
-    values = json.loads(notes)
-    return EvalScore(**values) if values else None
+        Args:
+            settings: of the run.
+            directory: of the run.
+            resume: go on with the run that is there; an empty directory begins one.
+            report: shows how it goes.
+        """
+        self.settings = settings
+        self.env, self._evaluation_env = settings.make_env(), settings.make_env()
+        spec, action = self.env.observation_spec, self.env.action_spec
+        self.directory = RunDirectory(directory, spec, action)
+        self.trainer, policy = make_trainer(
+            settings.agent,
+            settings.agent_options,
+            settings.trainer,
+            (spec, action),
+            policy=settings.policy,
+            observation=settings.observation,
+            seed=settings.seed,
+            device=settings.device,
+        )
+        self.agent = self.trainer.agent
+        going_on = resume and not self.directory.is_new
+        if going_on:
+            self.directory.require_same(settings.plain(), FREE_ON_RESUME)
+        else:
+            self.directory.begin(settings.plain())
+        operator = ScriptedOperator(self.env) if settings.operator == 'scripted' else None
+        self._collector = Collector(self.env, human=operator, seed=settings.seed)
+        self.tracker = RunTracker(
+            self.trainer,
+            RunLog(directory),
+            Checkpoints(directory / 'checkpoints'),
+            config=settings.plain(),
+            q_bound=settings.run.q_bound,
+        )
+        self.run = TrainRun(
+            self.trainer,
+            self._collector,
+            self._evaluation_env,
+            self.tracker,
+            settings.run,
+            seed=settings.seed,
+            save=self._save,
+            report=report,
+            keep=lambda transition: self.directory.record(transition, ONLINE),
+            judge_start=policy is not None,
+        )
+        if going_on:
+            self._take_up()
+        else:
+            self._demonstrate()
+
+    def train(self) -> Outcome:
+        """Run to the end."""
+        try:
+            return self.run.run()
+        finally:
+            self.close()
+
+    def policy(self) -> Policy:
+        """Return the present policy."""
+        fields = manifest_fields(self.env, self.trainer.config.std_schedule)
+        name = f'{self.settings.env} {self.settings.preset}'
+        return self.agent.policy(name=name, version=self.agent.updates, **fields)
+
+    def close(self) -> None:
+        """Write everything out and free the environments."""
+        self.tracker.close()
+        self.directory.close()
+        self.env.close()
+        self._evaluation_env.close()
+
+    def _demonstrate(self) -> None:
+        text = self.settings.demos
+        if text.isdigit():
+            for episode in demonstrate(self.env, int(text), seed=self.settings.seed + 1_000):
+                for transition in episode:
+                    self.directory.record(transition, DEMO)
+                    self.trainer.add(transition, DEMO, demo=True)
+            return
+        directory = Path(text)
+        header = read_header(directory)
+        self.env.observation_spec.require_same(header.observation, ('run', 'demonstrations'))
+        for entry in read_buffer(directory):
+            if isinstance(entry.output, Transition):
+                self.trainer.add(entry.output, entry.stream, demo=True)
+                self.directory.record(entry.output, DEMO)
+
+    def _save(self, name: str) -> None:
+        """Keep the present agent and its policy as `BEST` or `LAST`."""
+        self.directory.sync()
+        best = self.tracker.best.score
+        self.tracker.save(
+            best=name == BEST,
+            episodes=self._collector.episode,
+            notes=to_json({} if best is None else asdict(best)),
+        )
+        save_policy(self.directory.path / name, self.policy(), critics=self.agent.critics, overwrite=True)
+
+    def _take_up(self) -> None:
+        """Go on where the last save was; transitions that came after it are learned from too."""
+        for transition in self.directory.recorded(DEMO):
+            self.trainer.add(transition, DEMO, demo=True)
+        episode = 0
+        for transition in self.directory.recorded(ONLINE):
+            self.trainer.add(transition)
+            episode = transition.episode
+        checkpoints = self.tracker.checkpoints
+        saved = checkpoints.load()
+        if saved is not None:
+            steps = self.trainer.steps
+            self.trainer.load_state_dict(saved.tensors)
+            self.trainer.catch_up(steps)
+            if best := json.loads(saved.metadata.notes):
+                self.tracker.best.keep(EvalScore(**best), agent_part(checkpoints.load_best().tensors))
+        self._collector.episode = episode
+        lines = read_table(self.directory.path / f'{TRAIN}.csv')
+        if lines:
+            self.run.spent_before(float(lines[-1]['wall_s']), float(lines[-1]['cpu_s']))

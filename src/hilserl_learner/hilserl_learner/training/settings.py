@@ -1,62 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts a training run together from its settings, and takes it up again where it was stopped."""
+"""What decides a run in the simulation: environment, human, agent, and every value that can be set by name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
-from drqv2_policy_node.named_policy import find_policy, NO_POLICY
-from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import agent_config, make_agent
-from hilserl_learner.data.collect import Collector, demonstrate, ScriptedOperator
-from hilserl_learner.data.store import read_buffer, read_header
+from drqv2_policy_node.named_policy import NO_POLICY
+from hilserl_learner.agents import agent_config
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.training.checkpoint import Metadata, to_json
-from hilserl_learner.training.log import read_table, RunLog, TRAIN
-from hilserl_learner.training.run import (
-    DEMO,
-    mark_notes,
-    mark_of,
-    ONLINE,
-    Outcome,
-    Progress,
-    RunConfig,
-    RunDirectory,
-    TrainRun,
-)
-from hilserl_learner.training.trainer import agent_part, Trainer, TrainerConfig, WITH_POLICY
+from hilserl_learner.training.trainer import TrainerConfig, WITH_POLICY
 from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
-from so101_contract.transition import Transition
-from so101_interfaces_py.params import describe, from_mapping
+from so101_interfaces_py.params import check_bounds, describe, from_mapping, param
 from so101_sim.env import ArmEnv
 from so101_sim.envs import ENVIRONMENTS
 from so101_sim.presets import get_preset, with_nominal
 
-
-def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
-    """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
-    chain, home = env.preset.chain, env.home
-    box = chain.kinematics.workspace
-    low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
-    return {
-        'observation': env.observation_spec,
-        'action': env.action_spec,
-        'control_rate_hz': chain.rate_hz,
-        'ik_profile': chain.kinematics.profile,
-        'reset_pose': tuple(float(angle) for angle in home),
-        'workspace': Workspace(low=low, high=high),
-        'std_schedule': std_schedule,
-        'std_unit': StepUnit.ENV_STEPS,
-        'calibration_id': None,
-        'source_sha256': None,
-    }
+CONFIG = 'config.json'
+"""File in the directory of a run that holds its settings."""
 
 
-FREE_ON_RESUME = ('run', 'steps', 'device')
-"""Settings that may differ when a run goes on."""
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long a run is and how often it is looked at."""
+
+    steps: int = param(6000, doc='Environment steps of the run.', lo=1, hi=100_000_000)
+    log_every: int = param(250, doc='Environment steps between two lines of the log.', lo=1, hi=1_000_000)
+    eval_every: int = param(
+        1000, doc='Environment steps between two evaluations; 0 for none.', lo=0, hi=10_000_000
+    )
+    eval_episodes: int = param(20, doc='Episodes of an evaluation during the run.', lo=1, hi=10_000)
+    final_episodes: int = param(100, doc='Episodes of the last evaluation; 0 for none.', lo=0, hi=100_000)
+    rollback: bool = param(
+        True, doc='Go back to the best agent where an evaluation is certainly worse than the best one.'
+    )
+    q_bound: float = param(
+        1.0, doc='Largest return that the task gives; values above it raise an alarm.', lo=0.0, hi=1e6
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value."""
+        check_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,146 +148,23 @@ def make_env(
     return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)
 
 
-class Training:
-    """A run with everything that belongs to it."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        directory: Path,
-        *,
-        resume: bool = False,
-        report: Callable[[Progress], None] = lambda _: None,
-    ) -> None:
-        """Build everything; demonstrations are made, or read, here.
-
-        Args:
-            settings: of the run.
-            directory: of the run.
-            resume: go on with the run that is there; an empty directory begins one.
-            report: shows how it goes.
-        """
-        self.settings = settings
-        self.env, self._evaluation_env = settings.make_env(), settings.make_env()
-        spec, action = self.env.observation_spec, self.env.action_spec
-        self.directory = RunDirectory(directory, spec, action)
-        found = find_policy(settings.policy, settings.observation)
-        policy = None if found is None else load_policy(found)
-        self.agent = make_agent(
-            settings.agent,
-            spec,
-            settings.agent_options,
-            policy=policy,
-            seed=settings.seed,
-            device=settings.device,
-        )
-        trainer = settings.trainer.beginning_with(policy)
-        self.trainer = Trainer(self.agent, spec, action, trainer, seed=settings.seed)
-        going_on = resume and not self.directory.is_new
-        if going_on:
-            self.directory.require_same(settings.plain(), FREE_ON_RESUME)
-        else:
-            self.directory.begin(settings.plain())
-        helper = None
-        if settings.operator == 'scripted':
-            helper = ScriptedOperator(self.env)
-        self._log = RunLog(directory)
-        self._collector = Collector(self.env, helper=helper, seed=settings.seed)
-        self.run = TrainRun(
-            self.trainer,
-            self._collector,
-            self._evaluation_env,
-            self._log,
-            settings.run,
-            seed=settings.seed,
-            save=self._save,
-            report=report,
-            keep=self._keep,
-            judge_start=policy is not None,
-        )
-        if going_on:
-            self._take_up()
-        else:
-            self._demonstrate()
-
-    def train(self) -> Outcome:
-        """Run to the end."""
-        try:
-            return self.run.run()
-        finally:
-            self.close()
-
-    def policy(self) -> Policy:
-        """Return the present policy."""
-        fields_ = manifest_fields(self.env, self.trainer.config.std_schedule)
-        name = f'{self.settings.env} {self.settings.preset}'
-        return self.agent.policy(name=name, version=self.agent.updates, **fields_)
-
-    def close(self) -> None:
-        """Write everything out and free the environments."""
-        self._log.close()
-        self.directory.close()
-        self.env.close()
-        self._evaluation_env.close()
-
-    # ---- inside ------------------------------------------------------------------------------------------
-
-    def _demonstrate(self) -> None:
-        text = self.settings.demos
-        if text.isdigit():
-            seed = self.settings.seed + 1_000
-            for episode in demonstrate(self.env, int(text), seed=seed):
-                self._add_demo(episode)
-            return
-        directory = Path(text)
-        header = read_header(directory)
-        self.env.observation_spec.require_same(header.observation, ('run', 'demonstrations'))
-        for entry in read_buffer(directory):
-            if isinstance(entry.output, Transition):
-                self.trainer.add(entry.output, entry.stream, demo=True)
-                self.directory.record(entry.output, DEMO)
-
-    def _add_demo(self, episode: tuple[Transition, ...]) -> None:
-        for transition in episode:
-            self.directory.record(transition, DEMO)
-            self.trainer.add(transition, DEMO, demo=True)
-
-    def _keep(self, transition: Transition) -> None:
-        self.directory.record(transition, ONLINE)
-
-    def _save(self, name: str) -> None:
-        facts = Metadata(
-            updates=self.agent.updates,
-            env_steps=self.trainer.steps,
-            episodes=self._collector.episode,
-            std=self.trainer.std,
-            observation_hash=self.env.observation_spec.hash,
-            config=to_json(self.settings.plain()),
-            notes=mark_notes(self.run.keeper.best),
-        )
-        self.directory.save(name, self.trainer.state_dict(), facts, self.policy(), self.agent.critics)
-
-    def _take_up(self) -> None:
-        """Go on where the last save was; transitions that came after it are learned from too."""
-        for transition in self.directory.recorded(DEMO):
-            self.trainer.add(transition, DEMO, demo=True)
-        episode = 0
-        for transition in self.directory.recorded(ONLINE):
-            self.trainer.add(transition)
-            episode = transition.episode
-        saved = self.directory.checkpoints.load()
-        if saved is not None:
-            steps = self.trainer.steps
-            self.trainer.load_state_dict(saved.tensors)
-            self.trainer.catch_up(steps)
-            best = mark_of(saved.facts.notes)
-            if best is not None:
-                kept = self.directory.checkpoints.load_best().tensors
-                self.run.keeper.keep(best, agent_part(kept))
-        self._collector.episode = episode
-        lines = read_table(self.directory.path / f'{TRAIN}.csv')
-        if lines:
-            self.run.spent_before(float(lines[-1]['wall_s']), float(lines[-1]['cpu_s']))
+def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
+    """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
+    chain, home = env.preset.chain, env.home
+    box = chain.kinematics.workspace
+    low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
+    return {
+        'observation': env.observation_spec,
+        'action': env.action_spec,
+        'control_rate_hz': chain.rate_hz,
+        'ik_profile': chain.kinematics.profile,
+        'reset_pose': tuple(float(angle) for angle in home),
+        'workspace': Workspace(low=low, high=high),
+        'std_schedule': std_schedule,
+        'std_unit': StepUnit.ENV_STEPS,
+        'calibration_id': None,
+        'source_sha256': None,
+    }
 
 
 def _parsed(kind: type, name: str, text: str) -> Any:

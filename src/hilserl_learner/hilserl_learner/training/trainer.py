@@ -19,7 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.policy import Policy
+from drqv2_policy_node.store import load_policy
+from hilserl_learner.agents import make_agent
 from hilserl_learner.agents.base import Agent, AgentError, Metrics
 from hilserl_learner.data.replay import ReplayBuffer, SymmetricSampler, Windows
 from hilserl_learner.schedules import parse_schedule
@@ -33,6 +36,9 @@ WITH_POLICY = {'gamma': 'gamma_with_policy', 'std_schedule': 'std_with_policy'}
 """Values of the configuration in whose place another one counts where the agent begins with a policy."""
 
 _AGENT = 'agent.'
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LARGEST = 32 * 2**20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +121,9 @@ class Trainer:
     Attributes:
         agent: who learns.
         config: how.
-        demo: demonstrations, and what persons did while it learned.
+        demo: demonstrations, and what humans did while it learned.
         online: everything that was executed while it learned.
-        steps: actions that were sent to the arm while learning, by policy or person; demonstrations do not count.
+        steps: actions that were sent to the arm while learning, by policy or human; demonstrations do not count.
     """
 
     def __init__(
@@ -162,10 +168,10 @@ class Trainer:
     def add(self, transition: Transition, stream: str = '', *, demo: bool = False) -> None:
         """Store a transition, or a later revision of one, which counts as no further step.
 
-        What a person decided while learning goes to both buffers, with the action that was executed.
+        What a human decided while learning goes to both buffers, with the action that was executed.
 
         Args:
-            transition: what the arm did, by policy or person.
+            transition: what the arm did, by policy or human.
             stream: tells arms and sessions apart.
             demo: it is part of a demonstration, not of what is lived through while learning.
         """
@@ -179,7 +185,7 @@ class Trainer:
             self.agent.std = self.std
 
     def discard(self, episode: int, stream: str = '') -> None:
-        """Forget an episode that the person threw away; its steps were made all the same."""
+        """Forget an episode that the human threw away; its steps were made all the same."""
         self.demo.discard(episode, stream)
         self.online.discard(episode, stream)
 
@@ -255,6 +261,37 @@ class Trainer:
         self.agent.std = self.std
 
 
+def make_trainer(
+    agent: str,
+    options: Mapping[str, Any],
+    config: TrainerConfig,
+    specs: tuple[ObservationSpec, ActionSpec],
+    *,
+    policy: str,
+    observation: str,
+    seed: int,
+    device: torch.device | str,
+    rank: int = 0,
+) -> tuple[Trainer, Policy | None]:
+    """Return an agent with its trainer, and the policy that it begins with, if any.
+
+    Args:
+        agent: its name.
+        options: values of its configuration that differ from the defaults.
+        config: of the trainer.
+        specs: of the transitions.
+        policy: folder of a stored policy, or a name, see `find_policy`.
+        observation: name of what is observed, for a policy that is named.
+        seed: of fresh networks and of the sampling.
+        device: where the agent lives.
+        rank: of this process, where several learn one agent from batches of their own.
+    """
+    found = find_policy(policy, observation)
+    stored = None if found is None else load_policy(found)
+    made = make_agent(agent, specs[0], options, policy=stored, seed=seed, device=device)
+    return Trainer(made, *specs, config.beginning_with(stored), seed=seed + rank), stored
+
+
 def agent_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the agent's state out of a trainer's."""
     return {name.removeprefix(_AGENT): value for name, value in state.items() if name.startswith(_AGENT)}
@@ -266,11 +303,6 @@ def _from_text(text: str) -> Tensor:
 
 def _to_text(tensor: Tensor) -> Any:
     return bytes(tensor.tolist()).decode()
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_LARGEST = 32 * 2**20
-_log = logging.getLogger(__name__)
 
 
 def prepare_cpu(threads: int = 1) -> None:
