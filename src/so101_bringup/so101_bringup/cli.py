@@ -96,7 +96,7 @@ COMMANDS = {
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.convert_cli')
     ),
-    'relight': Command(
+    'adapt': Command(
         'make up for another light before a policy acts or learns on', _other('hilserl_learner.cli.adapt')
     ),
     'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest.cli')),
@@ -110,9 +110,15 @@ COMMANDS = {
     'bench': Command('measure one part against its peers', bench),
 }
 
+RENAMED = {'relight': 'adapt'}
+"""Commands that had another name before."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command."""
+    if argv and argv[0] in RENAMED:
+        print(f'so101: expected {RENAMED[argv[0]]}, which {argv[0]} is called now; run that', file=sys.stderr)
+        return 2
     listed = '\n'.join(f'  {name:<18} {command.help}' for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='so101',
