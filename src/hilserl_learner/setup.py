@@ -25,7 +25,7 @@ setup(
             'train = hilserl_learner.cli.train:main',
             'eval = hilserl_learner.cli.eval:main',
             'plot = hilserl_learner.cli.plot:main',
-            'relight = hilserl_learner.cli.adapt:main',
+            'adapt = hilserl_learner.cli.adapt:main',
         ],
     },
 )

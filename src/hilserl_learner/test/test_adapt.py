@@ -10,6 +10,7 @@ from hilserl_learner.cli import adapt as module
 from hilserl_learner.cli.adapt import adapt_encoder, colors_of, main
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import ImageStatistics
+from so101_bringup.cli import main as so101
 from so101_contract.errors import SpecMismatchError
 from so101_contract.observation import Observation
 from so101_contract.presets import get_observation
@@ -101,6 +102,11 @@ def test_pictures_of_another_observation_are_refused(tmp_path, shipped):
     run.begin({})
     run.close()
     with pytest.raises(SpecMismatchError):
-        module.light_of_buffer(tmp_path / 'run' / 'buffer', shipped.manifest.observation)
+        module.colors_of_buffer(tmp_path / 'run' / 'buffer', shipped.manifest.observation)
     save_policy(tmp_path / 'p', shipped)
     assert main([str(tmp_path / 'p'), str(tmp_path / 'o'), '--seen', str(tmp_path), '--now', 'x']) == 1
+
+
+def test_the_command_of_before_names_the_one_of_today(capsys):
+    assert so101(['relight', 'a', 'b']) == 2
+    assert 'expected adapt' in capsys.readouterr().err

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from hilserl_learner.data.store import PartReader, read_buffer, read_header
-from hilserl_learner.training.checkpoint import BufferPosition, Checkpoints, CheckpointManifest, MANIFEST
+from hilserl_learner.training.checkpoint import BufferPosition, CheckpointManifest, Checkpoints, MANIFEST
 from hilserl_learner.training.evaluate import EvalScore
 from hilserl_learner.training.run import FREE_ON_RESUME, RunDirectory
 from hilserl_learner.training.settings import Settings
@@ -32,7 +32,9 @@ def same(one, other):
     ]
     for a, b in zip(one, other, strict=True):
         assert (a.next_frame.state == b.next_frame.state).all()
-        assert all((a.next_frame.images[name] == b.next_frame.images[name]).all() for name in b.next_frame.images)
+        assert all(
+            (a.next_frame.images[name] == b.next_frame.images[name]).all() for name in b.next_frame.images
+        )
 
 
 def test_the_buffer_of_a_live_run_gives_its_transitions_and_reports(before):

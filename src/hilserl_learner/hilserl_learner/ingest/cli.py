@@ -96,7 +96,7 @@ def _convert(options: argparse.Namespace, conversion: Conversion) -> list[Ingest
 def summary(done: list[Ingested]) -> Table:
     """Return a table with a row per bag."""
     table = Table(title='What the bags gave')
-    for name in ('bag', 'episodes', 'successes', 'transitions', 'by a person', 'reward', 'gaps', 'repaired'):
+    for name in ('bag', 'episodes', 'successes', 'transitions', 'by a human', 'reward', 'gaps', 'repaired'):
         table.add_column(name, justify='left' if name == 'bag' else 'right')
     for one in done:
         report = one.report
@@ -114,15 +114,15 @@ def summary(done: list[Ingested]) -> Table:
 
 
 def notes(one: Ingested) -> list[str]:
-    """Return what a person should know beside the numbers, one sentence each."""
+    """Return what a human should know beside the numbers, one sentence each."""
     report, lines = one.report, []
     if report.discarded:
-        lines.append(f'{one.bag.name}: {report.discarded} episodes were thrown away by the person.')
+        lines.append(f'{one.bag.name}: {report.discarded} episodes were thrown away by the human.')
     if report.repaired:
         clipped = ', '.join(f'{axis} {share:.1%}' for axis, share in report.clipped.items())
         lines.append(
             f'{one.bag.name}: the actions of episodes {", ".join(map(str, report.repaired))} were zero and are '
-            f'now computed from the joints; cut to the range of an action: {clipped}.'
+            f'now computed from the joints; clipped to the range of an action: {clipped}.'
         )
     lines += [
         f'{one.bag.name}: {count} steps without transition: {why}.' for why, count in report.gaps.items()

@@ -34,7 +34,7 @@ class Repair:
     Attributes:
         episodes: their numbers.
         transitions: how many actions were replaced.
-        clipped: share of them that had to be cut to what a network can say, by axis, 0..1.
+        clipped: share of them that had to be clipped to what a network can say, by axis, 0..1.
     """
 
     episodes: tuple[int, ...]

@@ -48,16 +48,16 @@ class BagReport:
     Attributes:
         episodes: episodes that gave transitions.
         outcomes: how episodes ended, by name.
-        discarded: episodes that the person threw away.
+        discarded: episodes that the human threw away.
         steps: steps that came.
         transitions: transitions that they gave.
-        intervened: transitions that a person decided.
+        intervened: transitions that a human decided.
         reward: sum of the rewards.
         successes: episodes with a terminal transition and a reward above 0 there.
         gaps: steps that gave no transition, by reason.
         skipped: messages that could not be used, by reason.
         repaired: episodes whose zero actions were replaced.
-        clipped: share of the replaced actions that were cut, by axis.
+        clipped: share of the replaced actions that were clipped, by axis.
     """
 
     episodes: int = 0
@@ -350,7 +350,7 @@ def _rewarded(
 def _episodes(
     bag: Path, conversion: Conversion, account: BagReport, progress: Progress | None
 ) -> Iterator[tuple[list[Transition], EpisodeReport]]:
-    """Yield the settled transitions of each episode of a bag with its report."""
+    """Yield the final transitions of each episode of a bag with its report."""
     assembler = Assembler(
         conversion.observation,
         state_function(conversion.observation),
@@ -368,7 +368,7 @@ def _episodes(
         report=read,
     )
 
-    def settled(
+    def closed(
         outputs: Sequence[Transition | EpisodeReport],
     ) -> Iterator[tuple[list[Transition], EpisodeReport]]:
         for output in outputs:
@@ -379,6 +379,6 @@ def _episodes(
                 yield [episode[index] for index in sorted(episode)], output
 
     for record in records:
-        yield from settled(assembler.push(record))
-    yield from settled(assembler.flush())
+        yield from closed(assembler.push(record))
+    yield from closed(assembler.flush())
     account.skipped = read.skipped

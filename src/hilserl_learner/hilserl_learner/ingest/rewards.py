@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving recorded episodes other rewards: from the simulator's truth, from the person's labels, or from a script.
+"""Giving recorded episodes other rewards: from the simulator's truth, from the human's labels, or from a script.
 
 | name | reward |
 |---|---|
 | bag | as it was recorded, late labels included |
-| operator | what the person said at the end, 0 before |
+| operator | what the human said at the end, 0 before |
 | classifier:FOLDER | 1 where a classifier sees success for long enough, and the episode's end; 0 else |
 | sim, sim:NAME | a reward of `so101_sim.rewards` (sparse where no name is given), from the recorded ground truth |
 | FILE.py | its function `reward(transition)`: a number, or a number and whether the episode ends there |
@@ -108,7 +108,7 @@ def _sim_reward(name: str) -> str:
 
 
 def _from_labels(episode: Sequence[Transition], report: EpisodeReport | None) -> list[Transition]:
-    """Reward 1 for the last step of an episode that the person called a success, and 0 else."""
+    """Reward 1 for the last step of an episode that the human called a success, and 0 else."""
     outcome = None if report is None else report.outcome
     rewarded = [replace(t, reward=0.0, terminated=False, truncated=False) for t in episode]
     if rewarded and outcome is not None:

@@ -345,7 +345,7 @@ class LiveTrainer:
         saved = self.tracker.checkpoints.load_best()
         self.trainer.go_back(agent_part(saved.tensors))
         self.weights.forget()
-        return f'back to the networks after {saved.facts.updates} updates'
+        return f'back to the networks after {saved.metadata.updates} updates'
 
     def _judge(self) -> None:
         """Compare the last episodes with the best ones so far; keep the agent if they are better."""
@@ -371,11 +371,13 @@ class LiveTrainer:
 
     def _resume(self, saved: Saved) -> None:
         """Take up what was saved, and say what was changed since."""
-        lines = compare_configs(json.loads(saved.facts.config), json.loads(to_json(self._parameters)))
+        lines = compare_configs(json.loads(saved.metadata.config), json.loads(to_json(self._parameters)))
         for line in lines:
             _log.warning('the run goes on with another parameter: %s', line)
         self.trainer.load_state_dict(saved.tensors)
-        _log.info('resumed %s: %d updates, %d steps', saved.path, saved.facts.updates, saved.facts.env_steps)
+        _log.info(
+            'resumed %s: %d updates, %d steps', saved.path, saved.metadata.updates, saved.metadata.env_steps
+        )
 
     def _save(self, *, best: bool = False) -> Path:
         position = self._reader.position
