@@ -354,7 +354,8 @@ class LiveTrainer:
         unaided = round(rates['unaided'] * WINDOW)
         score = EvalScore(unaided, WINDOW, rates['episode_steps'], self.trainer.steps)
         verdict = tracker.best.judge(score)
-        line = {'success': score.rate, 'episodes': WINDOW, 'verdict': verdict.name.lower()}
+        line: dict[str, float | str] = {'success': score.rate, 'episodes': WINDOW}
+        line['verdict'] = verdict.name.lower()
         tracker.write(EVALUATION, line)
         best = tracker.best.score
         if verdict is EvalVerdict.BEST:
