@@ -8,7 +8,7 @@ import torch
 from drqv2_policy_node.networks import Critic, CriticKind, NetworkSpec
 from drqv2_policy_node.store import load_critics, load_policy, pack, save_policy, unpack
 from hilserl_learner.agents.base import AgentError
-from hilserl_learner.agents.faithful import FaithfulAgent, FaithfulConfig
+from hilserl_learner.agents.drqv2 import FaithfulAgent, FaithfulConfig
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.batch import Batch
 from hilserl_learner.exploration import with_noise

@@ -15,7 +15,7 @@ import torch
 
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.base import Agent, AgentError
-from hilserl_learner.agents.faithful import FaithfulAgent, FaithfulConfig
+from hilserl_learner.agents.drqv2 import FaithfulAgent, FaithfulConfig
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.agents.sac import SacAgent, SacConfig
 from so101_contract.observation_spec import ObservationSpec

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy
-from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import begin_at_zero, channels_last, frozen, Metrics, soft_update
+from hilserl_learner.agents.common import ActorCritic, demonstrated_mean
 from hilserl_learner.augment import random_light, random_table
 from hilserl_learner.batch import Batch
 from so101_contract.observation_spec import ObservationSpec

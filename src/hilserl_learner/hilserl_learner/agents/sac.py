@@ -18,8 +18,8 @@ from torch import nn, Tensor
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_layers import linear
 from drqv2_policy_node.policy import Policy
-from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import begin_at_zero, frozen, Metrics
+from hilserl_learner.agents.common import ActorCritic, demonstrated_mean
 from hilserl_learner.batch import Batch
 from hilserl_learner.exploration import explore
 from so101_contract.observation import Observation

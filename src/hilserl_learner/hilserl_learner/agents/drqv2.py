@@ -24,8 +24,8 @@ from torch import nn, Tensor
 
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, NetworkSpec
 from drqv2_policy_node.policy import Policy
-from hilserl_learner.agents.actor_critic import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.base import AgentError, frozen, Metrics
+from hilserl_learner.agents.common import ActorCritic, demonstrated_mean
 from hilserl_learner.agents.faithful_config import FaithfulConfig
 from hilserl_learner.batch import Batch
 from so101_contract.observation_spec import ObservationSpec
