@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hilserl_learner.agents.base import Agent
+from hilserl_learner.agents.common import Agent
 
 
 @dataclass(frozen=True)

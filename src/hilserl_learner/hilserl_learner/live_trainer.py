@@ -23,7 +23,7 @@ from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import agent_config, make_agent, with_new_names
 from hilserl_learner.buffer_store import Entry, PartReader, read_buffer, read_header
 from hilserl_learner.checkpoint import BufferPosition, Checkpoints, compare_configs, Facts, Saved, to_json
 from hilserl_learner.episode_account import EpisodeAccount
@@ -63,14 +63,16 @@ class LiveTrainer:
         Args:
             config: where and how often.
             trainer: how experience becomes updates.
-            agent_options: values of the agent's configuration.
+            agent_options: values of the configuration of the agent that `config` names.
             tell: takes a header and bytes: kinds `weights`, `status` and `answer`.
 
         Raises:
             LearnerError: something that was named does not exist, or does not fit.
+            ParameterError: the agent has no such value.
         """
         self.config, self._tell = config, tell
-        self._parameters = {**asdict(config), **asdict(trainer), **agent_options}
+        learns = asdict(agent_config(config.agent, agent_options))
+        self._parameters = {**asdict(config), **asdict(trainer), **learns}
         spec, action, run = config.observation_spec, config.action_spec, config.run
         found = find_policy(config.policy, config.observation)
         policy = None if found is None else load_policy(found)
@@ -282,7 +284,8 @@ class LiveTrainer:
 
     def _resume(self, saved: Saved) -> None:
         """Take up what was saved, and say what was changed since."""
-        lines = compare_configs(json.loads(saved.facts.config), json.loads(to_json(self._parameters)))
+        before = with_new_names(json.loads(saved.facts.config))
+        lines = compare_configs(before, json.loads(to_json(self._parameters)))
         for line in lines:
             _log.warning('the run goes on with another parameter: %s', line)
         self.trainer.load_state_dict(saved.tensors)

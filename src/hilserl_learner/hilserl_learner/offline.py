@@ -8,7 +8,7 @@ from typing import Any
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import make_agent
 from hilserl_learner.buffer_store import read_buffer, read_header
 from hilserl_learner.checkpoint import Checkpoints, Facts, to_json
 from hilserl_learner.distributed import agree, Group, share

@@ -10,7 +10,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hilserl_learner.agents import AGENTS
+from hilserl_learner.agents.common import AGENTS
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.distributed import join, leave, meet
 from hilserl_learner.learner_config import LearnerConfig

@@ -3,14 +3,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import json
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.run_dir import CONFIG
+from hilserl_learner.run_dir import CONFIG, read_config
 from hilserl_learner.run_log import EVALUATION, read_table, TRAIN
 
 FloatArray = npt.NDArray[np.float64]
@@ -85,10 +84,9 @@ def band(curves: Sequence[Curve], points: int = 200) -> tuple[FloatArray, FloatA
 
 def label_of(run: Path) -> str:
     """Return what a run is called in the picture: what was varied, without its seed."""
-    path = run / CONFIG
-    if not path.exists():
+    if not (run / CONFIG).exists():
         return run.name
-    config = json.loads(path.read_text())
+    config = read_config(run)
     parts = [
         config['env'].removeprefix('SO101').removesuffix('-v0').lower(),
         config['preset'],

@@ -77,7 +77,7 @@ def light_of_env(env: Environment, policy: Policy, seed: int = 0) -> Light:
     return light_of(collector.step(policy.act).transition for _ in range(PICTURES))
 
 
-def relight(policy: Policy, seen: Light, now: Light, name: str) -> Policy:
+def adapt_encoder(policy: Policy, seen: Light, now: Light, name: str) -> Policy:
     """Return a policy to which pictures of the light `now` look like those of the light `seen`.
 
     Args:

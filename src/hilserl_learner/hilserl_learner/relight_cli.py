@@ -11,7 +11,7 @@ from drqv2_policy_node.store import load_critics, load_policy, save_policy
 from hilserl_learner.cpu import prepare_cpu
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.eval_cli import observation_name
-from hilserl_learner.relight import Light, light_of_buffer, light_of_env, relight
+from hilserl_learner.relight import adapt_encoder, Light, light_of_buffer, light_of_env
 from hilserl_learner.train_setup import make_env
 
 EXAMPLES = """
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         policy = load_policy(options.policy)
         seen, now = light(options.seen, policy), light(options.now, policy)
-        made = relight(policy, seen, now, options.out.name)
+        made = adapt_encoder(policy, seen, now, options.out.name)
         # The critics see the same features as before, so they go along.
         save_policy(options.out, made, critics=load_critics(options.policy), overwrite=options.overwrite)
     except (ValueError, OSError) as error:

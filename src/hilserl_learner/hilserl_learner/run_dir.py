@@ -19,6 +19,7 @@ from torch import Tensor
 from drqv2_policy_node.networks import Critic
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
+from hilserl_learner.agents.common import with_new_names
 from hilserl_learner.buffer_store import (
     BufferHeader,
     BufferWriter,
@@ -83,7 +84,7 @@ class RunDirectory:
         Raises:
             CheckpointError: with every difference.
         """
-        before = json.loads((self.path / CONFIG).read_text())
+        before = read_config(self.path)
         now = json.loads(json.dumps(config))
         lines = [
             f'{name}: {before.get(name)!r} before, {now.get(name)!r} now'
@@ -143,6 +144,11 @@ class RunDirectory:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return the settings of a run, also of one that was begun when some of them had other names."""
+    return with_new_names(json.loads((run / CONFIG).read_text()))
 
 
 def mark_notes(mark: Mark | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from drqv2_policy_node.named_policy import find_policy, NO_POLICY
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import agent_config, make_agent
+from hilserl_learner.agents.common import agent_class, make_agent, refuse_old_names
 from hilserl_learner.buffer_store import read_buffer, read_header
 from hilserl_learner.checkpoint import Facts, to_json
 from hilserl_learner.collect import Collector, demonstrate, Watcher
@@ -68,8 +68,9 @@ class Settings:
 
         Raises:
             LearnerError: nothing has a value of that name, or it would have no effect.
-            ParameterError: the text is no value for it.
+            ParameterError: the text is no value for it, or the name is one of before.
         """
+        refuse_old_names(options)
         agent = str(given.get('agent', cls.agent))
         for name in WITH_POLICY.keys() & options.keys():
             if given.get('policy', cls.policy) not in NO_POLICY:
@@ -78,7 +79,7 @@ class Settings:
                     f'effect there; set {WITH_POLICY[name]}={options[name]}'
                 )
         homes = {
-            'agent': type(agent_config(agent)),
+            'agent': agent_class(agent).config_type,
             'trainer': TrainerConfig,
             'run': RunConfig,
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import pack
-from hilserl_learner.agents.base import Agent
+from hilserl_learner.agents.common import Agent
 
 
 @dataclass(frozen=True)

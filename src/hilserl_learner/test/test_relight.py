@@ -6,10 +6,10 @@ import pytest
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
-from hilserl_learner import relight as module
+from hilserl_learner import adapt_encoder as module
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.metrics import ImageStatistics
-from hilserl_learner.relight import light_of, relight
+from hilserl_learner.relight import adapt_encoder, light_of
 from hilserl_learner.relight_cli import main
 from so101_contract.errors import SpecMismatchError
 from so101_contract.observation import Observation
@@ -41,7 +41,7 @@ def test_B22_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
     rng, change = np.random.default_rng(0), (70, -35, 12)
     seen = ImageStatistics((110.0, 110.0, 110.0), (30.0, 30.0, 30.0))
     now = replace(seen, mean=tuple(110.0 + one for one in change))
-    made = relight(shipped, {CAMERA: seen}, {CAMERA: now}, 'here')
+    made = adapt_encoder(shipped, {CAMERA: seen}, {CAMERA: now}, 'here')
     for _ in range(5):
         first = pictures(rng)
         other = in_other_light(first, change)
@@ -55,7 +55,7 @@ def test_B22_a_policy_does_in_another_light_what_it_did_in_the_first(shipped):
 
 def test_the_same_light_changes_nothing(shipped):
     seen = {CAMERA: ImageStatistics((90.0, 80.0, 70.0), (20.0, 20.0, 20.0))}
-    made = relight(shipped, seen, seen, shipped.manifest.name)
+    made = adapt_encoder(shipped, seen, seen, shipped.manifest.name)
     assert made.manifest.tensors_sha256 == shipped.manifest.tensors_sha256
 
 

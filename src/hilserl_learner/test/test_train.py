@@ -14,7 +14,7 @@ import torch
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_critics, load_policy
 from hilserl_learner import eval_cli, train_cli
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.checkpoint import Checkpoints
 from hilserl_learner.collect import Collector
