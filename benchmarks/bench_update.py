@@ -57,7 +57,7 @@ def serve() -> None:
 
 def make_agent(preset: str, device: str) -> Any:
     """Return the agent of a preset."""
-    from hilserl_learner.agents.faithful import FaithfulAgent
+    from hilserl_learner.agents.drqv2 import FaithfulAgent
     from hilserl_learner.agents.hil import HilAgent
     from so101_contract.observation_spec import robobase_spec
 

@@ -65,7 +65,7 @@ EXPERIMENTS = (
         says='lift, wide, 5 demonstrations, operator, any table and light',
         steps=9000,
         options={'preset': 'wide'},
-        values={'table': '0.75', 'light': '1'},
+        values={'table_randomization': '0.75', 'color_jitter': '1'},
         figure='lift',
     ),
     Experiment(
@@ -73,7 +73,7 @@ EXPERIMENTS = (
         says='lift, wide, 5 demonstrations, operator, any light',
         steps=9000,
         options={'preset': 'wide'},
-        values={'light': '1'},
+        values={'color_jitter': '1'},
         figure='lift',
     ),
     Experiment(

@@ -7,7 +7,7 @@ from pathlib import Path
 import re
 import sys
 
-from hilserl_learner.agents.faithful import FaithfulConfig
+from hilserl_learner.agents.drqv2 import FaithfulConfig
 from hilserl_learner.agents.hil import HilConfig
 from hilserl_learner.agents.sac import SacConfig
 from hilserl_learner.training.settings import RunConfig

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation: shift an image by a few pixels and repeat its edge; show it on another table, and in another light.
+"""Augmentation: random shifts, which repeat the edge; colour jitter; and randomization of the table.
 
 The shift gives what DrQ-v2's bilinear sampling of the padded image gives, whose shifts are whole pixels too, without
-leaving uint8. Table and light are ours: what is learned on one table under one lamp is to be of use elsewhere. A
+leaving uint8. The other two are ours: what is learned on one table under one lamp is to be of use elsewhere. A
 brightness alone does not do it: a cube that is darker than its table in all pictures stays darker.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 DARKEST, BRIGHTEST, PALEST, AS_IT_IS = -0.65, 0.15, -0.4, 0.25
-"""Of a light: change of the whole image, change of a single colour; share of images that keep theirs."""
+"""Of the jitter: change of the whole image, change of a single colour; share of images that keep theirs."""
 
 DARK, BRIGHT, GREY = 20.0, 235.0, 0.5
 """Of a table: its darkest and brightest colour, and the smallest share of that which each of its colours has."""
@@ -37,13 +37,13 @@ def random_shift(images: Tensor, shift: int, generator: torch.Generator) -> Tens
     return shifted(images, drawn)
 
 
-def random_light(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def color_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Darken or brighten each image, and each of its colours, by factors of its own; all frames of a stack alike.
 
     Args:
-        images: (B, V, 3T, S, S), uint8; every sample and view gets a light of its own, one in four none.
+        images: (B, V, 3T, S, S), uint8; every sample and view gets factors of its own, one in four none.
         strength: 1 for anything between dusk and a bit more than was recorded; 0 for none.
-        generator: source of the lights, on any device.
+        generator: source of the factors, on any device.
 
     Returns:
         new images of the same type, shape and layout.
@@ -59,7 +59,7 @@ def random_light(images: Tensor, strength: float, generator: torch.Generator) ->
     return images.to(torch.float32).mul_(factors).clamp_(max=255.0).to(images.dtype)
 
 
-def random_table(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def table_randomization(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Give the table in some images another colour; all frames of a stack alike.
 
     The table is what has nearly the usual colour of a frame. Pixels at its edge are mixtures, which would outline

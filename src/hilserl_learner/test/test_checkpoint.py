@@ -17,7 +17,7 @@ from safetensors.torch import load
 import torch
 
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import make_agent
 from hilserl_learner.errors import CheckpointError
 from hilserl_learner.training.checkpoint import (
     BEST,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from hilserl_learner.schedules import FINE_TUNE, NoiseSchedule, parse_schedule, ScheduleError
+from drqv2_policy_node.robobase_schedule import FINE_TUNE, NoiseSchedule, parse_schedule, ScheduleError
 from so101_contract.manifest import StepUnit
 
 

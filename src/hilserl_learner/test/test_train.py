@@ -13,7 +13,7 @@ import torch
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_critics, load_policy
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.cli import eval as eval_cli
 from hilserl_learner.cli import train as train_cli

@@ -25,8 +25,7 @@ from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from drqv2_policy_node.store import save_policy
-from hilserl_learner.agents import AGENTS
-from hilserl_learner.agents.base import Agent
+from hilserl_learner.agents.common import Agent, AGENTS
 from hilserl_learner.data.replay import ReplayBuffer
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError

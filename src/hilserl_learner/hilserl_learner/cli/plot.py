@@ -8,7 +8,6 @@ succeeded.
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import json
 from pathlib import Path
 import sys
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import Evaluation
 from hilserl_learner.training.log import EVALUATION, read_table, TRAIN
-from hilserl_learner.training.settings import CONFIG
+from hilserl_learner.training.settings import CONFIG, read_config
 
 SUCCESS, FAILURE = '#2a9d8f', '#d1495b'
 
@@ -94,10 +93,9 @@ def band(curves: Sequence[Curve], points: int = 200) -> tuple[FloatArray, FloatA
 
 def label_of(run: Path) -> str:
     """Return what a run is called in the picture: what was varied, without its seed."""
-    path = run / CONFIG
-    if not path.exists():
+    if not (run / CONFIG).exists():
         return run.name
-    config = json.loads(path.read_text())
+    config = read_config(run)
     parts = [
         config['env'].removeprefix('SO101').removesuffix('-v0').lower(),
         config['preset'],

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of learner_node; those of trainer and agent are in `trainer.py` and `agents/hil.py`."""
+"""Parameters of learner_node: its own, the trainer's, and those of the agent that is named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilserl_learner.agents import AGENTS
+from hilserl_learner.agents.common import agent_class, AGENTS, refuse_old_names
+from hilserl_learner.trainer import TrainerConfig
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.presets import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
-from so101_interfaces_py.params import check_bounds, param
+from so101_interfaces_py.params import check_bounds, describe, param, ParameterError
 from so101_kinematics.config import KinematicsConfig
 
 NOTHING = ('', 'none')
@@ -32,7 +34,7 @@ class LearnerConfig:
         doc='Folder of the policy to begin with; default: the one that is shipped; none: fresh networks.',
     )
     demos: str = param('none', doc='Buffer of demonstrations that ingest wrote; none: without.')
-    agent: str = param('hil', doc='Who learns; hil has parameters of its own.', choices=AGENTS)
+    agent: str = param('hil', doc='Who learns; each has parameters of its own.', choices=AGENTS)
     arms: tuple[str, ...] = param(
         ('',), doc='Namespaces of the arms to learn from, under that of this node; an empty one is its own.'
     )
@@ -132,3 +134,28 @@ class LearnerConfig:
             'calibration_id': None,
             'source_sha256': None,
         }
+
+
+def node_configs(given: Mapping[str, Any]) -> tuple[type, ...]:
+    """Return the configurations of a learner that these parameters are given: its own, the trainer's, the agent's.
+
+    Args:
+        given: parameters by name; which agent there is says `agent`.
+
+    Raises:
+        ParameterError: a parameter has an old name, or is one of another agent.
+    """
+    refuse_old_names(given)
+    name = given.get('agent', AGENTS[0])
+    if name not in AGENTS:
+        return LearnerConfig, TrainerConfig  # the first of them refuses it
+    configs = (LearnerConfig, TrainerConfig, agent_class(name).config_type)
+    known = [parameter for config in configs for parameter in describe(config)]
+    for other in AGENTS:
+        foreign = sorted((describe(agent_class(other).config_type).keys() & given.keys()) - set(known))
+        if foreign:
+            raise ParameterError(
+                f'expected parameters of the agent {name}, which are {", ".join(describe(configs[-1]))}, got '
+                f'{", ".join(foreign)} of {other}; leave that out, or set agent:={other}'
+            )
+    return configs

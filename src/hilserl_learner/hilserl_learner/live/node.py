@@ -20,20 +20,19 @@ from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyWei
 from std_srvs.srv import SetBool, Trigger
 
 from drqv2_policy_node.weights_wire import to_messages
-from hilserl_learner.agents.hil import HilConfig
 from hilserl_learner.data.store import BufferHeader, BufferWriter, HEADER, Part, read_header, write_header
 from hilserl_learner.errors import LearnerError, SegmentError
-from hilserl_learner.live.config import LearnerConfig
+from hilserl_learner.live.config import LearnerConfig, node_configs
 from hilserl_learner.live.feed import LiveFeed
 from hilserl_learner.live.process import DirectoryLock, TrainingProcess
 from hilserl_learner.live.trainer import LIVE, ONLINE
-from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.errors import ContractError
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_configs, ParameterError
 from so101_interfaces_py.spin import run_node
 
-CONFIG = (LearnerConfig, TrainerConfig, HilConfig)
+CONFIG = node_configs({})
+"""Of a learner that is given nothing, so with the default agent."""
 
 FEED_LOCK = 'feed.lock'
 TICK_S = 0.1
@@ -57,7 +56,8 @@ class LearnerNode(Node):
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__('learner_node', **node_options)
-        config, trainer, hil = load_configs(self, *CONFIG)
+        given = {name: parameter.value for name, parameter in self._parameter_overrides.items()}
+        config, trainer, agent = load_configs(self, *node_configs(given))
         self._config: LearnerConfig = config
         self._lock = DirectoryLock(config.run / FEED_LOCK)
         self._writer = _open_buffer(config)
@@ -74,9 +74,8 @@ class LearnerNode(Node):
         ):
             self.create_service(Trigger, name, functools.partial(self._on_command, word))
         self.create_service(SetBool, topics.LEARNER_PAUSE_SERVICE, self._on_pause)
-        agent = asdict(hil) if config.agent == 'hil' else {}
         self._process = TrainingProcess(
-            {'learner': asdict(config), 'trainer': asdict(trainer), 'agent': agent}
+            {'learner': asdict(config), 'trainer': asdict(trainer), 'agent': asdict(agent)}
         )
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(TICK_S, self._tick, clock=clock)

@@ -19,7 +19,7 @@ import numpy as np
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import pack
-from hilserl_learner.agents.base import Agent
+from hilserl_learner.agents.common import Agent, agent_config, with_new_names
 from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.data.store import Entry, PartReader, read_buffer, read_header
 from hilserl_learner.errors import CheckpointError, LearnerError
@@ -155,11 +155,12 @@ class LiveTrainer:
         Args:
             config: where and how often.
             trainer: how experience becomes updates.
-            agent_options: values of the agent's configuration.
+            agent_options: values of the configuration of the agent that `config` names.
             tell: takes a header and bytes: kinds `weights`, `status` and `answer`.
 
         Raises:
             LearnerError: something that was named does not exist, or does not fit.
+            ParameterError: the agent has no such value.
         """
         self.config, self._tell = config, tell
         spec, run = config.observation_spec, config.run
@@ -173,7 +174,8 @@ class LiveTrainer:
             seed=config.seed,
             device=config.device,
         )
-        self._parameters = {**asdict(config), **asdict(trainer), **agent_options}
+        learns = asdict(agent_config(config.agent, agent_options))
+        self._parameters = {**asdict(config), **asdict(trainer), **learns}
         checkpoints = Checkpoints(run / CHECKPOINTS, keep=config.keep_checkpoints)
         checkpoints.clean()
         saved = checkpoints.load()
@@ -372,7 +374,8 @@ class LiveTrainer:
 
     def _resume(self, saved: Saved) -> None:
         """Take up what was saved, and say what was changed since."""
-        lines = compare_configs(json.loads(saved.metadata.config), json.loads(to_json(self._parameters)))
+        before = with_new_names(json.loads(saved.metadata.config))
+        lines = compare_configs(before, json.loads(to_json(self._parameters)))
         for line in lines:
             _log.warning('the run goes on with another parameter: %s', line)
         self.trainer.load_state_dict(saved.tensors)

@@ -38,7 +38,7 @@ from hilserl_learner.errors import CheckpointError
 from hilserl_learner.training.checkpoint import BEST, Checkpoints, to_json
 from hilserl_learner.training.evaluate import EvalScore, evaluate, Evaluation, EvalVerdict
 from hilserl_learner.training.log import EVALUATION, read_table, RunLog, RunTracker, TRAIN
-from hilserl_learner.training.settings import CONFIG, manifest_fields, RunConfig, Settings
+from hilserl_learner.training.settings import CONFIG, manifest_fields, read_config, RunConfig, Settings
 from hilserl_learner.training.trainer import agent_part, make_trainer, Trainer
 from so101_contract.action import ActionSpec
 from so101_contract.observation import Observation
@@ -285,7 +285,7 @@ class RunDirectory:
         Raises:
             CheckpointError: with every difference.
         """
-        before = json.loads((self.path / CONFIG).read_text())
+        before = read_config(self.path)
         now = json.loads(json.dumps(config))
         lines = [
             f'{name}: {before.get(name)!r} before, {now.get(name)!r} now'

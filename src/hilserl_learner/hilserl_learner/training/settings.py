@@ -3,10 +3,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+import json
+from pathlib import Path
 from typing import Any
 
 from drqv2_policy_node.named_policy import NO_POLICY
-from hilserl_learner.agents import agent_config
+from hilserl_learner.agents.common import agent_class, refuse_old_names, with_new_names
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.trainer import TrainerConfig, WITH_POLICY
 from so101_contract.manifest import StepUnit, Workspace
@@ -81,8 +83,9 @@ class Settings:
 
         Raises:
             LearnerError: nothing has a value of that name, or it would have no effect.
-            ParameterError: the text is no value for it.
+            ParameterError: the text is no value for it, or the name is one of before.
         """
+        refuse_old_names(options)
         agent = str(given.get('agent', cls.agent))
         for name in WITH_POLICY.keys() & options.keys():
             if given.get('policy', cls.policy) not in NO_POLICY:
@@ -91,7 +94,7 @@ class Settings:
                     f'effect there; set {WITH_POLICY[name]}={options[name]}'
                 )
         homes = {
-            'agent': type(agent_config(agent)),
+            'agent': agent_class(agent).config_type,
             'trainer': TrainerConfig,
             'run': RunConfig,
         }
@@ -116,6 +119,11 @@ class Settings:
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, for a file."""
         return asdict(self)
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return the settings of a run, also of one that was begun when some of them had other names."""
+    return with_new_names(json.loads((run / CONFIG).read_text()))
 
 
 def make_env(

@@ -21,19 +21,21 @@ from torch import Tensor
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.policy import Policy
+from drqv2_policy_node.robobase_schedule import parse_schedule
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import make_agent
-from hilserl_learner.agents.base import Agent, AgentError, Metrics
+from hilserl_learner.agents.common import Agent, AgentError, make_agent, Metrics
 from hilserl_learner.data.replay import ReplayBuffer, SymmetricSampler, Windows
-from hilserl_learner.schedules import parse_schedule
-from hilserl_learner.shaping import GripperPrice
 from so101_contract.action import ActionSpec
+from so101_contract.joints import gripper_rad_to_opening
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
 from so101_interfaces_py.params import check_bounds, param
 
 WITH_POLICY = {'gamma': 'gamma_with_policy', 'std_schedule': 'std_with_policy'}
 """Values of the configuration in whose place another one counts where the agent begins with a policy."""
+
+GRIPPER_TOGGLE = 0.5
+"""Difference between the opening asked for and the opening now that counts as opening or closing."""
 
 _AGENT = 'agent.'
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -75,7 +77,7 @@ class TrainerConfig:
     demo_capacity: int = param(
         50_000, doc='Frames that the buffer of demonstrations holds.', lo=100, hi=100_000_000
     )
-    gripper_price: float = param(
+    grasp_penalty: float = param(
         0.0, doc='Taken off the reward of a step that opens or closes the gripper.', lo=0.0, hi=1.0
     )
 
@@ -113,6 +115,33 @@ class TrainerConfig:
             is_demo=is_demo,
             device=device,
         )
+
+
+class GraspPenalty:
+    """A penalty on opening and closing the gripper for nothing (HIL-SERL, Luo et al. 2024, arXiv:2410.21845).
+
+    It is taken off the reward when a transition is stored, so it is in every target that is computed from it, however
+    many critic updates there are for each update of the actor.
+    """
+
+    def __init__(self, observation: ObservationSpec, penalty: float) -> None:
+        """Prepare.
+
+        Args:
+            observation: says where the gripper's angle is in the state.
+            penalty: taken off the reward of each such step; 0 changes nothing.
+        """
+        self.penalty = penalty
+        self._gripper = observation.slice_of('joint_pos').stop - 1 if penalty else 0
+
+    def applied(self, transition: Transition) -> Transition:
+        """Return the transition with the penalty taken off where it is due."""
+        if not self.penalty:
+            return transition
+        now = gripper_rad_to_opening(float(transition.frames[-1].state[self._gripper]))
+        if abs(transition.action.opening - now) < GRIPPER_TOGGLE:
+            return transition
+        return replace(transition, reward=transition.reward - self.penalty)
 
 
 class Trainer:
@@ -157,7 +186,7 @@ class Trainer:
         self.online = self.config.buffer(observation, action, device=device) if online is None else online
         self._sampler = SymmetricSampler(self.demo, self.online, demo_fraction=self.config.demo_fraction)
         self._schedule = parse_schedule(self.config.std_schedule)
-        self._price = GripperPrice(observation, self.config.gripper_price)
+        self._penalty = GraspPenalty(observation, self.config.grasp_penalty)
         self._rng = np.random.default_rng([seed, 1])
         self.steps = 0
         self._updates_before = agent.updates
@@ -175,11 +204,11 @@ class Trainer:
             stream: tells arms and sessions apart.
             demo: it is part of a demonstration, not of what is lived through while learning.
         """
-        priced = self._price.applied(transition)
+        penalized = self._penalty.applied(transition)
         if not demo:
-            self.online.add(priced, stream)
+            self.online.add(penalized, stream)
         if demo or transition.intervened:
-            self.demo.add(priced, stream)
+            self.demo.add(penalized, stream)
         if not demo and transition.revision == 0:
             self.steps += 1
             self.agent.std = self.std
