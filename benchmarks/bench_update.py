@@ -73,7 +73,7 @@ def random_batch(spec: Any, rows: int, device: str) -> Any:
     """Return a batch in which nothing means anything; half of it is demonstrated."""
     import torch
 
-    from hilserl_learner.batch import Batch
+    from hilserl_learner.data.replay import Batch
 
     draw = torch.Generator().manual_seed(0)
     shape = (rows, spec.cameras, spec.image_channels, spec.image_size, spec.image_size)

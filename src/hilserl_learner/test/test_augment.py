@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hilserl_learner.augment import color_jitter, random_shift, shifted, table_randomization
+from hilserl_learner.data.augment import color_jitter, random_shift, shifted, table_randomization
 
 
 def robobase_shift(images, shifts, pad):

@@ -11,7 +11,7 @@ from drqv2_policy_node.store import load_critics, load_policy, pack, save_policy
 from hilserl_learner.agents.common import AgentError, with_noise
 from hilserl_learner.agents.drqv2 import FaithfulAgent, FaithfulConfig
 from hilserl_learner.agents.hil import HilAgent, HilConfig
-from hilserl_learner.batch import Batch
+from hilserl_learner.data.replay import Batch
 from so101_contract.action import ActionSpec
 from so101_contract.errors import SpecMismatchError
 from so101_contract.manifest import golden_observation, StepUnit, Workspace

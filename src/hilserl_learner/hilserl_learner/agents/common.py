@@ -20,7 +20,7 @@ from torch import nn, Tensor
 from drqv2_policy_node.networks import Actor, Critic, Encoder, NetworkSpec
 from drqv2_policy_node.policy import Policy, policy_inputs
 from drqv2_policy_node.store import load_critics
-from hilserl_learner.batch import Batch
+from hilserl_learner.data.replay import Batch
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import from_mapping, ParameterError

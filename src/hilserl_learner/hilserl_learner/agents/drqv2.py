@@ -36,8 +36,8 @@ from hilserl_learner.agents.common import (
     networks_of,
     with_noise,
 )
-from hilserl_learner.augment import random_shift
-from hilserl_learner.batch import Batch
+from hilserl_learner.data.augment import random_shift
+from hilserl_learner.data.replay import Batch
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
 

@@ -46,8 +46,8 @@ from hilserl_learner.agents.common import (
     soft_update,
     with_noise,
 )
-from hilserl_learner.augment import color_jitter, random_shift, table_randomization
-from hilserl_learner.batch import Batch
+from hilserl_learner.data.augment import color_jitter, random_shift, table_randomization
+from hilserl_learner.data.replay import Batch
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from drqv2_policy_node.networks import Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_bytes import fill, from_bytes, to_bytes
-from hilserl_learner.augment import random_shift
+from hilserl_learner.data.augment import random_shift
 from hilserl_learner.data.store import read_buffer, read_header, write_whole
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.trainer import prepare_cpu
