@@ -18,7 +18,7 @@ from hilserl_learner.ingest.classifier import (
     save_classifier,
     success_from,
 )
-from hilserl_learner.ingest.rewards import choose_reward, make_rewarder
+from hilserl_learner.ingest.relabel import choose_reward, make_rewarder
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.observation_spec import CameraSpec, Crop
 

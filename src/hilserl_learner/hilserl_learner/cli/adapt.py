@@ -20,12 +20,11 @@ import torch
 
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_critics, load_policy, save_policy
-from hilserl_learner.cli.eval import observation_name
 from hilserl_learner.data.collect import Collector, Environment
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import ImageStatistics
-from hilserl_learner.training.settings import make_env
+from hilserl_learner.training.settings import make_env, observation_name
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition

@@ -11,14 +11,11 @@ import sys
 from rich.console import Console
 from rich.progress import Progress
 
-from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
 from hilserl_learner.training.log import EVALUATION, read_table
-from hilserl_learner.training.settings import make_env
+from hilserl_learner.training.settings import make_env, observation_name
 from hilserl_learner.training.trainer import prepare_cpu
-from so101_contract.presets import get_observation, OBSERVATIONS
 from so101_sim.presets import SCENE_PARTS
 
 
@@ -100,21 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def observation_name(policy: Policy) -> str:
-    """Return the name of the observation that a policy takes.
-
-    Raises:
-        LearnerError: it takes one without a name.
-    """
-    for name in OBSERVATIONS:
-        if not get_observation(name).diff(policy.manifest.observation):
-            return name
-    raise LearnerError(
-        f'expected a policy that observes one of {sorted(OBSERVATIONS)}, got another observation; the environments '
-        f'here cannot give it what it sees'
-    )
-
-
 def write_episodes(path: Path, result: Evaluation) -> None:
     """Write one line per episode."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +112,8 @@ def write_episodes(path: Path, result: Evaluation) -> None:
 def picture_alarm(run: Path, result: Evaluation) -> str:
     """Return a sentence where the pictures differ from those of a run's evaluations, else an empty string."""
     rows = read_table(run / f'{EVALUATION}.csv')
-    if not rows or result.images is None or not rows[-1].get('image_mean_r'):
-        return ''
-    means, stds = (
-        tuple(float(rows[-1][f'image_{kind}_{colour}']) for colour in 'rgb') for kind in ('mean', 'std')
-    )
-    return ImageStatistics(means, stds).alarm(result.images)
+    seen = ImageStatistics.of_row(rows[-1]) if rows else None
+    return '' if seen is None or result.images is None else seen.alarm(result.images)
 
 
 if __name__ == '__main__':

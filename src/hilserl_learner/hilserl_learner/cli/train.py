@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def show(state: State) -> None:
             bars.update(
-                bar, completed=state.steps, description=state.note or 'training', text=_described(state)
+                bar,
+                completed=state.steps,
+                description=state.note or 'training',
+                text=_described(state, options.steps),
             )
 
         try:
@@ -104,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _described(state: State) -> str:
+def _described(state: State, total: int) -> str:
     return (
-        f'{state.steps}/{state.total} steps, {state.steps_per_s:.0f}/s, '
+        f'{state.steps}/{total} steps, {state.steps_per_s:.0f}/s, '
         f'success {state.success:.0%}, unaided {state.unaided:.0%}'
     )
 

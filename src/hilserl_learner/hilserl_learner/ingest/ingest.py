@@ -29,8 +29,7 @@ from hilserl_learner.data.store import (
     write_whole,
 )
 from hilserl_learner.errors import IngestError
-from hilserl_learner.ingest.fk_repair import FkRepair
-from hilserl_learner.ingest.rewards import choose_reward, make_rewarder, RewardChoice
+from hilserl_learner.ingest.relabel import choose_reward, FkRepair, make_rewarder, RewardChoice
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.observation_spec import ObservationSpec

@@ -44,6 +44,21 @@ class ImageStatistics:
         pixels = images.reshape(-1, 3, images.shape[-2] * images.shape[-1]).astype(np.float64)
         return cls(tuple(pixels.mean(axis=(0, 2)).tolist()), tuple(pixels.std(axis=(0, 2)).tolist()))
 
+    def row(self) -> dict[str, float]:
+        """Return it as columns of the table of evaluations."""
+        columns = {}
+        for name, mean, std in zip('rgb', self.mean, self.std, strict=True):
+            columns |= {f'image_mean_{name}': mean, f'image_std_{name}': std}
+        return columns
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, str]) -> 'ImageStatistics | None':
+        """Return those of a line of that table; None where it has none."""
+        if not row.get('image_mean_r'):
+            return None
+        mean, std = (tuple(float(row[f'image_{kind}_{name}']) for name in 'rgb') for kind in ('mean', 'std'))
+        return cls(mean, std)
+
     def drift(self, other: 'ImageStatistics') -> float:
         """Return the largest difference of a channel's mean, in standard deviations of this one."""
         return max(abs(a - b) / max(s, 1.0) for a, b, s in zip(self.mean, other.mean, self.std, strict=True))

@@ -38,7 +38,14 @@ from hilserl_learner.errors import CheckpointError
 from hilserl_learner.training.checkpoint import BEST, Checkpoints, to_json
 from hilserl_learner.training.evaluate import EvalScore, evaluate, Evaluation, EvalVerdict
 from hilserl_learner.training.log import EVALUATION, read_table, RunLog, RunTracker, TRAIN
-from hilserl_learner.training.settings import CONFIG, manifest_fields, read_config, RunConfig, Settings
+from hilserl_learner.training.settings import (
+    CONFIG,
+    FREE_ON_RESUME,
+    manifest_fields,
+    read_config,
+    RunConfig,
+    Settings,
+)
 from hilserl_learner.training.trainer import agent_part, make_trainer, Trainer
 from so101_contract.action import ActionSpec
 from so101_contract.observation import Observation
@@ -49,9 +56,6 @@ from so101_sim.env import ArmEnv
 LAST = 'last'
 DEMO, ONLINE = 'demo', 'online'
 
-FREE_ON_RESUME = ('run', 'steps', 'device')
-"""Settings that may differ when a run goes on."""
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -59,7 +63,6 @@ class Progress:
 
     Attributes:
         steps: environment steps so far.
-        total: steps of the run.
         success: rate over the last episodes, helped or not.
         unaided: rate of those in which nobody helped.
         steps_per_s: speed [1/s].
@@ -67,7 +70,6 @@ class Progress:
     """
 
     steps: int
-    total: int
     success: float
     unaided: float
     steps_per_s: float
@@ -211,9 +213,7 @@ class TrainRun:
             'verdict': verdict.name.lower(),
         }
         if evaluation.images is not None:
-            for name, colour in zip('rgb', range(3), strict=True):
-                line[f'image_mean_{name}'] = evaluation.images.mean[colour]
-                line[f'image_std_{name}'] = evaluation.images.std[colour]
+            line |= evaluation.images.row()
         self.tracker.write(EVALUATION, line)
         if verdict is EvalVerdict.BEST:
             best.keep(score, agent.state_dict())
@@ -285,8 +285,7 @@ class RunDirectory:
         Raises:
             CheckpointError: with every difference.
         """
-        before = read_config(self.path)
-        now = json.loads(json.dumps(config))
+        before, now = read_config(self.path), json.loads(json.dumps(config))
         lines = [
             f'{name}: {before.get(name)!r} before, {now.get(name)!r} now'
             for name in sorted(before.keys() | now.keys())

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from drqv2_policy_node.named_policy import NO_POLICY
+from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.common import agent_class, refuse_old_names, with_new_names
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.trainer import TrainerConfig, WITH_POLICY
 from so101_contract.manifest import StepUnit, Workspace
-from so101_contract.presets import DEFAULT_OBSERVATION, get_observation
+from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
 from so101_interfaces_py.params import check_bounds, describe, from_mapping, param
 from so101_sim.env import ArmEnv
 from so101_sim.envs import ENVIRONMENTS
@@ -20,6 +21,9 @@ from so101_sim.presets import get_preset, with_nominal
 
 CONFIG = 'config.json'
 """File in the directory of a run that holds its settings."""
+
+FREE_ON_RESUME = ('run', 'steps', 'device')
+"""Settings that may differ when a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +158,21 @@ def make_env(
     if latency_s is not None:
         chosen = replace(chosen, chain=replace(chosen.chain, latency_s=latency_s))
     return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)
+
+
+def observation_name(policy: Policy) -> str:
+    """Return the name of the observation that a policy takes.
+
+    Raises:
+        LearnerError: it takes one without a name.
+    """
+    for name in OBSERVATIONS:
+        if not get_observation(name).diff(policy.manifest.observation):
+            return name
+    raise LearnerError(
+        f'expected a policy that observes one of {sorted(OBSERVATIONS)}, got another observation; the environments '
+        f'here cannot give it what it sees'
+    )
 
 
 def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:

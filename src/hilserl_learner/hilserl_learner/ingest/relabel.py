@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving recorded episodes other rewards: from the simulator's truth, from the human's labels, or from a script.
+"""Giving recorded episodes other rewards, and actions where they have none.
+
+Rewards come from the simulator's truth, from the human's labels, from a classifier, or from a script:
 
 | name | reward |
 |---|---|
@@ -8,6 +10,10 @@
 | classifier:FOLDER | 1 where a classifier sees success for long enough, and the episode's end; 0 else |
 | sim, sim:NAME | a reward of `so101_sim.rewards` (sparse where no name is given), from the recorded ground truth |
 | FILE.py | its function `reward(transition)`: a number, or a number and whether the episode ends there |
+
+Where a recorder runs without kinematics, all recorded actions are zero although the arm moved. The displacement of the
+TCP between two steps, by forward kinematics (FK), says what the action did; it is what a policy would have to say to
+get the same.
 """
 
 from bisect import bisect_right
@@ -21,13 +27,16 @@ import struct
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest.classifier import identity, load_classifier, success_from
-from so101_contract.action import ActionSpec
+from so101_contract.action import ActionSpec, AXES, ClipCounter, EeDeltaValue
 from so101_contract.episodes import Outcome
+from so101_contract.joints import gripper_rad_to_opening
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.transition import EpisodeReport, Transition
+from so101_contract.transition import EpisodeReport, Frame, Transition
+from so101_kinematics.fk import ForwardKinematics
 from so101_session.bags.arms import normal_namespace
 from so101_session.bags.raw import open_bags
 from so101_sim.presets import get_preset
@@ -225,3 +234,83 @@ class _FromScript:
             if ends:
                 break
         return rewarded
+
+
+FloatArray = npt.NDArray[np.float64]
+
+MOVED_M = 0.01
+"""A TCP that got this far from where it began has moved [m]."""
+
+ZERO_M = 1e-6
+"""Displacements below this are none [m]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What was done to the actions of some episodes.
+
+    Attributes:
+        episodes: their numbers.
+        transitions: how many actions were replaced.
+        clipped: share of them that had to be clipped to what a network can say, by axis, 0..1.
+    """
+
+    episodes: tuple[int, ...]
+    transitions: int
+    clipped: dict[str, float]
+
+
+class FkRepair:
+    """Finds and repairs zero actions of one observation spec; counts what it had to clip."""
+
+    def __init__(self, observation: ObservationSpec, action: ActionSpec) -> None:
+        """Prepare.
+
+        Raises:
+            IngestError: the state says neither where the TCP is nor how the joints stand.
+        """
+        self._action = action
+        self._counter = ClipCounter()
+        self._episodes: list[int] = []
+        blocks = observation.block_names
+        if 'joint_pos' not in blocks:
+            raise IngestError(
+                f'expected joint_pos in the state to look for zero actions, got {list(blocks)}; '
+                f'ingest with an observation that has it'
+            )
+        self._joints = observation.slice_of('joint_pos')
+        self._fk = ForwardKinematics(observation.tcp)
+
+    @property
+    def report(self) -> Repair:
+        """What was done so far."""
+        fraction = {axis: round(self._counter.fraction[axis], 6) for axis in AXES}
+        return Repair(episodes=tuple(self._episodes), transitions=self._counter.total, clipped=fraction)
+
+    def tcp(self, frame: Frame) -> FloatArray:
+        """Return where the TCP was [m] (3,)."""
+        return self._fk.pose(frame.state[self._joints].astype(np.float64)).position
+
+    def opening(self, frame: Frame) -> float:
+        """Return how far the gripper was open, 0..1."""
+        return float(gripper_rad_to_opening(float(frame.state[self._joints][-1])))
+
+    def is_zero(self, episode: Sequence[Transition]) -> bool:
+        """Whether an episode has no displacement in any action although the TCP moved."""
+        if any(np.abs(transition.action.translation).max() > ZERO_M for transition in episode):
+            return False
+        places = np.array([self.tcp(f) for t in episode for f in (t.frames[-1], t.next_frame)])
+        return bool(len(places)) and bool(np.linalg.norm(places - places[0], axis=1).max() > MOVED_M)
+
+    def repair(self, episode: Sequence[Transition]) -> list[Transition]:
+        """Return the episode with actions from the displacement and the gripper of the next step."""
+        repaired = []
+        for transition in episode:
+            before, after = transition.frames[-1], transition.next_frame
+            moved = EeDeltaValue(self.tcp(after) - self.tcp(before), self.opening(after))
+            value = self._action.limit(moved)
+            self._counter.add(value)
+            action = replace(transition.action, translation=value.translation, opening=value.opening)
+            repaired.append(replace(transition, action=action))
+        self._episodes += sorted({transition.episode for transition in episode})
+        return repaired
