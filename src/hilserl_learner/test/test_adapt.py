@@ -95,7 +95,7 @@ def test_a_source_that_is_none_is_refused_in_a_sentence(tmp_path, capsys, source
 
 
 def test_pictures_of_another_observation_are_refused(tmp_path, shipped):
-    from hilserl_learner.training.run import RunDirectory
+    from hilserl_learner.training.settings import RunDirectory
     from so101_contract.action import ActionSpec
 
     run = RunDirectory(tmp_path / 'run', small_spec(), ActionSpec())

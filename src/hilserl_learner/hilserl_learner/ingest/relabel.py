@@ -48,6 +48,13 @@ TRUTH_TOPIC = 'sim/task'
 TRUTH_AGE_NS = 500_000_000
 """Older ground truth says nothing about a step [ns]."""
 
+MOVED_M = 0.01
+"""A TCP that got this far from where it began has moved [m]."""
+
+ZERO_M = 1e-6
+"""Displacements below this are none [m]."""
+
+FloatArray = npt.NDArray[np.float64]
 Rewarder = Callable[[Sequence[Transition], EpisodeReport | None], list[Transition]]
 """Takes the transitions of an episode in order and its report; returns them with other rewards."""
 
@@ -234,15 +241,6 @@ class _FromScript:
             if ends:
                 break
         return rewarded
-
-
-FloatArray = npt.NDArray[np.float64]
-
-MOVED_M = 0.01
-"""A TCP that got this far from where it began has moved [m]."""
-
-ZERO_M = 1e-6
-"""Displacements below this are none [m]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hilserl_learner.agents.common import agent_class, AGENTS, refuse_old_names
-from hilserl_learner.trainer import TrainerConfig
+from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.observation_spec import ObservationSpec

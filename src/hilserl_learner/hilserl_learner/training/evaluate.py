@@ -46,7 +46,7 @@ class ImageStatistics:
 
     def row(self) -> dict[str, float]:
         """Return it as columns of the table of evaluations."""
-        columns = {}
+        columns: dict[str, float] = {}
         for name, mean, std in zip('rgb', self.mean, self.std, strict=True):
             columns |= {f'image_mean_{name}': mean, f'image_std_{name}': std}
         return columns

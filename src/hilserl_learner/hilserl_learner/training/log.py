@@ -397,7 +397,7 @@ class RunTracker:
             CheckpointError: the disk is full or gone.
         """
         trainer = self._trainer
-        known = {
+        known: dict[str, Any] = {
             'updates': trainer.agent.updates,
             'env_steps': trainer.steps,
             'episodes': self.episodes.episodes,

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training in one process: an environment, a policy in it, a scripted operator beside it, and the trainer behind it.
 
-The directory of a run lets it be killed at any moment and go on:
-
-    RUN/config.json              every setting of the run
-    RUN/train.csv, ...           its log, see log
-    RUN/best/, RUN/last/         policies, see drqv2_policy_node.store
-    RUN/checkpoints/             agent, counters, random states, see checkpoint
-    RUN/buffer/demo, online      every transition, see data.store; it is there before it is learned from
+A run may be killed at any moment and goes on from what its directory holds, see `RunDirectory`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
@@ -23,38 +17,25 @@ import numpy.typing as npt
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.data.collect import Collected, Collector, demonstrate, ScriptedOperator
-from hilserl_learner.data.store import (
-    BufferHeader,
-    BufferWriter,
-    Entry,
-    Part,
-    PartReader,
-    read_buffer,
-    read_header,
-    write_header,
-    write_whole,
-)
-from hilserl_learner.errors import CheckpointError
+from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.training.checkpoint import BEST, Checkpoints, to_json
 from hilserl_learner.training.evaluate import EvalScore, evaluate, Evaluation, EvalVerdict
 from hilserl_learner.training.log import EVALUATION, read_table, RunLog, RunTracker, TRAIN
 from hilserl_learner.training.settings import (
-    CONFIG,
+    DEMO,
     FREE_ON_RESUME,
     manifest_fields,
-    read_config,
+    ONLINE,
     RunConfig,
+    RunDirectory,
     Settings,
 )
 from hilserl_learner.training.trainer import agent_part, make_trainer, Trainer
-from so101_contract.action import ActionSpec
 from so101_contract.observation import Observation
-from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
 from so101_sim.env import ArmEnv
 
 LAST = 'last'
-DEMO, ONLINE = 'demo', 'online'
 
 
 @dataclass(frozen=True)
@@ -240,87 +221,7 @@ class TrainRun:
 
     def _show(self, note: str = '') -> None:
         rates, steps = self.tracker.episodes.rates(), self.trainer.steps
-        self._report(Progress(steps, self.config.steps, rates['success'], rates['unaided'], self.speed, note))
-
-
-class RunDirectory:
-    """Settings and transitions of one run on disk."""
-
-    def __init__(self, path: Path, observation: ObservationSpec, action: ActionSpec) -> None:
-        """Open it; nothing is written yet."""
-        self.path = path
-        self._observation, self._action = observation, action
-        self._writers: dict[str, BufferWriter] = {}
-
-    @property
-    def is_new(self) -> bool:
-        """Whether no run has begun there."""
-        return not (self.path / CONFIG).exists()
-
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Begin a run.
-
-        Raises:
-            CheckpointError: there is one already.
-        """
-        if not self.is_new:
-            raise CheckpointError(
-                f'expected a directory without a run at {self.path}, got one with a {CONFIG}; add --resume to go '
-                f'on with it, or name another directory'
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        header = BufferHeader(
-            observation=self._observation, action=self._action, parts=(Part(name=DEMO), Part(name=ONLINE))
-        )
-        write_header(self.path / 'buffer', header)
-        write_whole(self.path / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b'\n')
-
-    def require_same(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
-        """Refuse to go on with a run that was begun with other settings.
-
-        Args:
-            config: the settings now.
-            free: settings that may change, such as the number of steps.
-
-        Raises:
-            CheckpointError: with every difference.
-        """
-        before, now = read_config(self.path), json.loads(json.dumps(config))
-        lines = [
-            f'{name}: {before.get(name)!r} before, {now.get(name)!r} now'
-            for name in sorted(before.keys() | now.keys())
-            if name not in free and before.get(name) != now.get(name)
-        ]
-        if lines:
-            raise CheckpointError(
-                'expected the settings that the run was begun with, got the differences below; use the same '
-                'ones, or another directory:\n  ' + '\n  '.join(lines)
-            )
-
-    def record(self, transition: Transition, part: str) -> None:
-        """Append a transition; killing the process after this does not lose it."""
-        if part not in self._writers:
-            self._writers[part] = BufferWriter(self.path / 'buffer' / part)
-        self._writers[part].append(Entry(part, transition))
-
-    def recorded(self, part: str) -> Iterator[Transition]:
-        """Yield the transitions of earlier lives of the run."""
-        directory = self.path / 'buffer' / part
-        if directory.exists():
-            for entry in PartReader(directory, self._observation).poll():
-                if isinstance(entry.output, Transition):
-                    yield entry.output
-
-    def sync(self) -> None:
-        """Wait until every transition is on the disk."""
-        for writer in self._writers.values():
-            writer.sync()
-
-    def close(self) -> None:
-        """Bring everything to the disk."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        self._report(Progress(steps, rates['success'], rates['unaided'], self.speed, note))
 
 
 class Training:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides a run in the simulation: environment, human, agent, and every value that can be set by name."""
+"""What decides a run in the simulation: environment, human, agent, every value by its name; and the run's directory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 import json
 from pathlib import Path
@@ -10,10 +10,22 @@ from typing import Any
 from drqv2_policy_node.named_policy import NO_POLICY
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.common import agent_class, refuse_old_names, with_new_names
-from hilserl_learner.errors import LearnerError
+from hilserl_learner.data.store import (
+    BufferHeader,
+    BufferWriter,
+    Entry,
+    Part,
+    PartReader,
+    write_header,
+    write_whole,
+)
+from hilserl_learner.errors import CheckpointError, LearnerError
 from hilserl_learner.training.trainer import TrainerConfig, WITH_POLICY
+from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
+from so101_contract.observation_spec import ObservationSpec
 from so101_contract.presets import DEFAULT_OBSERVATION, get_observation, OBSERVATIONS
+from so101_contract.transition import Transition
 from so101_interfaces_py.params import check_bounds, describe, from_mapping, param
 from so101_sim.env import ArmEnv
 from so101_sim.envs import ENVIRONMENTS
@@ -21,6 +33,9 @@ from so101_sim.presets import get_preset, with_nominal
 
 CONFIG = 'config.json'
 """File in the directory of a run that holds its settings."""
+
+DEMO, ONLINE = 'demo', 'online'
+"""Parts of its buffer."""
 
 FREE_ON_RESUME = ('run', 'steps', 'device')
 """Settings that may differ when a run goes on."""
@@ -128,6 +143,93 @@ class Settings:
 def read_config(run: Path) -> dict[str, Any]:
     """Return the settings of a run, also of one that was begun when some of them had other names."""
     return with_new_names(json.loads((run / CONFIG).read_text()))
+
+
+class RunDirectory:
+    """What a run keeps on disk, so that it can be killed at any moment and goes on.
+
+    RUN/config.json              every setting of the run
+    RUN/train.csv, ...           its log, see log
+    RUN/best/, RUN/last/         policies, see drqv2_policy_node.store
+    RUN/checkpoints/             agent, counters, random states, see checkpoint
+    RUN/buffer/demo, online      every transition, see data.store; it is there before it is learned from
+    """
+
+    def __init__(self, path: Path, observation: ObservationSpec, action: ActionSpec) -> None:
+        """Open it; nothing is written yet."""
+        self.path = path
+        self._observation, self._action = observation, action
+        self._writers: dict[str, BufferWriter] = {}
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has begun there."""
+        return not (self.path / CONFIG).exists()
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Begin a run.
+
+        Raises:
+            CheckpointError: there is one already.
+        """
+        if not self.is_new:
+            raise CheckpointError(
+                f'expected a directory without a run at {self.path}, got one with a {CONFIG}; add --resume to go '
+                f'on with it, or name another directory'
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        header = BufferHeader(
+            observation=self._observation, action=self._action, parts=(Part(name=DEMO), Part(name=ONLINE))
+        )
+        write_header(self.path / 'buffer', header)
+        write_whole(self.path / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b'\n')
+
+    def require_same(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+        """Refuse to go on with a run that was begun with other settings.
+
+        Args:
+            config: the settings now.
+            free: settings that may change, such as the number of steps.
+
+        Raises:
+            CheckpointError: with every difference.
+        """
+        before, now = read_config(self.path), json.loads(json.dumps(config))
+        lines = [
+            f'{name}: {before.get(name)!r} before, {now.get(name)!r} now'
+            for name in sorted(before.keys() | now.keys())
+            if name not in free and before.get(name) != now.get(name)
+        ]
+        if lines:
+            raise CheckpointError(
+                'expected the settings that the run was begun with, got the differences below; use the same '
+                'ones, or another directory:\n  ' + '\n  '.join(lines)
+            )
+
+    def record(self, transition: Transition, part: str) -> None:
+        """Append a transition; killing the process after this does not lose it."""
+        if part not in self._writers:
+            self._writers[part] = BufferWriter(self.path / 'buffer' / part)
+        self._writers[part].append(Entry(part, transition))
+
+    def recorded(self, part: str) -> Iterator[Transition]:
+        """Yield the transitions of earlier lives of the run."""
+        directory = self.path / 'buffer' / part
+        if directory.exists():
+            for entry in PartReader(directory, self._observation).poll():
+                if isinstance(entry.output, Transition):
+                    yield entry.output
+
+    def sync(self) -> None:
+        """Wait until every transition is on the disk."""
+        for writer in self._writers.values():
+            writer.sync()
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
 
 def make_env(
