@@ -165,7 +165,7 @@ def test_B10_the_stored_policy_acts_like_the_learner_bit_for_bit(tmp_path):
 
 def test_only_the_newest_are_kept_and_the_best_one_stays(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
-    store.save_best(tensors(9.0), metadata(9))
+    store.save(tensors(9.0), metadata(9), best=True)
     for number in range(5):
         store.save(tensors(), metadata(number))
     assert store.names == ['000003', '000004']
@@ -175,7 +175,7 @@ def test_only_the_newest_are_kept_and_the_best_one_stays(tmp_path):
 def test_a_better_one_replaces_the_best_one(tmp_path):
     store = Checkpoints(tmp_path)
     for number in (1, 2):
-        store.save_best(tensors(number), metadata(number))
+        store.save(tensors(number), metadata(number), best=True)
     assert store.load_best().metadata.updates == 2
     assert store.names == []
 
@@ -188,7 +188,7 @@ def test_going_back_without_a_best_one_says_so(tmp_path):
 def test_what_a_killed_writer_left_is_cleaned_up(tmp_path):
     store = Checkpoints(tmp_path)
     store.save(tensors(1.0), metadata(1))
-    store.save_best(tensors(2.0), metadata(2))
+    store.save(tensors(2.0), metadata(2), best=True)
     (tmp_path / '.000001.partial').mkdir()
     (tmp_path / BEST).rename(tmp_path / f'.{BEST}.old')  # killed between the two renames
     again = Checkpoints(tmp_path)
@@ -258,7 +258,7 @@ while True:
     tensors = {'weights': torch.full((200_000,), float(number))}
     store.save(tensors, Metadata(updates=number, env_steps=number))
     print(number, flush=True)
-    store.save_best(tensors, Metadata(updates=number, env_steps=number))
+    store.save(tensors, Metadata(updates=number, env_steps=number), best=True)
 """
 
 

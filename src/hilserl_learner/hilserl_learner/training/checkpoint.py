@@ -184,14 +184,17 @@ class Checkpoints:
         metadata: Metadata,
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
+        *,
+        best: bool = False,
     ) -> Path:
-        """Write a checkpoint and remove the oldest ones.
+        """Write a checkpoint and remove the oldest ones, or put what did best in the place of what did best before.
 
         Args:
             tensors: what training goes on from.
             metadata: what it says beside them.
             policy: what acts; kept next to it for whoever wants to run it.
             critics: of the policy, and their targets, for a run that begins with it.
+            best: it did best.
 
         Returns:
             its directory.
@@ -199,22 +202,14 @@ class Checkpoints:
         Raises:
             CheckpointError: the disk is full or gone; the checkpoints before are as they were.
         """
+        if best:
+            return self._write(BEST, tensors, metadata, policy, critics)
         names = self.names
         number = int(names[-1]) + 1 if names else 0
         path = self._write(f'{number:06d}', tensors, metadata, policy, critics)
         for name in self.names[: -self._keep]:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         return path
-
-    def save_best(
-        self,
-        tensors: Mapping[str, Tensor],
-        metadata: Metadata,
-        policy: Policy | None = None,
-        critics: tuple[Critic, Critic] | None = None,
-    ) -> Path:
-        """Write what did best, in the place of what did best before."""
-        return self._write(BEST, tensors, metadata, policy, critics)
 
     def load(self) -> Saved | None:
         """Return the newest checkpoint that is whole; None, with a warning, where there is none at all.

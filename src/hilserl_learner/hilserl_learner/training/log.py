@@ -405,8 +405,8 @@ class RunTracker:
             'observation_hash': trainer.online.observation.hash,
             'config': to_json(self._config),
         }
-        write = self.checkpoints.save_best if best else self.checkpoints.save
-        return write(trainer.state_dict(), Metadata(**(known | metadata)), policy, trainer.agent.critics)
+        said = Metadata(**(known | metadata))
+        return self.checkpoints.save(trainer.state_dict(), said, policy, trainer.agent.critics, best=best)
 
     def close(self) -> None:
         """Write out what is buffered."""
