@@ -177,10 +177,11 @@ class HilAgent(Agent):
             self.spec = replace(
                 self.spec, **{name: getattr(policy.network, name) for name in SHARED_WITH_CRITICS}
             )
-            prior_encoder, prior_actor = (
-                network.to(self.device).requires_grad_(False) for network in networks_of(policy)
+            encoder, actor = networks_of(policy)
+            self.prior = (
+                encoder.to(self.device).requires_grad_(False),
+                actor.to(self.device).requires_grad_(False),
             )
-            self.prior = prior_encoder, prior_actor
             self.age = PRETRAINED_AGE
         # The policy that acts is an average (EMA) of the one that learns: single updates make an actor succeed in all
         # episodes now and in four of five a minute later, their average does not.
