@@ -10,11 +10,10 @@ import torch
 
 from hilserl_learner.agents.common import agent_class, agent_config, AGENTS, make_agent, RENAMED
 from hilserl_learner.errors import CheckpointError
-from hilserl_learner.learner_config import LearnerConfig, node_configs
-from hilserl_learner.live_trainer import LiveTrainer
-from hilserl_learner.run_dir import read_config, RunDirectory
-from hilserl_learner.train_setup import Settings
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.live.config import LearnerConfig, node_configs
+from hilserl_learner.live.trainer import LiveTrainer
+from hilserl_learner.training.settings import read_config, RunDirectory, Settings
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
 from so101_interfaces_py.params import describe, from_mapping, ParameterError
 
 from .batches import random_batch, tiny_spec
@@ -50,7 +49,7 @@ def test_the_node_hands_the_values_of_the_agent_to_the_training_process(name, tm
     rclpy = pytest.importorskip('rclpy')
     from rclpy.parameter import Parameter
 
-    from hilserl_learner import learner_node
+    from hilserl_learner.live import node as learner_node
 
     given = {'directory': str(tmp_path / 'run'), 'agent': name, **OWN[name]}
     setups = []
@@ -62,7 +61,7 @@ def test_the_node_hands_the_values_of_the_agent_to_the_training_process(name, tm
         def close(self):
             pass
 
-    monkeypatch.setattr(learner_node, 'TrainChild', Child)
+    monkeypatch.setattr(learner_node, 'TrainingProcess', Child)
     context = rclpy.Context()
     rclpy.init(context=context)
     try:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import pytest
 
 from drqv2_policy_node.robobase_schedule import parse_schedule, ScheduleError
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
 
 from .batches import tiny_spec
 from .experience import ACTION
