@@ -67,7 +67,9 @@ class Side:
 
     def __init__(self, run, **options):
         self.told = []
-        config = LearnerConfig(directory=str(run), publish_s=0.1, save_s=3600.0, threads=1, **options)
+        config = LearnerConfig(
+            directory=str(run), publish_s=0.1, save_s=3600.0, log_s=3600.0, threads=1, **options
+        )
         self.live = LiveTrainer(
             config, TRAINER, AGENT, lambda header, payload: self.told.append((header, payload))
         )
