@@ -6,7 +6,7 @@ import pytest
 
 from drqv2_policy_node.named_policy import find_policy
 from drqv2_policy_node.store import load_policy, save_policy
-from hilserl_learner import adapt_encoder as module
+from hilserl_learner import relight as module
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.metrics import ImageStatistics
 from hilserl_learner.relight import adapt_encoder, light_of

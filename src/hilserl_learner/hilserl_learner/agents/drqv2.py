@@ -33,7 +33,6 @@ from hilserl_learner.agents.common import (
     frozen,
     masked_mean,
     Metrics,
-    networks_of,
     with_noise,
 )
 from hilserl_learner.augment import random_shift
@@ -72,10 +71,10 @@ class FaithfulConfig:
         """Return the shapes of a fresh agent's networks."""
         return NetworkSpec.from_observation(
             observation,
-            mlp=(self.width, self.width),
-            num_critics=self.num_critics,
             encoder=EncoderPreset.ROBOBASE,
             critic=CriticKind.ROBOBASE,
+            mlp=(self.width, self.width),
+            num_critics=self.num_critics,
         )
 
 
@@ -119,7 +118,7 @@ class FaithfulAgent(Agent):
             self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         else:
             self.spec = replace(policy.network, critic=CriticKind.ROBOBASE)
-            self.encoder, self.actor = networks_of(policy)
+            self._begin_with(policy)
         self.acting = self.encoder, self.actor
         critics = critics_beside(policy, self.spec) if critics is None else critics
         if critics is None:

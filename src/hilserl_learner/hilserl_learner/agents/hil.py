@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
+from drqv2_policy_node.networks import Actor, Critic, Encoder, EncoderPreset
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.common import (
     Agent,
@@ -41,7 +41,7 @@ from hilserl_learner.agents.common import (
     frozen,
     masked_mean,
     Metrics,
-    networks_of,
+    rlpd_networks,
     shrink_output_init,
     soft_update,
     with_noise,
@@ -139,16 +139,6 @@ class HilConfig:
                 f'lower it'
             )
 
-    def networks(self, observation: ObservationSpec) -> NetworkSpec:
-        """Return the shapes of a fresh agent's networks; RLPD's critics have LayerNorm, which bounds their values."""
-        return NetworkSpec.from_observation(
-            observation,
-            mlp=(self.width, self.width),
-            num_critics=self.num_critics,
-            encoder=EncoderPreset(self.encoder),
-            critic=CriticKind.RLPD,
-        )
-
 
 class HilAgent(Agent):
     """DrQ-v2's encoder and actor with RLPD's critics; see the module."""
@@ -167,17 +157,17 @@ class HilAgent(Agent):
     ) -> None:
         """Build an agent, see `Agent`; critics that are stored with the policy, and are such as its own, go on too."""
         super().__init__(observation, config, policy=policy, seed=seed, device=device)
-        self.spec = self.config.networks(observation)
+        self.spec = rlpd_networks(observation, self.config)
         init = torch.Generator().manual_seed(seed)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         self.prior: tuple[Encoder, Actor] | None = None
         self.age = 0
         if policy is not None:
-            self.encoder, self.actor = networks_of(policy)
+            self._begin_with(policy)
             self.spec = replace(
                 self.spec, **{name: getattr(policy.network, name) for name in SHARED_WITH_CRITICS}
             )
-            encoder, actor = networks_of(policy)
+            encoder, actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
             self.prior = (
                 encoder.to(self.device).requires_grad_(False),
                 actor.to(self.device).requires_grad_(False),
