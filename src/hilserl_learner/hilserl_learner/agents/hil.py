@@ -40,7 +40,6 @@ from hilserl_learner.agents.common import (
     critics_beside,
     frozen,
     masked_mean,
-    Metrics,
     rlpd_networks,
     shrink_output_init,
     soft_update,
@@ -197,7 +196,7 @@ class HilAgent(Agent):
             optimizer=lambda parameters: torch.optim.Adam(parameters, self.config.learning_rate, fused=True),
         )
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; see the module for the order."""
         batch = batch.to(self.device)
         images, next_images = self._augmented(batch.images), self._augmented(batch.next_images)
@@ -235,14 +234,14 @@ class HilAgent(Agent):
         target: Tensor = batch.reward + batch.discount * values.amin(dim=1)
         return target.clamp(max=self.config.target_bound) if self.config.target_bound else target
 
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
+    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> dict[str, Tensor]:
         """Step the whole ensemble, and the encoder, which only this loss trains (DrQ-v2)."""
         values = self.critic(features, batch.state, batch.action)  # (B, critics)
         loss = (values - target.unsqueeze(1)).square().mean()
         self._step(loss, 'encoder', 'critic')
         return critic_metrics(loss, values, target, batch)
 
-    def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
+    def _update_actor(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Step the actor up the mean of the ensemble (RLPD), held by what was demonstrated and by what it began as."""
         config = self.config
         mean = self.actor(features, batch.state)

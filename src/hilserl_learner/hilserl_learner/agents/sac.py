@@ -37,7 +37,6 @@ from hilserl_learner.agents.common import (
     explore,
     frozen,
     masked_mean,
-    Metrics,
     rlpd_networks,
     shrink_output_init,
     soft_update,
@@ -161,7 +160,7 @@ class SacAgent(Agent):
     def critics(self) -> None:
         """None: they tell what the actor's own noise is worth, which is not stored with a policy."""
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; see the module for the order."""
         batch = batch.to(self.device)
         # Observation and next observation are shifted independently, each image once (DrQ-v2).
@@ -193,7 +192,7 @@ class SacAgent(Agent):
             value = value - self.temperature() * log_prob
         return batch.reward + batch.discount * value
 
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
+    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> dict[str, Tensor]:
         """Step the ensemble and the encoder on the mean squared error."""
         values = self.critic(features, batch.state, batch.action)
         loss = (values - target.unsqueeze(1)).square().mean()
@@ -215,7 +214,7 @@ class SacAgent(Agent):
         hidden = self.actor.main_mlp(self.actor.inputs(features, state))
         return self.actor.out_mlp(hidden), self.noise(hidden)
 
-    def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
+    def _update_actor(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Step actor and noise, by the reparametrised gradient (SAC), then the temperature."""
         action, log_prob, mean = self._sample(features, batch.state)
         with frozen(self.critic):
