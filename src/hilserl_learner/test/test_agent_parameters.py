@@ -14,13 +14,14 @@ from hilserl_learner.live.config import LearnerConfig, node_configs
 from hilserl_learner.live.trainer import LiveTrainer
 from hilserl_learner.training.settings import read_config, RunDirectory, Settings
 from hilserl_learner.training.trainer import Trainer, TrainerConfig
-from so101_interfaces_py.params import describe, from_mapping, ParameterError
+from so101_interfaces_py.params import describe, from_mapping, ParameterError, read_yaml
 
 from .batches import random_batch, tiny_spec
 from .experience import ACTION
 
 SMALL = {'width': 8, 'num_critics': 2}
 OWN = {'hil': {'ema_tau': 0.1}, 'faithful': {'weight_decay': 0.1}, 'sac': {'temperature': 0.5}}
+FILE = Path(__file__).resolve().parents[3] / 'config' / 'learner.yaml'
 STORED = Path(__file__).parent / 'data' / 'run_with_old_names.json'
 
 
@@ -42,6 +43,11 @@ def test_the_learners_parameters_are_those_of_the_agent_that_is_named(name):
         if other != name:
             with pytest.raises(ParameterError, match=f'{next(iter(OWN[other]))} of {other}; leave that out'):
                 node_configs({'agent': name, **OWN[other]})
+
+
+@pytest.mark.parametrize('name', AGENTS)
+def test_the_parameter_file_leaves_the_choice_of_the_agent_free(name):
+    node_configs({**read_yaml(FILE, 'learner_node'), 'agent': name})
 
 
 @pytest.mark.parametrize('name', AGENTS)

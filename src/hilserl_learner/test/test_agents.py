@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from so101_interfaces_py.params import ParameterError
 from .batches import joined, random_batch, tiny_spec
 
 SPEC = tiny_spec()
+GOLDEN = Path(__file__).parent / 'data' / 'first_updates.json'
 FIELDS = {
     'name': 'test',
     'version': 1,
@@ -432,3 +435,15 @@ def test_an_unknown_agent_or_option_is_named_with_those_that_exist():
         agent_config('hil', {'colour': 1})
     with pytest.raises(ValueError, match='at most num_critics = 2'):
         HilConfig(num_critics=2, target_critics=3)
+
+
+@pytest.mark.parametrize('name', AGENTS)
+def test_the_first_updates_are_those_of_before(name):
+    """Numbers of earlier code, on another processor; convolutions sum in another order there, so not to the last bit."""
+    agent = make_agent(name, SPEC, {'width': 16}, seed=3)
+    agent.std = 0.2
+    for seed, expected in enumerate(json.loads(GOLDEN.read_text())[name]):
+        metrics = agent.update(random_batch(SPEC, seed=seed))
+        assert {key: float(value) for key, value in metrics.items()} == pytest.approx(
+            expected, rel=1e-3, abs=1e-4
+        )

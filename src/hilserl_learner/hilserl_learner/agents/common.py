@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn, Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, Encoder, NetworkSpec
+from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy, policy_inputs
 from drqv2_policy_node.store import load_critics
 from hilserl_learner.data.replay import Batch
@@ -265,6 +265,10 @@ class Agent(ABC):
         self.std, self.updates = 0.0, 0
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
+    def _begin_with(self, policy: Policy) -> None:
+        """Take over a policy's encoder and actor."""
+        self.encoder, self.actor = copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
+
     def _place(
         self,
         trained: Mapping[str, nn.Module],
@@ -369,9 +373,15 @@ class Agent(ABC):
         self.updates, self.std = int(state['counter.updates']), float(state['counter.std'])
 
 
-def networks_of(policy: Policy) -> tuple[Encoder, Actor]:
-    """Return copies of a policy's encoder and actor."""
-    return copy.deepcopy(policy.encoder), copy.deepcopy(policy.actor)
+def rlpd_networks(observation: ObservationSpec, config: Any) -> NetworkSpec:
+    """Return the shapes of a fresh agent's networks, with RLPD's critics: their LayerNorm bounds what they say."""
+    return NetworkSpec.from_observation(
+        observation,
+        mlp=(config.width, config.width),
+        num_critics=config.num_critics,
+        encoder=EncoderPreset(config.encoder),
+        critic=CriticKind.RLPD,
+    )
 
 
 def critics_beside(policy: Policy | None, spec: NetworkSpec) -> tuple[Critic, Critic] | None:

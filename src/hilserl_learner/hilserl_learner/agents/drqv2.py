@@ -32,8 +32,6 @@ from hilserl_learner.agents.common import (
     critics_beside,
     frozen,
     masked_mean,
-    Metrics,
-    networks_of,
     with_noise,
 )
 from hilserl_learner.data.augment import random_shift
@@ -72,10 +70,10 @@ class FaithfulConfig:
         """Return the shapes of a fresh agent's networks."""
         return NetworkSpec.from_observation(
             observation,
-            mlp=(self.width, self.width),
-            num_critics=self.num_critics,
             encoder=EncoderPreset.ROBOBASE,
             critic=CriticKind.ROBOBASE,
+            mlp=(self.width, self.width),
+            num_critics=self.num_critics,
         )
 
 
@@ -119,7 +117,7 @@ class FaithfulAgent(Agent):
             self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         else:
             self.spec = replace(policy.network, critic=CriticKind.ROBOBASE)
-            self.encoder, self.actor = networks_of(policy)
+            self._begin_with(policy)
         self.acting = self.encoder, self.actor
         critics = critics_beside(policy, self.spec) if critics is None else critics
         if critics is None:
@@ -140,7 +138,7 @@ class FaithfulAgent(Agent):
             ),
         )
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch, in RoboBase's order: the actor steps in every update, on features of before."""
         batch = batch.to(self.device)
         # Each image is shifted once, the next observation by a shift of its own (DrQ-v2, arXiv:2107.09645).
@@ -168,14 +166,14 @@ class FaithfulAgent(Agent):
         values: Tensor = self.critic_target(next_features, batch.next_state, action)  # (B, critics)
         return batch.reward + batch.discount * values.amin(dim=1)
 
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
+    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> dict[str, Tensor]:
         """Step critics and encoder; a mean over both critics, where DrQ-v2 has their sum."""
         values = self.critic(features, batch.state, batch.action)
         loss = (values - target.unsqueeze(1)).square().mean()
         self._step(loss, 'encoder', 'critic', grad_clip=self.config.grad_clip)
         return critic_metrics(loss, values, target, batch)
 
-    def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
+    def _update_actor(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Step the actor up the deterministic policy gradient (DrQ-v2, arXiv:2107.09645)."""
         mean = self.actor(features, batch.state)
         with frozen(self.critic):

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
+from drqv2_policy_node.networks import Actor, Critic, Encoder, EncoderPreset
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.common import (
     Agent,
@@ -40,8 +40,7 @@ from hilserl_learner.agents.common import (
     critics_beside,
     frozen,
     masked_mean,
-    Metrics,
-    networks_of,
+    rlpd_networks,
     shrink_output_init,
     soft_update,
     with_noise,
@@ -139,16 +138,6 @@ class HilConfig:
                 f'lower it'
             )
 
-    def networks(self, observation: ObservationSpec) -> NetworkSpec:
-        """Return the shapes of a fresh agent's networks; RLPD's critics have LayerNorm, which bounds their values."""
-        return NetworkSpec.from_observation(
-            observation,
-            mlp=(self.width, self.width),
-            num_critics=self.num_critics,
-            encoder=EncoderPreset(self.encoder),
-            critic=CriticKind.RLPD,
-        )
-
 
 class HilAgent(Agent):
     """DrQ-v2's encoder and actor with RLPD's critics; see the module."""
@@ -167,17 +156,17 @@ class HilAgent(Agent):
     ) -> None:
         """Build an agent, see `Agent`; critics that are stored with the policy, and are such as its own, go on too."""
         super().__init__(observation, config, policy=policy, seed=seed, device=device)
-        self.spec = self.config.networks(observation)
+        self.spec = rlpd_networks(observation, self.config)
         init = torch.Generator().manual_seed(seed)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         self.prior: tuple[Encoder, Actor] | None = None
         self.age = 0
         if policy is not None:
-            self.encoder, self.actor = networks_of(policy)
+            self._begin_with(policy)
             self.spec = replace(
                 self.spec, **{name: getattr(policy.network, name) for name in SHARED_WITH_CRITICS}
             )
-            encoder, actor = networks_of(policy)
+            encoder, actor = copy.deepcopy(self.encoder), copy.deepcopy(self.actor)
             self.prior = (
                 encoder.to(self.device).requires_grad_(False),
                 actor.to(self.device).requires_grad_(False),
@@ -207,7 +196,7 @@ class HilAgent(Agent):
             optimizer=lambda parameters: torch.optim.Adam(parameters, self.config.learning_rate, fused=True),
         )
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; see the module for the order."""
         batch = batch.to(self.device)
         images, next_images = self._augmented(batch.images), self._augmented(batch.next_images)
@@ -245,14 +234,14 @@ class HilAgent(Agent):
         target: Tensor = batch.reward + batch.discount * values.amin(dim=1)
         return target.clamp(max=self.config.target_bound) if self.config.target_bound else target
 
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
+    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> dict[str, Tensor]:
         """Step the whole ensemble, and the encoder, which only this loss trains (DrQ-v2)."""
         values = self.critic(features, batch.state, batch.action)  # (B, critics)
         loss = (values - target.unsqueeze(1)).square().mean()
         self._step(loss, 'encoder', 'critic')
         return critic_metrics(loss, values, target, batch)
 
-    def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
+    def _update_actor(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Step the actor up the mean of the ensemble (RLPD), held by what was demonstrated and by what it began as."""
         config = self.config
         mean = self.actor(features, batch.state)

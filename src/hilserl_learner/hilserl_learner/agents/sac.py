@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import nn, Tensor
 
-from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
+from drqv2_policy_node.networks import Actor, Critic, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.networks_layers import linear
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.agents.common import (
@@ -37,8 +37,7 @@ from hilserl_learner.agents.common import (
     explore,
     frozen,
     masked_mean,
-    Metrics,
-    networks_of,
+    rlpd_networks,
     shrink_output_init,
     soft_update,
 )
@@ -87,16 +86,6 @@ class SacConfig:
         """Return the entropy that the temperature is driven to, for actions of this size."""
         return self.target_entropy if self.target_entropy < 0.0 else -action_size / 2.0
 
-    def networks(self, observation: ObservationSpec) -> NetworkSpec:
-        """Return the shapes of a fresh agent's networks."""
-        return NetworkSpec.from_observation(
-            observation,
-            mlp=(self.width, self.width),
-            num_critics=self.num_critics,
-            encoder=EncoderPreset(self.encoder),
-            critic=CriticKind.RLPD,
-        )
-
 
 class NoiseHead(nn.Module):
     """Says how large the noise on each action entry is, from what the actor computes on its way to the mean."""
@@ -140,12 +129,12 @@ class SacAgent(Agent):
         device: torch.device | str = 'cpu',
     ) -> None:
         """Build an agent, see `Agent`; its critics and its noise are always fresh."""
-        super().__init__(observation, config, policy=policy, seed=seed, device=device)
-        self.spec = self.config.networks(observation)
         init = torch.Generator().manual_seed(seed)
+        super().__init__(observation, config, policy=policy, seed=seed, device=device)
+        self.spec = rlpd_networks(observation, self.config)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
-            self.encoder, self.actor = networks_of(policy)
+            self._begin_with(policy)
             kept = {name: getattr(self.spec, name) for name in ('num_critics', 'critic', 'critic_mlp')}
             self.spec = replace(policy.network, **kept)
         self.acting = self.encoder, self.actor
@@ -171,14 +160,13 @@ class SacAgent(Agent):
     def critics(self) -> None:
         """None: they tell what the actor's own noise is worth, which is not stored with a policy."""
 
-    def update(self, batch: Batch) -> Metrics:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from one batch; see the module for the order."""
         batch = batch.to(self.device)
         # Observation and next observation are shifted independently, each image once (DrQ-v2).
-        images, next_images = (
-            channels_last(random_shift(seen, self.config.shift, self.generator))
-            for seen in (batch.images, batch.next_images)
-        )
+        shift = self.config.shift
+        images = channels_last(random_shift(batch.images, shift, self.generator))
+        next_images = channels_last(random_shift(batch.next_images, shift, self.generator))
         with torch.no_grad():
             target = self._target(self.encoder(next_images), batch)
         features = self.encoder(images)
@@ -204,14 +192,29 @@ class SacAgent(Agent):
             value = value - self.temperature() * log_prob
         return batch.reward + batch.discount * value
 
-    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> Metrics:
+    def _update_critic(self, features: Tensor, batch: Batch, target: Tensor) -> dict[str, Tensor]:
         """Step the ensemble and the encoder on the mean squared error."""
         values = self.critic(features, batch.state, batch.action)
         loss = (values - target.unsqueeze(1)).square().mean()
         self._step(loss, 'encoder', 'critic')
         return critic_metrics(loss, values, target, batch)
 
-    def _update_actor(self, features: Tensor, batch: Batch) -> Metrics:
+    def _sample(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return actions (B, A), the logarithms of their densities (B,), and the mean actions (B, A)."""
+        logits, log_std = self._heads(features, state)
+        drawn = torch.randn(logits.shape, generator=self.generator, device=logits.device)
+        free = logits + log_std.exp() * drawn
+        density = -0.5 * drawn.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+        # log(1 - tanh(x)^2), in a form that does not run out of digits
+        squashed = 2.0 * (math.log(2.0) - free - nn.functional.softplus(-2.0 * free))
+        return torch.tanh(free), (density - squashed).sum(dim=1), torch.tanh(logits)
+
+    def _heads(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the tanh is applied to and the logarithm of its noise, each (B, A)."""
+        hidden = self.actor.main_mlp(self.actor.inputs(features, state))
+        return self.actor.out_mlp(hidden), self.noise(hidden)
+
+    def _update_actor(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Step actor and noise, by the reparametrised gradient (SAC), then the temperature."""
         action, log_prob, mean = self._sample(features, batch.state)
         with frozen(self.critic):
@@ -230,21 +233,6 @@ class SacAgent(Agent):
             'entropy': -log_prob.detach().mean(),
             'temperature': temperature.detach(),
         }
-
-    def _heads(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the tanh is applied to and the logarithm of its noise, each (B, A)."""
-        hidden = self.actor.main_mlp(self.actor.inputs(features, state))
-        return self.actor.out_mlp(hidden), self.noise(hidden)
-
-    def _sample(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return actions (B, A), the logarithms of their densities (B,), and the mean actions (B, A)."""
-        logits, log_std = self._heads(features, state)
-        drawn = torch.randn(logits.shape, generator=self.generator, device=logits.device)
-        free = logits + log_std.exp() * drawn
-        density = -0.5 * drawn.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        # log(1 - tanh(x)^2), in a form that does not run out of digits
-        squashed = 2.0 * (math.log(2.0) - free - nn.functional.softplus(-2.0 * free))
-        return torch.tanh(free), (density - squashed).sum(dim=1), torch.tanh(logits)
 
     def act(
         self, observation: Observation, *, std: float = 0.0, rng: np.random.Generator | None = None
