@@ -78,7 +78,7 @@ class EpisodeAccount:
 
 @dataclass(frozen=True)
 class PolicyVersion:
-    """One version.
+    """A version of the policy, as it is given away.
 
     Attributes:
         manifest: policy manifest as JSON.
