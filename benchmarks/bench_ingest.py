@@ -112,7 +112,7 @@ def read_decoded(bag: Path) -> float:
 
 def convert(bag: Path, out: Path) -> tuple[float, float, int]:
     """Return how long ingest takes [s], the processor time in it [s], and the transitions that it gave."""
-    from hilserl_learner.ingest import Conversion, ingest
+    from hilserl_learner.ingest.ingest import Conversion, ingest
     from so101_contract.action import ActionSpec
     from so101_contract.observation_spec import get_observation
 

@@ -60,7 +60,7 @@ def run_ours(transitions: int, seconds: float) -> Numbers:
     """Measure hilserl_learner."""
     import numpy as np
 
-    from hilserl_learner.replay import ReplayBuffer
+    from hilserl_learner.data.replay import ReplayBuffer
     from so101_contract.action import ActionSpec
     from so101_contract.episodes import Source
     from so101_contract.messages import ExecutedAction
@@ -167,7 +167,7 @@ SIDES = {
 def measure_side(side: str, transitions: int, seconds: float) -> Numbers:
     """Measure in this process."""
     use_sources(*PACKAGES)
-    from hilserl_learner.cpu import prepare_cpu
+    from hilserl_learner.training.trainer import prepare_cpu
 
     prepare_cpu()
     if side == 'ours':

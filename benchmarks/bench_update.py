@@ -33,7 +33,7 @@ def serve() -> None:
     use_sources(*PACKAGES)
     import torch
 
-    from hilserl_learner.cpu import prepare_cpu
+    from hilserl_learner.training.trainer import prepare_cpu
 
     agents: dict[tuple[str, str], Any] = {}
     print(json.dumps({'torch': torch.__version__}), flush=True)
@@ -57,7 +57,7 @@ def serve() -> None:
 
 def make_agent(preset: str, device: str) -> Any:
     """Return the agent of a preset."""
-    from hilserl_learner.agents.faithful import FaithfulAgent
+    from hilserl_learner.agents.drqv2 import FaithfulAgent
     from hilserl_learner.agents.hil import HilAgent
     from so101_contract.observation_spec import robobase_spec
 
@@ -73,7 +73,7 @@ def random_batch(spec: Any, rows: int, device: str) -> Any:
     """Return a batch in which nothing means anything; half of it is demonstrated."""
     import torch
 
-    from hilserl_learner.batch import Batch
+    from hilserl_learner.data.replay import Batch
 
     draw = torch.Generator().manual_seed(0)
     shape = (rows, spec.cameras, spec.image_channels, spec.image_size, spec.image_size)

@@ -20,12 +20,12 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'learner_node = hilserl_learner.learner_node:main',
-            'ingest = hilserl_learner.ingest_cli:main',
-            'train = hilserl_learner.train_cli:main',
-            'eval = hilserl_learner.eval_cli:main',
-            'plot = hilserl_learner.plot_cli:main',
-            'relight = hilserl_learner.relight_cli:main',
+            'learner_node = hilserl_learner.live.node:main',
+            'ingest = hilserl_learner.ingest.cli:main',
+            'train = hilserl_learner.cli.train:main',
+            'eval = hilserl_learner.cli.eval:main',
+            'plot = hilserl_learner.cli.plot:main',
+            'adapt = hilserl_learner.cli.adapt:main',
         ],
     },
 )

@@ -22,8 +22,7 @@ from drqv2_policy_node.networks import (
 )
 from drqv2_policy_node.robobase.layout import robobase_names
 from so101_contract.observation_spec import Normalization, robobase_spec
-
-from .robobase_recipe import action, fill, golden, images, network_options, state
+from so101_testing.robobase_recipe import action, fill, golden, images, network_options, state
 
 GOLDEN = golden('robobase_golden.json')
 SHAPES = golden('robobase_shapes.json')['cases']

@@ -11,8 +11,8 @@ from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, Netwo
 from drqv2_policy_node.robobase.convert import TrainingConfig
 from drqv2_policy_node.robobase.layout import read_agent, RoboBaseError, state_dict
 from drqv2_policy_node.robobase.schedule import parse_schedule, ScheduleError
+from so101_testing.robobase_recipe import golden, network_options
 
-from .robobase_recipe import golden, network_options
 from .snapshots import agent_state, CONFIG, SMALL
 
 SHAPES = golden('robobase_shapes.json')['cases']

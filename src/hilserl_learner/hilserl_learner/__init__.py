@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learner: replay, bags, agents, trainer, checkpoints, and the node that learns live."""
+"""The learner: experience to buffers, buffers to agents, agents to policies; in the simulation, from bags, and live."""
+
+__all__ = ['agents', 'cli', 'data', 'errors', 'ingest', 'live', 'training']

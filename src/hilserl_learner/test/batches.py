@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from hilserl_learner.batch import Batch
+from hilserl_learner.data.replay import Batch
 from so101_contract.observation_spec import CameraSpec, ObservationSpec, StateBlock
 
 

@@ -5,7 +5,7 @@ from hypothesis import settings
 import pytest
 import torch
 
-from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.training.trainer import prepare_cpu
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A made-up session as a process: arm, camera and session in one, without any physics.
 
-Prints one line per step: episode, index, and 1 where a person acts.
+Prints one line per step: episode, index, and 1 where a human acts.
 """
 
 import argparse

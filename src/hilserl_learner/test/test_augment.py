@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hilserl_learner.augment import random_light, random_shift, random_table, shifted
+from hilserl_learner.data.augment import color_jitter, random_shift, shifted, table_randomization
 
 
 def robobase_shift(images, shifts, pad):
@@ -113,7 +113,7 @@ def factors_of(images, lit):
 
 def test_a_light_is_one_factor_for_each_colour_in_all_frames_of_a_stack():
     images = torch.full((400, 2, 9, 6, 6), 200, dtype=torch.uint8)
-    lit = random_light(images, 1.0, torch.Generator().manual_seed(0))
+    lit = color_jitter(images, 1.0, torch.Generator().manual_seed(0))
     assert lit.dtype == torch.uint8
     assert lit.shape == images.shape
     assert torch.equal(lit, lit[..., :1, :1].expand_as(lit))  # all pixels alike
@@ -130,9 +130,9 @@ def test_a_light_is_one_factor_for_each_colour_in_all_frames_of_a_stack():
 
 def test_less_strength_changes_the_same_images_by_less():
     images = torch.full((50, 1, 3, 4, 4), 180, dtype=torch.uint8)
-    whole = random_light(images, 1.0, torch.Generator().manual_seed(3))
-    none = random_light(images, 0.0, torch.Generator().manual_seed(3))
-    half = random_light(images, 0.5, torch.Generator().manual_seed(3))
+    whole = color_jitter(images, 1.0, torch.Generator().manual_seed(3))
+    none = color_jitter(images, 0.0, torch.Generator().manual_seed(3))
+    half = color_jitter(images, 0.5, torch.Generator().manual_seed(3))
     assert none is images
     changed = (whole != images).any(dim=-1).any(dim=-1)
     assert torch.equal(changed, (half != images).any(dim=-1).any(dim=-1))
@@ -144,7 +144,7 @@ def test_less_strength_changes_the_same_images_by_less():
 def test_bright_pixels_stay_within_range_and_the_layout_is_kept():
     images = torch.full((64, 1, 9, 8, 8), 255, dtype=torch.uint8)
     flat = images.view(64, 9, 8, 8).to(memory_format=torch.channels_last).view(64, 1, 9, 8, 8)
-    lit = random_light(flat, 1.0, torch.Generator().manual_seed(1))
+    lit = color_jitter(flat, 1.0, torch.Generator().manual_seed(1))
     assert lit.max() == 255
     assert (lit == 255).flatten(1).all(dim=1).double().mean() > 0.2
     assert lit.stride() == flat.stride()
@@ -165,7 +165,7 @@ def scene(count=200, frames=3, size=24):
 
 def test_a_table_gets_one_colour_in_all_frames_of_a_stack_and_the_cube_keeps_its_own():
     images = scene()
-    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    shown = table_randomization(images, 1.0, torch.Generator().manual_seed(0))
     assert shown.dtype == torch.uint8
     assert shown.shape == images.shape
     assert torch.equal(shown[..., 9:-9, 9:-9], images[..., 9:-9, 9:-9])
@@ -181,7 +181,7 @@ def test_a_table_gets_one_colour_in_all_frames_of_a_stack_and_the_cube_keeps_its
 
 def test_the_edge_of_a_table_is_covered_in_most_images_and_an_outline_in_the_others():
     images = scene()
-    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    shown = table_randomization(images, 1.0, torch.Generator().manual_seed(0))
     mixed = (shown[..., 8, 10] == images[..., 8, 10]).all(dim=2)[:, 0]
     assert 0.2 < mixed.double().mean() < 0.45
     covered = shown[~mixed]
@@ -191,7 +191,7 @@ def test_the_edge_of_a_table_is_covered_in_most_images_and_an_outline_in_the_oth
 @pytest.mark.parametrize(('share', 'low', 'high'), [(0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 1.0, 1.0)])
 def test_a_share_of_the_images_gets_another_table(share, low, high):
     images = scene()
-    shown = random_table(images, share, torch.Generator().manual_seed(1))
+    shown = table_randomization(images, share, torch.Generator().manual_seed(1))
     changed = (shown != images).flatten(1).any(dim=1).double().mean()
     assert low <= changed <= high
     assert (shown is images) == (share == 0.0)
@@ -201,7 +201,7 @@ def test_a_share_of_the_images_gets_another_table(share, low, high):
 def test_a_table_of_any_brightness_is_found(value):
     images = torch.full((20, 2, 6, 16, 16), value, dtype=torch.uint8)
     images[..., 4:8, 4:8] = 255 - value if value != 128 else 20
-    shown = random_table(images, 1.0, torch.Generator().manual_seed(0))
+    shown = table_randomization(images, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(shown[..., 5:7, 5:7], images[..., 5:7, 5:7])
     assert (shown[..., 0, 0] != value).any(dim=2).double().mean() > 0.9
     assert (shown[:, 0] != shown[:, 1]).flatten(1).any(dim=1).double().mean() > 0.9  # views differ
@@ -211,7 +211,7 @@ def test_a_table_of_any_brightness_is_found(value):
 @settings(max_examples=30, deadline=None)
 def test_pixels_are_either_as_they_were_or_of_one_colour(size, frames, seed):
     images = pictures(3, 2, 3 * frames, size, seed)
-    shown = random_table(images, 1.0, torch.Generator().manual_seed(seed))
+    shown = table_randomization(images, 1.0, torch.Generator().manual_seed(seed))
     for before, after in zip(images.flatten(0, 1), shown.flatten(0, 1), strict=True):
         changed = (before != after).unflatten(0, (-1, 3)).any(dim=1)
         found = after.unflatten(0, (-1, 3)).movedim(1, -1)[changed]

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hilserl_learner.buffer_store import (
+from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
     Entry,

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from hilserl_learner.channel import Channel, ChannelClosedError
+from hilserl_learner.live.process import Channel, ChannelClosedError
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_headers_and_bytes_arrive_in_order_whatever_their_size(ends):
     while len(got) < len(sent):
         got += two.receive(5.0)
     thread.join()
-    assert [(letter.header, letter.payload) for letter in got] == sent
+    assert [(message.header, message.payload) for message in got] == sent
 
 
 def test_waiting_ends_after_the_time_that_was_given(ends):
@@ -45,3 +45,35 @@ def test_sending_to_nobody_is_an_error(ends):
     two.close()
     with pytest.raises(ChannelClosedError):
         one.send({'hello': 1}, bytes(10_000_000))
+
+
+def test_a_message_that_is_cut_off_by_the_end_of_its_sender_is_no_message(ends):
+    one, two = ends
+    one._end.send_bytes(b'{"half": 1}')  # its bytes never follow
+    one.close()
+    with pytest.raises(ChannelClosedError, match='ended'):
+        two.receive(1.0)
+
+
+def test_a_thread_that_waits_wakes_up_when_its_own_end_is_closed(ends):
+    woken = []
+
+    def wait():
+        try:
+            ends[0].receive(None)
+        except ChannelClosedError as error:
+            woken.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    ends[0].close()
+    thread.join(10.0)
+    assert woken
+
+
+def test_what_is_received_is_read_as_json_and_never_unpickled(ends):
+    one, two = ends
+    one._end.send({'command': 'stop'})  # a pickle
+    one._end.send_bytes(b'')
+    with pytest.raises(UnicodeDecodeError):
+        two.receive(1.0)

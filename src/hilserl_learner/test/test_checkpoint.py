@@ -17,20 +17,19 @@ from safetensors.torch import load
 import torch
 
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.agents import make_agent
-from hilserl_learner.checkpoint import (
+from hilserl_learner.agents.common import make_agent
+from hilserl_learner.errors import CheckpointError
+from hilserl_learner.training.checkpoint import (
     BEST,
     BufferPosition,
     Checkpoints,
     compare_configs,
-    Facts,
     MANIFEST,
+    Metadata,
     POLICY,
     STATE,
 )
-from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.errors import CheckpointError
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import prepare_cpu, Trainer, TrainerConfig
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 
 from .experience import ACTION, make_episode, small_spec
@@ -51,8 +50,8 @@ def tensors(value=0.0):
     }
 
 
-def facts(updates=0, **fields):
-    return Facts(updates=updates, env_steps=2 * updates, **fields)
+def metadata(updates=0, **fields):
+    return Metadata(updates=updates, env_steps=2 * updates, **fields)
 
 
 def make_trainer(seed=0):
@@ -85,7 +84,7 @@ def make_policy(agent):
 
 def test_what_is_saved_comes_back(tmp_path):
     store = Checkpoints(tmp_path)
-    said = facts(
+    said = metadata(
         12,
         version=3,
         std=0.15,
@@ -94,7 +93,7 @@ def test_what_is_saved_comes_back(tmp_path):
     )
     store.save(tensors(1.5), said)
     saved = store.load()
-    assert saved.facts == said
+    assert saved.metadata == said
     assert all(torch.equal(saved.tensors[name], value) for name, value in tensors(1.5).items())
 
 
@@ -110,8 +109,8 @@ def test_B15_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_sentence(
     tmp_path, caplog, name, damage
 ):
     store = Checkpoints(tmp_path)
-    store.save(tensors(1.0), facts(1))
-    path = store.save(tensors(2.0), facts(2)) / name
+    store.save(tensors(1.0), metadata(1))
+    path = store.save(tensors(2.0), metadata(2)) / name
     content = bytearray(path.read_bytes())
     if damage == 'gone':
         path.unlink()
@@ -120,14 +119,14 @@ def test_B15_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_sentence(
         path.write_bytes(content[: len(content) // 2] if damage == 'cut' else content)
     with caplog.at_level(logging.WARNING):
         saved = store.load()
-    assert saved.facts.updates == 1
+    assert saved.metadata.updates == 1
     assert 'the checkpoint before it is used' in caplog.text
 
 
 def test_B32_where_every_checkpoint_is_damaged_nothing_begins_from_the_start_unasked(tmp_path):
     store = Checkpoints(tmp_path)
     for number in (1, 2):
-        (store.save(tensors(), facts(number)) / STATE).write_bytes(b'')
+        (store.save(tensors(), metadata(number)) / STATE).write_bytes(b'')
     with pytest.raises(CheckpointError, match='damaged'):
         store.load()
 
@@ -136,7 +135,7 @@ def test_B32_counters_and_noise_continue_after_a_resume(tmp_path):
     one = make_trainer()
     for _ in range(5):
         one.step()
-    Checkpoints(tmp_path).save(one.state_dict(), facts(one.agent.updates, std=one.std))
+    Checkpoints(tmp_path).save(one.state_dict(), metadata(one.agent.updates, std=one.std))
     two = make_trainer(seed=9)
     two.load_state_dict(Checkpoints(tmp_path).load().tensors)
     assert (two.agent.updates, two.steps, two.std) == (one.agent.updates, one.steps, one.std)
@@ -147,7 +146,7 @@ def test_training_goes_on_bit_for_bit_after_a_resume(tmp_path):
     one, two = make_trainer(), make_trainer(seed=9)
     for _ in range(3):
         one.step()
-    Checkpoints(tmp_path).save(one.state_dict(), facts(3))
+    Checkpoints(tmp_path).save(one.state_dict(), metadata(3))
     two.load_state_dict(Checkpoints(tmp_path).load().tensors)
     for _ in range(3):
         one.step()
@@ -158,7 +157,7 @@ def test_training_goes_on_bit_for_bit_after_a_resume(tmp_path):
 def test_B10_the_stored_policy_acts_like_the_learner_bit_for_bit(tmp_path):
     trainer = make_trainer()
     trainer.step()
-    path = Checkpoints(tmp_path).save(trainer.state_dict(), facts(1), make_policy(trainer.agent))
+    path = Checkpoints(tmp_path).save(trainer.state_dict(), metadata(1), make_policy(trainer.agent))
     observation = golden_observation(SPEC, 5)
     stored = load_policy(path / POLICY).act(observation)
     assert np.array_equal(stored, trainer.agent.act(observation))
@@ -166,18 +165,18 @@ def test_B10_the_stored_policy_acts_like_the_learner_bit_for_bit(tmp_path):
 
 def test_only_the_newest_are_kept_and_the_best_one_stays(tmp_path):
     store = Checkpoints(tmp_path, keep=2)
-    store.save_best(tensors(9.0), facts(9))
+    store.save(tensors(9.0), metadata(9), best=True)
     for number in range(5):
-        store.save(tensors(), facts(number))
+        store.save(tensors(), metadata(number))
     assert store.names == ['000003', '000004']
-    assert store.load_best().facts.updates == 9
+    assert store.load_best().metadata.updates == 9
 
 
 def test_a_better_one_replaces_the_best_one(tmp_path):
     store = Checkpoints(tmp_path)
     for number in (1, 2):
-        store.save_best(tensors(number), facts(number))
-    assert store.load_best().facts.updates == 2
+        store.save(tensors(number), metadata(number), best=True)
+    assert store.load_best().metadata.updates == 2
     assert store.names == []
 
 
@@ -188,52 +187,52 @@ def test_going_back_without_a_best_one_says_so(tmp_path):
 
 def test_what_a_killed_writer_left_is_cleaned_up(tmp_path):
     store = Checkpoints(tmp_path)
-    store.save(tensors(1.0), facts(1))
-    store.save_best(tensors(2.0), facts(2))
+    store.save(tensors(1.0), metadata(1))
+    store.save(tensors(2.0), metadata(2), best=True)
     (tmp_path / '.000001.partial').mkdir()
     (tmp_path / BEST).rename(tmp_path / f'.{BEST}.old')  # killed between the two renames
     again = Checkpoints(tmp_path)
     assert list(tmp_path.glob('.*'))  # a reader touches nothing
     again.clean()
-    assert again.load_best().facts.updates == 2
+    assert again.load_best().metadata.updates == 2
     assert again.names == ['000000']
     assert not list(tmp_path.glob('.*'))
 
 
 def test_B17_a_full_disk_ends_in_a_sentence_and_the_previous_one_is_usable(tmp_path):
     store = Checkpoints(tmp_path)
-    store.save(tensors(1.0), facts(1))
+    store.save(tensors(1.0), metadata(1))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
         with pytest.raises(CheckpointError, match='free space'):
-            store.save({'weights': torch.zeros(10_000)}, facts(2))
+            store.save({'weights': torch.zeros(10_000)}, metadata(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert store.load().facts.updates == 1
+    assert store.load().metadata.updates == 1
     assert not list(tmp_path.glob('.*'))
 
 
 def test_a_directory_that_cannot_be_written_ends_in_a_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(CheckpointError, match=os.strerror(errno.ENOTDIR)):
-        Checkpoints(tmp_path / 'file' / 'x').save(tensors(), facts())
+        Checkpoints(tmp_path / 'file' / 'x').save(tensors(), metadata())
 
 
 def test_B24_loading_changes_no_configuration_and_differences_are_listed(tmp_path):
     store = Checkpoints(tmp_path)
-    store.save(tensors(), facts(config='{"utd": 1.0, "gamma": 0.97}'))
+    store.save(tensors(), metadata(config='{"utd": 1.0, "gamma": 0.97}'))
     present = {'utd': 2.0, 'gamma': 0.97, 'new': 1}
-    lines = compare_configs(json.loads(store.load().facts.config), present)
+    lines = compare_configs(json.loads(store.load().metadata.config), present)
     assert lines == ['utd: 1.0 saved, 2.0 now']
     assert present == {'utd': 2.0, 'gamma': 0.97, 'new': 1}
 
 
 def test_B21_no_file_of_a_checkpoint_is_a_pickle(tmp_path):
     trainer = make_trainer()
-    path = Checkpoints(tmp_path).save(trainer.state_dict(), facts(), make_policy(trainer.agent))
+    path = Checkpoints(tmp_path).save(trainer.state_dict(), metadata(), make_policy(trainer.agent))
     files = [file for file in path.rglob('*') if file.is_file()]
     assert {file.suffix for file in files} == {'.json', '.safetensors', ''}
     for file in files:
@@ -249,17 +248,17 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from hilserl_learner.checkpoint import Checkpoints, Facts
+from hilserl_learner.training.checkpoint import Checkpoints, Metadata
 store = Checkpoints(Path(sys.argv[1]))
 store.clean()
 saved = store.load()
-number = saved.facts.updates if saved else 0
+number = saved.metadata.updates if saved else 0
 while True:
     number += 1
     tensors = {'weights': torch.full((200_000,), float(number))}
-    store.save(tensors, Facts(updates=number, env_steps=number))
+    store.save(tensors, Metadata(updates=number, env_steps=number))
     print(number, flush=True)
-    store.save_best(tensors, Facts(updates=number, env_steps=number))
+    store.save(tensors, Metadata(updates=number, env_steps=number), best=True)
 """
 
 
@@ -286,8 +285,8 @@ def test_B17_kill_9_at_any_moment_leaves_a_loadable_checkpoint(tmp_path):
         store = Checkpoints(Path(tmp_path))
         store.clean()
         saved = store.load()
-        assert saved.facts.updates >= acknowledged
-        assert float(saved.tensors['weights'][-1]) == saved.facts.updates
+        assert saved.metadata.updates >= acknowledged
+        assert float(saved.tensors['weights'][-1]) == saved.metadata.updates
         if (Path(tmp_path) / BEST).exists():
-            assert store.load_best().facts.updates >= 1
-        acknowledged = saved.facts.updates
+            assert store.load_best().metadata.updates >= 1
+        acknowledged = saved.metadata.updates

@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
-from hilserl_learner.classifier import (
+from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
+from hilserl_learner.ingest.classifier import (
     Classifier,
     ClassifierError,
     ClassifierManifest,
     load_classifier,
+    main,
     network_spec,
     probabilities,
     save_classifier,
     success_from,
 )
-from hilserl_learner.classifier_cli import main
-from hilserl_learner.cpu import prepare_cpu
-from hilserl_learner.ingest_reward import choose_reward, make_rewarder
+from hilserl_learner.ingest.relabel import choose_reward, make_rewarder
+from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.observation_spec import CameraSpec, Crop
 
 from .experience import ACTION, make_episode, make_frame, small_spec

@@ -5,12 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hilserl_learner.collect import Collector, demonstrate, Watcher
-from hilserl_learner.reach import ReachEnv
+from hilserl_learner.data.collect import Collector, demonstrate, ScriptedOperator
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import Source
 from so101_contract.observation_spec import get_observation
 from so101_sim.env import ArmEnv
+from so101_testing.reach import ReachEnv
 
 FORWARD = np.array([1.0, 0.0, 0.0, 0.5], np.float32)
 
@@ -95,7 +95,7 @@ def test_demonstrations_of_equal_seeds_are_equal(arm):
 
 
 def test_the_operator_takes_over_where_the_arm_does_nothing_and_says_so(arm):
-    collected = episode_of(Collector(arm, helper=Watcher(arm), seed=2), still)
+    collected = episode_of(Collector(arm, human=ScriptedOperator(arm), seed=2), still)
     helped = [one.transition.intervened for one in collected]
     result = collected[-1].result
     assert not any(helped[:10])
@@ -105,7 +105,7 @@ def test_the_operator_takes_over_where_the_arm_does_nothing_and_says_so(arm):
 
 
 def test_the_executed_action_of_a_person_is_stored_as_the_arm_got_it(arm):
-    collector = Collector(arm, helper=Watcher(arm), seed=2)
+    collector = Collector(arm, human=ScriptedOperator(arm), seed=2)
     for collected in episode_of(collector, still):
         action = collected.transition.action
         assert np.abs(action.translation).max() <= 0.02 + 1e-12

@@ -6,19 +6,17 @@ import pytest
 import torch
 
 from drqv2_policy_node.networks import Critic, CriticKind, NetworkSpec
+from drqv2_policy_node.robobase.schedule import parse_schedule
 from drqv2_policy_node.store import load_critics, load_policy, pack, save_policy, unpack
-from hilserl_learner.agents.base import AgentError
-from hilserl_learner.agents.faithful import FaithfulAgent, FaithfulConfig
+from hilserl_learner.agents.common import AgentError, with_noise
+from hilserl_learner.agents.drqv2 import FaithfulAgent, FaithfulConfig
 from hilserl_learner.agents.hil import HilAgent, HilConfig
-from hilserl_learner.batch import Batch
-from hilserl_learner.exploration import with_noise
-from hilserl_learner.schedules import parse_schedule
+from hilserl_learner.data.replay import Batch
 from so101_contract.action import ActionSpec
 from so101_contract.errors import SpecMismatchError
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
 from so101_contract.observation_spec import robobase_spec
-
-from .robobase_recipe import action, fill, golden, images, network_options, state
+from so101_testing.robobase_recipe import action, fill, golden, images, network_options, state
 
 TOLERANCE = 1e-4
 FIELDS = {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from hilserl_learner.buffer_store import part_digest, read_buffer, read_header
+from hilserl_learner.data.replay import ReplayBuffer
+from hilserl_learner.data.store import part_digest, read_buffer, read_header
 from hilserl_learner.errors import IngestError
-from hilserl_learner.ingest import Conversion, ingest
-from hilserl_learner.ingest_cli import main
-from hilserl_learner.replay import ReplayBuffer
+from hilserl_learner.ingest.cli import main
+from hilserl_learner.ingest.ingest import Conversion, ingest
 from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind

@@ -16,8 +16,8 @@ from std_srvs.srv import Trigger
 
 from drqv2_policy_node.store import unpack
 from drqv2_policy_node.weights import WeightsReceiver
-from hilserl_learner.buffer_store import read_buffer
-from hilserl_learner.checkpoint import Checkpoints
+from hilserl_learner.data.store import read_buffer
+from hilserl_learner.training.checkpoint import Checkpoints
 from so101_contract.transition import Transition
 from so101_interfaces_py import qos, topics
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_is_written_on_request(watcher):
 
 def test_B17_kill_9_of_the_learner_loses_no_acknowledged_transition_and_counters_go_on(watcher):
     updates, steps, version = watcher.status.updates, watcher.status.env_steps, watcher.weights[-1].version
-    saved = Checkpoints(watcher.run / 'checkpoints').load().facts
+    saved = Checkpoints(watcher.run / 'checkpoints').load().metadata
     watcher.learner.send_signal(signal.SIGKILL)
     watcher.learner.wait()
     assert len(stored(watcher.run)) >= steps

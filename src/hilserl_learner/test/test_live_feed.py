@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from hilserl_learner.buffer_store import read_buffer
-from hilserl_learner.ingest import Conversion, ingest
-from hilserl_learner.live_feed import LiveFeed
+from hilserl_learner.data.store import read_buffer
+from hilserl_learner.ingest.ingest import Conversion, ingest
+from hilserl_learner.live.feed import LiveFeed
 from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec
 from so101_contract.episodes import EventKind

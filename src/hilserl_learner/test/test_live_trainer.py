@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from drqv2_policy_node.store import find_policy, load_policy, unpack
-from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
-from hilserl_learner.checkpoint import POLICY
-from hilserl_learner.cpu import prepare_cpu
+from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.learner_config import LearnerConfig
-from hilserl_learner.live_trainer import CHECKPOINTS, LIVE, LiveTrainer, ONLINE
-from hilserl_learner.train_process import DirectoryLock
-from hilserl_learner.trainer import TrainerConfig
+from hilserl_learner.live.config import LearnerConfig
+from hilserl_learner.live.process import DirectoryLock
+from hilserl_learner.live.trainer import CHECKPOINTS, LIVE, LiveTrainer, ONLINE
+from hilserl_learner.training.checkpoint import POLICY
+from hilserl_learner.training.trainer import prepare_cpu, TrainerConfig
 from so101_contract.episodes import Outcome
 from so101_contract.manifest import golden_observation
 from so101_contract.observation_spec import get_observation
@@ -67,7 +66,9 @@ class Side:
 
     def __init__(self, run, **options):
         self.told = []
-        config = LearnerConfig(directory=str(run), publish_s=0.1, save_s=3600.0, threads=1, **options)
+        config = LearnerConfig(
+            directory=str(run), publish_s=0.1, save_s=3600.0, log_s=3600.0, threads=1, **options
+        )
         self.live = LiveTrainer(
             config, TRAINER, AGENT, lambda header, payload: self.told.append((header, payload))
         )
@@ -233,7 +234,7 @@ def test_the_best_of_twenty_episodes_is_kept_and_can_be_gone_back_to(tmp_path, a
     for _ in range(20):
         arm.live(4)
     live = side.caught_up()
-    kept = live._checkpoints.load_best()
+    kept = live.tracker.checkpoints.load_best()
     arm.live(30)
     side.caught_up()
     updates = live.trainer.agent.updates

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from hilserl_learner.collect import EpisodeResult
-from hilserl_learner.keeper import BestKeeper, Mark, Verdict
-from hilserl_learner.metrics import EpisodeMeter, ImageStatistics, InterventionAdvice, Meter, ValueAlarm
+from hilserl_learner.data.collect import EpisodeResult
+from hilserl_learner.training.evaluate import BestCheckpoint, EvalScore, EvalVerdict, ImageStatistics
+from hilserl_learner.training.log import EpisodeMeter, InterventionAdvice, Meter, ValueAlarm
 
 
 def result(success=True, steps=10, intervened=0, takeovers=0):
@@ -78,42 +78,42 @@ def test_B22_a_change_of_light_raises_an_alarm_and_noise_does_not():
     assert training.drift(darker) == pytest.approx(36.0 / 46.0, abs=0.05)
 
 
-def mark(successes, episodes=20, steps=15.0, step=1000):
-    return Mark(successes, episodes, steps, step)
+def score(successes, episodes=20, steps=15.0, step=1000):
+    return EvalScore(successes, episodes, steps, step)
 
 
-def judged(keeper, one):
-    verdict = keeper.judge(one)
-    if verdict is Verdict.BEST:
-        keeper.keep(one, {'step': torch.tensor(one.step)})
+def judged(best, one):
+    verdict = best.judge(one)
+    if verdict is EvalVerdict.BEST:
+        best.keep(one, {'step': torch.tensor(one.step)})
     return verdict
 
 
 def test_the_best_is_kept_and_equal_rates_are_decided_by_speed():
-    keeper = BestKeeper()
-    assert judged(keeper, mark(15, step=1)) is Verdict.BEST
-    assert judged(keeper, mark(14, step=2)) is Verdict.FINE
-    assert judged(keeper, mark(15, steps=12.0, step=3)) is Verdict.BEST
-    assert judged(keeper, mark(15, steps=13.0, step=4)) is Verdict.FINE
-    assert int(keeper.state['step']) == 3
+    best = BestCheckpoint()
+    assert judged(best, score(15, step=1)) is EvalVerdict.BEST
+    assert judged(best, score(14, step=2)) is EvalVerdict.FINE
+    assert judged(best, score(15, steps=12.0, step=3)) is EvalVerdict.BEST
+    assert judged(best, score(15, steps=13.0, step=4)) is EvalVerdict.FINE
+    assert int(best.state['step']) == 3
 
 
 def test_a_collapse_is_called_one_only_where_chance_does_not_explain_it():
-    keeper = BestKeeper()
-    judged(keeper, mark(20))
-    assert judged(keeper, mark(15)) is Verdict.FINE
-    assert judged(keeper, mark(8)) is Verdict.COLLAPSED
-    assert keeper.best == mark(20)
+    best = BestCheckpoint()
+    judged(best, score(20))
+    assert judged(best, score(15)) is EvalVerdict.FINE
+    assert judged(best, score(8)) is EvalVerdict.COLLAPSED
+    assert best.score == score(20)
 
 
 def test_few_episodes_make_no_best():
-    keeper = BestKeeper()
-    assert judged(keeper, mark(10, episodes=10)) is Verdict.TOO_FEW
-    assert keeper.best is None
-    assert keeper.state == {}
+    best = BestCheckpoint()
+    assert judged(best, score(10, episodes=10)) is EvalVerdict.TOO_FEW
+    assert best.score is None
+    assert best.state == {}
 
 
 def test_a_policy_that_never_succeeds_is_no_error():
-    keeper = BestKeeper()
-    assert judged(keeper, mark(0, steps=math.nan)) is Verdict.BEST
-    assert judged(keeper, mark(1)) is Verdict.BEST
+    best = BestCheckpoint()
+    assert judged(best, score(0, steps=math.nan)) is EvalVerdict.BEST
+    assert judged(best, score(1)) is EvalVerdict.BEST

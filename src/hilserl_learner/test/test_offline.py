@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from drqv2_policy_node.store import load_policy
-from hilserl_learner.buffer_store import BufferHeader, BufferWriter, Entry, Part, write_header
-from hilserl_learner.checkpoint import Checkpoints
-from hilserl_learner.offline_cli import main
+from hilserl_learner.cli.offline import main
+from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
+from hilserl_learner.training.checkpoint import Checkpoints
 from so101_contract.manifest import golden_observation
 from so101_contract.observation_spec import get_observation
 
@@ -48,7 +48,7 @@ def test_a_buffer_alone_makes_a_policy(buffer, tmp_path, capsys):
 def test_a_run_goes_on_where_it_was_left(buffer, tmp_path, capsys):
     for updates in ('3', '6'):
         assert main([str(buffer), '--out', str(tmp_path / 'run'), '--updates', updates, *SMALL]) == 0
-    assert Checkpoints(tmp_path / 'run' / 'checkpoints').load().facts.updates == 6
+    assert Checkpoints(tmp_path / 'run' / 'checkpoints').load().metadata.updates == 6
 
 
 def test_a_buffer_of_another_observation_is_refused_with_the_difference(buffer, tmp_path, capsys):
@@ -60,8 +60,8 @@ def test_a_buffer_of_another_observation_is_refused_with_the_difference(buffer, 
 WORKER = """
 import sys
 import torch
-from hilserl_learner.distributed import _Average, join
-from hilserl_learner.offline_cli import main
+from hilserl_learner.cli.offline import _Average, join
+from hilserl_learner.cli.offline import main
 
 group = join('cpu')
 whole = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)

@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 
-from hilserl_learner.agents import make_agent
-from hilserl_learner.collect import Collector
-from hilserl_learner.reach import ReachEnv
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.agents.common import make_agent
+from hilserl_learner.data.collect import Collector
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
+from so101_testing.reach import ReachEnv
 
 BUDGET = 1000
 OPTIONS = {'width': 64, 'num_critics': 4, 'learning_rate': 1e-3, 'tau': 0.02}
@@ -27,7 +27,7 @@ def success_rate(act, episodes=40, seed=777):
 
 def train(name, seed):
     env = ReachEnv()
-    options = OPTIONS | ({'policy_tau': 0.1} if name == 'hil' else {})
+    options = OPTIONS | ({'ema_tau': 0.1} if name == 'hil' else {})
     agent = make_agent(name, env.observation_spec, options, seed=seed)
     trainer = Trainer(agent, env.observation_spec, env.action_spec, CONFIG, seed=seed)
     collector, rng = Collector(env, seed=seed), np.random.default_rng(seed)

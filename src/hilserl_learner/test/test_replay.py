@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hilserl_learner.errors import NotReadyError, ReplayError
-from hilserl_learner.replay import (
+from hilserl_learner.data.replay import (
     bytes_per_frame,
     frames_within,
     gather,
@@ -17,6 +16,7 @@ from hilserl_learner.replay import (
     SymmetricSampler,
     Windows,
 )
+from hilserl_learner.errors import NotReadyError, ReplayError
 from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.observation_spec import ObservationSpec
 

@@ -4,12 +4,11 @@
 import json
 
 import pytest
+import results
+from results import EXPERIMENTS, write_up
 
-from hilserl_learner import results_cli
-from hilserl_learner.experiments import EXPERIMENTS
-from hilserl_learner.results_cli import write_up
-from hilserl_learner.train_cli import parser
-from hilserl_learner.train_setup import Settings
+from hilserl_learner.cli.train import parser
+from hilserl_learner.training.settings import Settings
 
 EVALUATION = 'steps,wall_s,cpu_s,updates,episodes,success,low,high,mean_steps,verdict\n'
 TRAIN = 'steps,wall_s,unaided,intervention\n'
@@ -50,7 +49,7 @@ def test_finished_runs_come_onto_the_page_and_others_do_not(tmp_path, page):
     a_run(tmp_path, 'easy', 0, 0.98)
     a_run(tmp_path, 'easy', 1, 0.5, finished=False)
     a_run(tmp_path, 'easy', 2, 0.0)
-    assert results_cli.main(['--draw-only', '--runs', str(tmp_path), '--page', str(page)]) == 0
+    assert results.main(['--draw-only', '--runs', str(tmp_path), '--page', str(page)]) == 0
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith('| lift, easy')]
     assert rows == [
@@ -97,7 +96,7 @@ def test_every_experiment_is_a_command_that_train_accepts():
 
 def test_a_run_that_fails_ends_the_command_and_leaves_the_page_alone(tmp_path, page, capfd):
     (tmp_path / 'easy_0').write_text('a file where the run would be')
-    code = results_cli.main(['--runs', str(tmp_path), '--page', str(page), '--only', 'easy'])
+    code = results.main(['--runs', str(tmp_path), '--page', str(page), '--only', 'easy'])
     assert code == 1
     assert 'seed 1' not in capfd.readouterr().err
     assert 'old' in page.read_text()

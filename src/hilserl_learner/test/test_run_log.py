@@ -2,10 +2,10 @@
 
 import pytest
 
+from hilserl_learner.cli.plot import band, Curve, draw, label_of, Panel, read_curve
+from hilserl_learner.cli.plot import main as plot_main
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.plot import band, Curve, draw, label_of, Panel, read_curve
-from hilserl_learner.plot_cli import main as plot_main
-from hilserl_learner.run_log import EVALUATION, read_table, RunLog, TRAIN
+from hilserl_learner.training.log import EVALUATION, read_table, RunLog, TRAIN
 
 PNG = b'\x89PNG'
 

@@ -1,45 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
+"""The exploration noise over a training: what the trainer makes of schedules."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from hilserl_learner.schedules import FINE_TUNE, NoiseSchedule, parse_schedule, ScheduleError
-from so101_contract.manifest import StepUnit
+from drqv2_policy_node.robobase.schedule import parse_schedule, ScheduleError
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
+
+from .batches import tiny_spec
+from .experience import ACTION
 
 
-def test_L12_fine_tuning_starts_with_little_noise():
-    schedule = NoiseSchedule()
-    assert schedule.text == FINE_TUNE == 'linear(0.2,0.1,10000)'
-    assert schedule.std <= 0.2
-    assert schedule.advance(10_000) == pytest.approx(0.1)
+class Still:
+    """An agent that never learns."""
+
+    device = 'cpu'
+    std, updates = 0.0, 0
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
 
 
-@given(
-    steps=st.lists(st.integers(0, 30_000), min_size=1).map(sorted),
-    text=st.sampled_from(['linear(1,0.1,20000)', '0.3', 'step_linear(1,0.5,100,0.1,9000)']),
-)
-def test_L13_after_a_resume_the_noise_is_what_it_was_before(steps, text):
-    before = NoiseSchedule(text, StepUnit.ITERATIONS)
-    for step in steps:
-        before.advance(step)
-    after = NoiseSchedule()
-    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
-    assert (after.std, after.step, after.unit, after.text) == (
-        before.std,
-        before.step,
-        before.unit,
-        before.text,
+def make_trainer(text='linear(0.2,0.1,5000)'):
+    return Trainer(
+        Still(), tiny_spec(), ACTION, TrainerConfig(std_schedule=text, capacity=100, demo_capacity=100)
     )
 
 
+def test_L12_fine_tuning_starts_with_little_noise():
+    config = TrainerConfig()
+    assert parse_schedule(config.std_with_policy)(0) <= 0.05
+    assert parse_schedule(config.std_schedule)(0) <= 0.2
+    assert parse_schedule(config.std_schedule)(5_000) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize('text', ['linear(1,0.1,20000)', '0.3', 'step_linear(1,0.5,100,0.1,9000)'])
+@pytest.mark.parametrize('step', [0, 50, 100, 7_000, 30_000])
+def test_L13_after_a_resume_the_noise_is_what_it_was_before(step, text):
+    before, after = make_trainer(text), make_trainer(text)
+    before.catch_up(step)
+    after.load_state_dict(before.state_dict())
+    assert (after.std, after.steps, after.agent.std) == (before.std, step, before.std)
+
+
 def test_L13_the_step_only_counts_up():
-    schedule = NoiseSchedule(step=100)
-    assert schedule.step == 100
-    with pytest.raises(ScheduleError, match='at least 100'):
-        schedule.advance(99)
-    assert schedule.step == 100
+    trainer = make_trainer()
+    trainer.catch_up(100)
+    trainer.catch_up(99)
+    assert trainer.steps == 100
 
 
 @given(
@@ -60,4 +72,4 @@ def test_L16_a_schedule_stays_between_its_values_and_ends_at_the_last(initial, l
 
 def test_L16_a_schedule_that_is_none_is_refused():
     with pytest.raises(ScheduleError):
-        NoiseSchedule('exponential(1,0.1)')
+        make_trainer('exponential(1,0.1)')

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
+from hilserl_learner.data.segments import MAGIC, segment_numbers, segment_path, SegmentReader, SegmentWriter
 from hilserl_learner.errors import SegmentError
-from hilserl_learner.segments import MAGIC, segment_numbers, segment_path, SegmentReader, SegmentWriter
 
 
 def payloads(directory):
@@ -147,7 +147,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from hilserl_learner.segments import SegmentWriter
+from hilserl_learner.data.segments import SegmentWriter
 writer = SegmentWriter(Path(sys.argv[1]), segment_bytes=20000)
 number = int(sys.argv[2])
 while True:

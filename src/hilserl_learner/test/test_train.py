@@ -12,19 +12,19 @@ import pytest
 import torch
 
 from drqv2_policy_node.store import find_policy, load_critics, load_policy
-from hilserl_learner import eval_cli, train_cli
-from hilserl_learner.agents import make_agent
+from hilserl_learner.agents.common import make_agent
 from hilserl_learner.agents.hil import HilAgent, HilConfig
-from hilserl_learner.checkpoint import Checkpoints
-from hilserl_learner.collect import Collector
+from hilserl_learner.cli import eval as eval_cli
+from hilserl_learner.cli import train as train_cli
+from hilserl_learner.data.collect import Collector
 from hilserl_learner.errors import LearnerError
-from hilserl_learner.evaluate import EpisodeOutcome, Evaluation
-from hilserl_learner.keeper import Mark
-from hilserl_learner.reach import ReachEnv
-from hilserl_learner.run_log import read_table, RunLog
-from hilserl_learner.train_run import RunConfig, TrainRun
-from hilserl_learner.train_setup import make_env, Settings, Training
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.checkpoint import Checkpoints
+from hilserl_learner.training.evaluate import EpisodeOutcome, EvalScore, Evaluation
+from hilserl_learner.training.log import read_table, RunLog, RunTracker
+from hilserl_learner.training.run import Training, TrainRun
+from hilserl_learner.training.settings import make_env, RunConfig, Settings
+from hilserl_learner.training.trainer import Trainer, TrainerConfig
+from so101_testing.reach import ReachEnv
 
 TINY = [
     '--demos',
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
     command = [
         sys.executable,
         '-m',
-        'hilserl_learner.train_cli',
+        'hilserl_learner.cli.train',
         '--steps',
         '20',
         '--out',
@@ -142,8 +142,8 @@ def test_a_run_goes_on_where_it_was_stopped(run):
     code = train_cli.main(['--steps', '30', '--out', str(out), '--resume', *TINY, *SHORT])
     assert code == 0
     assert [row['steps'] for row in read_table(out / 'train.csv')] == ['10', '20', '30']
-    facts = Checkpoints(out / 'checkpoints').load().facts
-    assert (facts.env_steps, facts.updates) == (30, 30)
+    metadata = Checkpoints(out / 'checkpoints').load().metadata
+    assert (metadata.env_steps, metadata.updates) == (30, 30)
 
 
 def test_another_run_is_not_written_over_and_other_settings_are_not_taken_up(run, capsys):
@@ -159,7 +159,7 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
     command = [
         sys.executable,
         '-m',
-        'hilserl_learner.train_cli',
+        'hilserl_learner.cli.train',
         '--steps',
         '100000',
         '--out',
@@ -227,8 +227,9 @@ def reach_run(tmp_path, monkeypatch, rates, *, rollback=True, judge_start=False)
         good = next(told)
         return Evaluation(tuple(EpisodeOutcome(i < good, 10, (0.2, 0.0)) for i in range(episodes)), None)
 
-    monkeypatch.setattr('hilserl_learner.train_run.evaluate', evaluate)
-    log = RunLog(tmp_path, tensorboard=False)
+    monkeypatch.setattr('hilserl_learner.training.run.evaluate', evaluate)
+    log, checkpoints = RunLog(tmp_path, tensorboard=False), Checkpoints(tmp_path / 'checkpoints')
+    tracker = RunTracker(trainer, log, checkpoints, config={}, q_bound=1.0)
     config = RunConfig(
         steps=20 * (len(rates) - judge_start),
         log_every=1000,
@@ -238,7 +239,7 @@ def reach_run(tmp_path, monkeypatch, rates, *, rollback=True, judge_start=False)
         rollback=rollback,
     )
     saved = []
-    made = TrainRun(trainer, Collector(env), env, log, config, save=saved.append, judge_start=judge_start)
+    made = TrainRun(trainer, Collector(env), env, tracker, config, save=saved.append, judge_start=judge_start)
     return made, saved
 
 
@@ -249,18 +250,18 @@ def weights(run):
 def test_the_agent_of_the_best_evaluation_is_kept(tmp_path, monkeypatch):
     made, saved = reach_run(tmp_path, monkeypatch, [5, 15, 14])
     outcome = made.run()
-    assert made.keeper.best.step == 40
+    assert made.tracker.best.score.step == 40
     assert saved.count('best') == 2
     assert outcome.alarms == ()
-    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+    assert not torch.equal(made.tracker.best.state['actor.out_mlp.0.weight'], weights(made))
 
 
 def test_a_collapse_brings_the_best_agent_back(tmp_path, monkeypatch):
     made, _ = reach_run(tmp_path, monkeypatch, [20, 3])
     (alarm,) = made.run().alarms
     assert 'success fell from 100% at step 20 to 15% at step 40' in alarm
-    assert torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
-    assert made.trainer.agent.updates > made.keeper.state['counter.updates']
+    assert torch.equal(made.tracker.best.state['actor.out_mlp.0.weight'], weights(made))
+    assert made.trainer.agent.updates > made.tracker.best.state['counter.updates']
     assert abs(made.trainer.owed) < 1.0  # those since the best one are not made up for in one go
 
 
@@ -268,13 +269,13 @@ def test_without_rollback_a_collapse_is_only_told(tmp_path, monkeypatch):
     made, _ = reach_run(tmp_path, monkeypatch, [20, 3], rollback=False)
     (alarm,) = made.run().alarms
     assert 'set rollback' in alarm
-    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+    assert not torch.equal(made.tracker.best.state['actor.out_mlp.0.weight'], weights(made))
 
 
 def test_what_a_run_begins_with_is_the_best_until_it_is_beaten(tmp_path, monkeypatch):
     made, saved = reach_run(tmp_path, monkeypatch, [12, 11, 13], judge_start=True)
     made.run()
-    assert (made.keeper.best.step, made.keeper.best.successes) == (40, 13)
+    assert (made.tracker.best.score.step, made.tracker.best.score.successes) == (40, 13)
     assert saved.count('best') == 2
     steps = [row['steps'] for row in read_table(tmp_path / 'evaluation.csv')]
     assert steps == ['0', '20', '40']
@@ -285,7 +286,7 @@ def test_learning_goes_on_from_where_it_is_although_it_began_better(tmp_path, mo
     (alarm,) = made.run().alarms
     assert 'at step 0 to 15% at step 20; the run goes on' in alarm
     assert saved.count('best') == 1  # which holds what it began with
-    assert not torch.equal(made.keeper.state['actor.out_mlp.0.weight'], weights(made))
+    assert not torch.equal(made.tracker.best.state['actor.out_mlp.0.weight'], weights(made))
 
 
 def test_an_evaluations_interval_holds_the_rate():
@@ -297,6 +298,6 @@ def test_an_evaluations_interval_holds_the_rate():
     assert evaluation.report()['mean_steps'] == 12.0
 
 
-def test_a_mark_of_nothing_but_failures_compares():
-    assert Mark(1, 20, 10.0, 5).better_than(Mark(0, 20, float('nan'), 1))
-    assert not np.isnan(Mark(0, 20, float('nan'), 1).rate)
+def test_a_score_of_nothing_but_failures_compares():
+    assert EvalScore(1, 20, 10.0, 5).better_than(EvalScore(0, 20, float('nan'), 1))
+    assert not np.isnan(EvalScore(0, 20, float('nan'), 1).rate)

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from drqv2_policy_node.store import find_policy, load_policy
-from hilserl_learner.agents.base import AgentError
+from hilserl_learner.agents.common import AgentError
 from hilserl_learner.agents.hil import HilAgent, HilConfig
 from hilserl_learner.errors import NotReadyError
-from hilserl_learner.shaping import GripperPrice
-from hilserl_learner.trainer import Trainer, TrainerConfig
+from hilserl_learner.training.trainer import GraspPenalty, Trainer, TrainerConfig
 from so101_contract.joints import gripper_opening_to_rad
 
 from .batches import tiny_spec
@@ -107,12 +106,12 @@ def test_an_agent_that_begins_with_a_policy_explores_less_and_looks_further_ahea
 
 
 @pytest.mark.parametrize('utd', [1, 3])
-def test_B7_the_gripper_price_is_in_the_loss_of_every_update(utd):
+def test_B7_the_grasp_penalty_is_in_the_loss_of_every_update(utd):
     losses = {}
     for price in (0.0, 0.5):
         # Each update is of the actor too at actor_every 1, and of the critics alone in two of three at 3.
         agent = HilConfig(width=16, num_critics=2, actor_every=utd, shift=0)
-        trainer = make_trainer(agent=agent, gripper_price=price, gamma=0.0)
+        trainer = make_trainer(agent=agent, grasp_penalty=price, gamma=0.0)
         for transition in make_episode(SPEC, 1, 10, truncated=True):
             trainer.add(with_gripper(transition, now=0.9, wanted=0.0))
         seen = [trainer.step() for _ in range(utd)]
@@ -121,13 +120,13 @@ def test_B7_the_gripper_price_is_in_the_loss_of_every_update(utd):
     assert losses == {0.0: [0.0] * utd, 0.5: [pytest.approx(-0.5)] * utd}
 
 
-def test_only_opening_and_closing_has_a_price():
+def test_only_opening_and_closing_is_penalized():
     transition = make_episode(SPEC, 1, 1, terminated=True)[0]
-    price = GripperPrice(SPEC, 0.1)
-    assert price.applied(with_gripper(transition, 0.9, 0.1)).reward == pytest.approx(-0.1)
-    assert price.applied(with_gripper(transition, 0.1, 0.9)).reward == pytest.approx(-0.1)
-    assert price.applied(with_gripper(transition, 0.5, 0.4)).reward == 0.0
-    assert GripperPrice(SPEC, 0.0).applied(transition) is transition
+    penalty = GraspPenalty(SPEC, 0.1)
+    assert penalty.applied(with_gripper(transition, 0.9, 0.1)).reward == pytest.approx(-0.1)
+    assert penalty.applied(with_gripper(transition, 0.1, 0.9)).reward == pytest.approx(-0.1)
+    assert penalty.applied(with_gripper(transition, 0.5, 0.4)).reward == 0.0
+    assert GraspPenalty(SPEC, 0.0).applied(transition) is transition
 
 
 def test_B32_a_trainer_goes_on_from_its_state_with_its_counters_noise_and_draws():

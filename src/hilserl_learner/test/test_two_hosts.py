@@ -110,7 +110,7 @@ def test_B20_the_learner_may_live_on_another_host(hosts, tmp_path):
     given = [item for name, value in parameters.items() for item in ('-p', f'{name}:={value}')]
     python = sys.executable
     processes = [
-        on(gpu, python, '-m', 'hilserl_learner.learner_node', '--ros-args', *given),
+        on(gpu, python, '-m', 'hilserl_learner.live.node', '--ros-args', *given),
         on(arm, python, SESSION, '--size', 240, 320, stdout=subprocess.DEVNULL),
     ]
     try:

@@ -159,23 +159,29 @@ COMMANDS = {
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.robobase.cli')
     ),
-    'relight': Command(
-        'make up for another light before a policy acts or learns on', _other('hilserl_learner.relight_cli')
+    'adapt': Command(
+        'make up for another light before a policy acts or learns on', _other('hilserl_learner.cli.adapt')
     ),
-    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest_cli')),
-    'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.train_cli')),
-    'train-offline': Command('train on buffers alone', _other('hilserl_learner.offline_cli')),
+    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest.cli')),
+    'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.cli.train')),
+    'train-offline': Command('train on buffers alone', _other('hilserl_learner.cli.offline')),
     'train-classifier': Command(
-        'train a picture classifier of success', _other('hilserl_learner.classifier_cli')
+        'train a picture classifier of success', _other('hilserl_learner.ingest.classifier')
     ),
-    'eval': Command('count the successes of a policy', _other('hilserl_learner.eval_cli')),
-    'plot': Command('draw the curves of training runs', _other('hilserl_learner.plot_cli')),
+    'eval': Command('count the successes of a policy', _other('hilserl_learner.cli.eval')),
+    'plot': Command('draw the curves of training runs', _other('hilserl_learner.cli.plot')),
     'bench': Command('measure one part against its peers', bench),
 }
+
+RENAMED = {'relight': 'adapt'}
+"""Commands that had another name before."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command."""
+    if argv and argv[0] in RENAMED:
+        print(f'so101: expected {RENAMED[argv[0]]}, which {argv[0]} is called now; run that', file=sys.stderr)
+        return 2
     listed = '\n'.join(f'  {name:<18} {command.help}' for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='so101',

@@ -27,7 +27,7 @@ NODES: Mapping[str, str] = {
     'session': 'so101_session.session.node',
     'recorder': 'so101_session.recorder.node',
     'policy': 'drqv2_policy_node.policy_node',
-    'learner': 'hilserl_learner.learner_node',
+    'learner': 'hilserl_learner.live.node',
     'console': 'so101_console.console_node',
 }
 """What can be added to the twin, the arm and kinematics, and the module that it is in."""

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`./so101 eval POLICY`: how often a stored policy succeeds, alone, in the simulated environment."""
+
+import argparse
+from collections.abc import Sequence
+import csv
+import json
+from pathlib import Path
+import sys
+
+from rich.console import Console
+from rich.progress import Progress
+
+from drqv2_policy_node.store import load_policy
+from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
+from hilserl_learner.training.log import EVALUATION, read_table
+from hilserl_learner.training.settings import make_env, observation_name
+from hilserl_learner.training.trainer import prepare_cpu
+from so101_sim.scene.presets import SCENE_PARTS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog='so101 eval',
+        description='Run a stored policy without exploration and without help. The last line printed is a JSON object '
+        'with the checksum of the weights that acted.',
+    )
+    made.add_argument('policy', type=Path, help='directory of a stored policy')
+    made.add_argument('--env', default='SO101Lift-v0', help='environment (default: %(default)s)')
+    made.add_argument('--preset', default='easy', help='easy, wide or gap (default: %(default)s)')
+    made.add_argument('--episodes', type=int, default=100, help='how many (default: %(default)s)')
+    made.add_argument(
+        '--seed', type=int, default=EVALUATION_SEED, help='which episodes (default: %(default)s)'
+    )
+    made.add_argument(
+        '--latency', type=float, help='from observation to action [s]; the preset decides by default'
+    )
+    made.add_argument(
+        '--nominal',
+        action='append',
+        default=[],
+        metavar='PART',
+        choices=tuple(SCENE_PARTS),
+        help=f'leave this part of the scene as in easy, whatever the preset says: {", ".join(SCENE_PARTS)}; '
+        f'shows what a difference of gap costs',
+    )
+    made.add_argument('--csv', type=Path, help='write one line per episode there')
+    made.add_argument('--png', type=Path, help='draw where the cube lay when it succeeded and when not')
+    made.add_argument('--run', type=Path, help='run directory to compare the pictures with')
+    made.add_argument('--threads', type=int, default=1, help='of torch (default: %(default)s)')
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate and print."""
+    options = parser().parse_args(argv)
+    prepare_cpu(options.threads)
+    try:
+        policy = load_policy(options.policy)
+        env = make_env(
+            options.env, options.preset, observation_name(policy), options.latency, options.nominal
+        )
+        with Progress(console=Console(stderr=True)) as bars:
+            bar = bars.add_task(f'{options.env} {options.preset}', total=options.episodes)
+            result = evaluate(
+                env,
+                policy.act,
+                options.episodes,
+                seed=options.seed,
+                after_episode=lambda _: bars.advance(bar),
+            )
+        env.close()
+        if options.csv is not None:
+            write_episodes(options.csv, result)
+        if options.png is not None:
+            from hilserl_learner.cli.plot import draw_map
+
+            title = f'{policy.manifest.name}, version {policy.manifest.version}, on {options.env} {options.preset}'
+            draw_map(result, options.png, title)
+        alarm = picture_alarm(options.run, result) if options.run is not None else ''
+    except (ValueError, OSError) as error:
+        print(f'so101 eval: {error}', file=sys.stderr)
+        return 1
+    if alarm:
+        print(f'so101 eval: {alarm}', file=sys.stderr)
+    report = {
+        'policy': str(options.policy),
+        'weights_sha256': policy.manifest.tensors_sha256,
+        'version': policy.manifest.version,
+        'env': options.env,
+        'preset': options.preset,
+        'nominal': options.nominal,
+        **result.report(),
+    }
+    print(json.dumps(report))
+    return 0
+
+
+def write_episodes(path: Path, result: Evaluation) -> None:
+    """Write one line per episode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(('success', 'steps', 'cube_x', 'cube_y'))
+        writer.writerows(
+            (int(outcome.success), outcome.steps, f'{outcome.cube[0]:.4f}', f'{outcome.cube[1]:.4f}')
+            for outcome in result.outcomes
+        )
+
+
+def picture_alarm(run: Path, result: Evaluation) -> str:
+    """Return a sentence where the pictures differ from those of a run's evaluations, else an empty string."""
+    rows = read_table(run / f'{EVALUATION}.csv')
+    seen = ImageStatistics.of_row(rows[-1]) if rows else None
+    return '' if seen is None or result.images is None else seen.alarm(result.images)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
