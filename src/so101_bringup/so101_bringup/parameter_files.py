@@ -8,6 +8,7 @@ that the stack sets itself would be overridden; both are refused here, before an
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ def read_sections(path: Path) -> Iterator[Section]:
 
 
 def config_types(node: str) -> tuple[type, ...]:
-    """Return the configurations that declare a node's parameters."""
-    types: tuple[type, ...] = import_module(f'{NODES[node][0]}.{node}').CONFIG
+    """Return the configurations that declare a node's parameters: of the module that its executable runs."""
+    point = next(iter(entry_points(group='console_scripts', name=node)))
+    types: tuple[type, ...] = import_module(point.module).CONFIG
     return types
 
 

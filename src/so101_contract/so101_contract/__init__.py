@@ -3,6 +3,7 @@
 
 __all__ = [
     'action',
+    'arm_start',
     'assembly',
     'episodes',
     'errors',
@@ -14,6 +15,8 @@ __all__ = [
     'observation_spec',
     'orientation',
     'record',
+    'session_status',
+    'task_report',
     'thresholds',
     'transition',
 ]
