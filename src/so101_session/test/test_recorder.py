@@ -114,10 +114,10 @@ def test_other_readers_find_topics_definitions_and_qos(recorded):
 
 
 def test_contract_calibration_and_configuration_are_inside(recorded):
-    facts = read_session_metadata(recorded)
-    assert facts['observation_hash'] == check_spec().hash
-    assert facts['calibration_id'] == 'cal-7'
-    assert facts['action_hash']
+    metadata = read_session_metadata(recorded)
+    assert metadata['observation_hash'] == check_spec().hash
+    assert metadata['calibration_id'] == 'cal-7'
+    assert metadata['action_hash']
     attached = read_attachments(sorted(recorded.glob('*.mcap'))[-1])
     assert attached['driver.yaml'] == (CONFIG / 'driver.yaml').read_bytes()
     named = dict(read_mcap_metadata(sorted(recorded.glob('*.mcap'))[-1]))
