@@ -174,7 +174,7 @@ class Loads:
 def test_B10_B11_loaded_weights_act_bit_exactly_as_those_of_the_learner():
     loads, policy = Loads(), random_policy(4)
     loads.send(to_messages(*pack(policy), 7, 70))
-    assert loads.came.acquire(timeout=20.0)
+    assert loads.came.acquire(timeout=200.0)
     loads.loader.close()
     (loaded,) = loads.loaded
     assert (loaded.version, loaded.step) == (7, 70)
@@ -201,7 +201,7 @@ def test_a_manifest_that_is_none_ends_nothing(manifest):
     loads = Loads()
     loads.send(to_messages(manifest, b'x' * 10, 1, 0))
     loads.send(to_messages(*pack(random_policy(6)), 2, 0))
-    assert loads.came.acquire(timeout=20.0)
+    assert loads.came.acquire(timeout=200.0)
     loads.loader.close()
     assert ([loaded.version for loaded in loads.loaded], loads.loader.refused) == ([2], 1)
 
@@ -233,7 +233,7 @@ def test_networks_of_senseless_size_end_nothing(change):
     loads = Loads()
     loads.send(to_messages(said.to_json(), made_up, 1, 0))
     loads.send(to_messages(*pack(policy), 2, 0))
-    assert loads.came.acquire(timeout=20.0)
+    assert loads.came.acquire(timeout=200.0)
     loads.loader.close()
     assert ([loaded.version for loaded in loads.loaded], loads.loader.refused) == ([2], 1)
 

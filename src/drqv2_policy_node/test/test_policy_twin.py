@@ -133,7 +133,7 @@ class PlayedSession:
         self.keys.append(record)
         self.left -= 1
 
-    def wait_until(self, condition, what, timeout=60.0):
+    def wait_until(self, condition, what, timeout=600.0):
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, f'{what}; last status {self.statuses[-1:]}'

@@ -179,7 +179,7 @@ def test_a_wrong_parameter_ends_in_one_sentence(watcher, start):
     process = start(
         'hilserl_learner', 'learner_node', '--ros-args', '-p', 'utd:=-1.0', stderr=subprocess.PIPE, text=True
     )
-    _, error = process.communicate(timeout=40.0)
+    _, error = process.communicate(timeout=400.0)
     assert process.returncode == 1
     assert 'utd' in error
     assert 'Traceback' not in error

@@ -99,7 +99,7 @@ def test_two_processes_of_torchrun_learn_one_agent_like_one_with_twice_the_batch
         env=environment,
     )
     try:
-        out, error = launcher.communicate(timeout=100)
+        out, error = launcher.communicate(timeout=600)
     finally:
         launcher.terminate()  # it ends its workers
         launcher.wait(20)

@@ -56,7 +56,7 @@ def run(tmp_path_factory):
         *TINY,
         *SHORT,
     ]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     return out, json.loads(printed.splitlines()[-1])
 
 

@@ -116,7 +116,7 @@ def test_B20_the_learner_may_live_on_another_host(hosts, tmp_path):
     try:
         watcher = on(arm, python, '-c', WATCH, 80.0, stdout=subprocess.PIPE, text=True)
         processes.append(watcher)
-        seen = json.loads(watcher.communicate(timeout=110.0)[0].splitlines()[-1])
+        seen = json.loads(watcher.communicate(timeout=600)[0].splitlines()[-1])
     finally:
         for process in processes:
             process.kill()

@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
+from rosbags.serde import SerdeError
 from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores, TypesysError
 from rosbags.typesys.store import Typestore
 
@@ -193,6 +194,19 @@ class Decoders:
     def fields(self, msgtype: str, wanted: Sequence[str]) -> Decoder[Fields]:
         """Return a decoder of some fields of any type whose definition is known."""
         return Decoder(self.store, msgtype, wanted, lambda fields: fields)
+
+    def whole(self, msgtype: str, data: bytes) -> Any:
+        """Return a whole message of any type whose definition is known.
+
+        Raises:
+            DecodeError: the bytes are no such message.
+        """
+        try:
+            return self.store.deserialize_cdr(data, msgtype)
+        except (*_BAD_BYTES, SerdeError) as error:
+            raise DecodeError(
+                f'expected a whole {msgtype}, got {len(data)} bytes that are none ({error}); record again'
+            ) from error
 
     def is_stamped(self, msgtype: str) -> bool:
         """Whether a type begins with a header."""

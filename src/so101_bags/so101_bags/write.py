@@ -230,7 +230,7 @@ class Extras:
     Attributes:
         records: named maps of strings, as MCAP metadata.
         attachments: files by name, as MCAP attachments.
-        custom: short facts for `custom_data` of metadata.yaml.
+        custom: short values for `custom_data` of metadata.yaml.
     """
 
     records: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

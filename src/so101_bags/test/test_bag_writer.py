@@ -278,7 +278,7 @@ except BagError as error:
 def test_P19_a_full_disk_gives_one_sentence_and_the_bag_is_whole_up_to_there(tmp_path):
     folder = tmp_path / 'bag'
     command = [sys.executable, '-c', FULL_DISK, str(folder), str(Path(bag_maker.__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 3, done.stderr
     assert 'the bag is whole up to here' in done.stdout
     assert done.stdout.count('\n') == 1

@@ -16,7 +16,7 @@ import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
-from so101_driver import doctor
+from so101_driver.doctor import cli
 from so101_driver.doctor.checks import Check, Status
 from so101_interfaces_py import qos
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
@@ -119,7 +119,7 @@ def judge(delivery: Delivery) -> Check:
 
 def main(argv: Sequence[str]) -> int:
     """Run every check; returns 0 when nothing failed."""
-    return doctor.main(argv, extra_checks=[check_dds])
+    return cli.main(argv, extra_checks=[check_dds])
 
 
 if __name__ == '__main__':

@@ -64,7 +64,7 @@ class Graph:
         while time.monotonic() < end:
             rclpy.spin_once(self.node, timeout_sec=0.01)
 
-    def spin_until(self, condition, timeout=30.0):
+    def spin_until(self, condition, timeout=300.0):
         end = time.monotonic() + timeout
         while not condition():
             assert self.process.poll() is None, self.process.stdout.read()
@@ -147,7 +147,7 @@ def test_the_e_stop_ends_motion_and_actions_do_not_bring_it_back(graph):
 
 def test_A13_an_interrupt_ends_every_process_and_the_exit_code_is_zero(graph):
     graph.process.send_signal(signal.SIGINT)
-    output, _ = graph.process.communicate(timeout=15.0)
+    output, _ = graph.process.communicate(timeout=150.0)
     assert graph.process.returncode == 0
     assert 'is closed' in output
     assert 'Traceback' not in output
@@ -155,7 +155,7 @@ def test_A13_an_interrupt_ends_every_process_and_the_exit_code_is_zero(graph):
 
 def test_a_bad_option_is_answered_with_a_sentence():
     command = [sys.executable, '-m', 'so101_bringup.cli', 'up', 'prot:=/dev/ttyACM0']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600.0, check=False)
     assert done.returncode == 2
     assert 'prot' in done.stderr
     assert 'port' in done.stderr
@@ -166,7 +166,7 @@ def test_the_end_of_the_arm_ends_the_stack(tmp_path):
     port.touch()
     words = ['sim:=false', f'port:={port}', 'calibration:=nobody', 'namespace:=alone']
     command = [sys.executable, '-m', 'so101_bringup.cli', 'up', '--stack', 'driver', *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600.0, check=False)
     assert done.returncode == 1
     assert 'nobody.json' in done.stdout
     assert 'Traceback' not in done.stdout

@@ -223,7 +223,7 @@ def test_up_refuses_before_anything_starts(tmp_path):
         env={**os.environ, 'SO101_ROOT': str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100.0,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 2
@@ -295,7 +295,6 @@ def ask(node, name, keys, process):
     raise AssertionError(f'{name} has not answered within {START_S} s')
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize('name', CHANGED)
 def test_the_running_node_says_what_the_file_says(name, tmp_path, ros, start):
     spec, link = alone(NODES[name], tmp_path)

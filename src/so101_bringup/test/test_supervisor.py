@@ -33,7 +33,7 @@ class Run:
     def _run(self):
         self.code = self.supervisor.run()
 
-    def wait_for(self, text, timeout=20.0, times=1):
+    def wait_for(self, text, timeout=200.0, times=1):
         deadline = time.monotonic() + timeout
         while sum(text in line for line in self.lines) < times:
             assert time.monotonic() < deadline, f'no {text!r} in {self.lines}'

@@ -85,7 +85,7 @@ class Ear:
         rclpy.try_shutdown()
 
 
-def until(condition, what, timeout=30.0):
+def until(condition, what, timeout=300.0):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f'not within {timeout:.0f} s: {what}'
@@ -123,7 +123,7 @@ def axe(pytestconfig):
             try:
                 subprocess.run(
                     [npm, 'pack', 'axe-core@4.11.0', '--silent'],
-                    cwd=folder, check=True, timeout=60, capture_output=True,
+                    cwd=folder, check=True, timeout=600, capture_output=True,
                 )  # fmt: skip
             except (subprocess.SubprocessError, OSError) as error:
                 pytest.skip(f'axe-core could not be had: {error}')

@@ -77,7 +77,7 @@ def serve(robot):
 
 
 def ask(port, path, method='GET', **headers):
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=10)
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=100)
     connection.request(
         method, path, headers={name.replace('_', '-'): value for name, value in headers.items()}
     )
@@ -96,7 +96,7 @@ def is_refused(port, query='', **options):
     try:
         with live(port, query, **options) as socket:
             socket.send('{"do": "take"}')
-            socket.recv(timeout=5.0)
+            socket.recv(timeout=50.0)
     except (InvalidStatus, ConnectionClosed):
         return True
     return False
@@ -104,7 +104,7 @@ def is_refused(port, query='', **options):
 
 def heard(socket, wanted, most=50):
     for _ in range(most):
-        message = socket.recv(timeout=5.0)
+        message = socket.recv(timeout=50.0)
         if isinstance(message, str) and wanted in message:
             return json.loads(message)
     return None

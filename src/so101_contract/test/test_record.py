@@ -189,7 +189,7 @@ def test_the_hash_is_the_same_in_another_process_and_pinned():
     )
     env = os.environ | {'PYTHONHASHSEED': '77', 'PYTHONPATH': os.pathsep.join(sys.path), 'LC_ALL': 'C'}
     run = subprocess.run(
-        [sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=600, check=True
     )
     hashes = [ObservationSpec().hash, robobase_spec().hash, ActionSpec().hash]
     assert run.stdout.split() == hashes

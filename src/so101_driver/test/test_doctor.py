@@ -260,7 +260,7 @@ def test_P21_a_busy_port_names_the_program(arm, places):
     ) as process:
         assert process.stdout.readline().strip() == 'open'
         check = check_access(arm.port)
-        process.communicate('\n', timeout=30)
+        process.communicate('\n', timeout=300)
     assert check.status is Status.FAIL
     assert f'(process {process.pid})' in check.finding
 

@@ -114,7 +114,7 @@ def test_P21_a_process_that_holds_a_port_is_named():
         ) as process:
             assert process.stdout.readline().strip() == 'open'
             assert process.pid in [holder.pid for holder in holders(path)]
-            process.communicate('\n', timeout=20)
+            process.communicate('\n', timeout=200)
         assert process.pid not in [holder.pid for holder in holders(path)]
     finally:
         os.close(slave)

@@ -31,7 +31,7 @@ sys.exit(run_node(Look, urgent=sys.argv[1] == 'urgent'))
 
 def python(program, *words):
     return subprocess.run(
-        [sys.executable, '-c', program, *words], capture_output=True, text=True, timeout=60.0, check=False
+        [sys.executable, '-c', program, *words], capture_output=True, text=True, timeout=600.0, check=False
     )
 
 
@@ -84,7 +84,7 @@ def test_a_signal_lets_the_callback_finish_and_leaves_no_traceback(number):
         assert process.stdout.readline() == 'works\n'
         process.send_signal(number)
         process.send_signal(number)
-        said, complained = process.communicate(timeout=30.0)
+        said, complained = process.communicate(timeout=300.0)
     assert (process.returncode, said, complained) == (0, '0\n', '')
 
 
@@ -107,5 +107,5 @@ def test_a_node_that_is_still_waiting_for_something_ends_at_once():
         assert process.stdout is not None
         assert process.stdout.readline() == 'waits\n'
         process.send_signal(signal.SIGINT)
-        _, complained = process.communicate(timeout=30.0)
+        _, complained = process.communicate(timeout=300.0)
     assert (process.returncode, complained) == (0, '')

@@ -71,7 +71,7 @@ class Arm:
         while time.monotonic() < end:
             rclpy.spin_once(self.node, timeout_sec=0.01)
 
-    def spin_until(self, condition, timeout=20.0):
+    def spin_until(self, condition, timeout=200.0):
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, 'waited too long'

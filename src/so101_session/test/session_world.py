@@ -115,7 +115,7 @@ class World:
                 )
                 self.take(self.session.policy(action, self.now + 0.005))
 
-    def until(self, state, timeout=30.0):
+    def until(self, state, timeout=300.0):
         """Let time pass until the session is in a state."""
         end = self.now + timeout
         while self.session.state.value != state:

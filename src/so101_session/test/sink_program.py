@@ -18,7 +18,7 @@ from so101_session.recorder.sink import NewMessage, NewTopic, Sink
 def main():
     """Submit a batch each 50 ms; the number of a message is in its first bytes."""
     writer = BagWriter(Path(sys.argv[1]), compression=sys.argv[2], split_bytes=4_000_000)
-    sink = Sink(writer, facts={})
+    sink = Sink(writer, metadata={})
     sink.submit([NewTopic('/chatter', definition_of('std_msgs/msg/String'), [OfferedQos()], False)])
     noise = np.random.default_rng(0).integers(0, 256, 30_000, dtype=np.uint8).tobytes()
     number, said = 0, {}

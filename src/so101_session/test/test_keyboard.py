@@ -214,7 +214,7 @@ def test_the_terminal_is_put_back_whatever_ends_the_program(ending):
     assert process.stderr.read(5) == b'ready'
     if 'sleep' in ending:
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10.0)
+    process.communicate(timeout=100.0)
     assert human.restored()
     human.close()
 

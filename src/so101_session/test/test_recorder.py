@@ -68,7 +68,7 @@ def recorded(graph, tmp_path_factory):
     bag = out / 'run'
     wait_for(lambda: len(list(bag.glob('*.mcap'))) >= 3, 'three files of two episodes each')
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10.0)
+    _, said = process.communicate(timeout=100.0)
     assert process.returncode == 0, said
     assert 'closed' in said.splitlines()[-1]
     return bag
@@ -114,10 +114,10 @@ def test_other_readers_find_topics_definitions_and_qos(recorded):
 
 
 def test_contract_calibration_and_configuration_are_inside(recorded):
-    facts = read_session_metadata(recorded)
-    assert facts['observation_hash'] == check_spec().hash
-    assert facts['calibration_id'] == 'cal-7'
-    assert facts['action_hash']
+    metadata = read_session_metadata(recorded)
+    assert metadata['observation_hash'] == check_spec().hash
+    assert metadata['calibration_id'] == 'cal-7'
+    assert metadata['action_hash']
     attached = read_attachments(sorted(recorded.glob('*.mcap'))[-1])
     assert attached['driver.yaml'] == (CONFIG / 'driver.yaml').read_bytes()
     named = dict(read_mcap_metadata(sorted(recorded.glob('*.mcap'))[-1]))
@@ -198,7 +198,7 @@ def test_it_listens_as_the_publishers_offer_and_gets_what_was_latched_before_it_
         recording()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10.0)
+    process.communicate(timeout=100.0)
     with open_bags(tmp_path / 'f') as bag:
         counts = {topic: info.count for topic, info in bag.topics.items()}
     assert counts['/foreign/robot_description'] == 1

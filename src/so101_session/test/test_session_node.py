@@ -93,7 +93,7 @@ class Graph:
         if self.answering and not (step.terminated or step.truncated):
             self.policy.publish(self.delta(0.004, episode=step.episode, index=step.index, source=1))
 
-    def spin_until(self, condition, timeout=60.0):
+    def spin_until(self, condition, timeout=600.0):
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, self.status

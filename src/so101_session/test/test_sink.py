@@ -26,7 +26,7 @@ def said(number, kind, stamp=10**18, **fields):
 
 def play(folder, batches, **options):
     """Submit batches; return the account."""
-    sink = Sink(BagWriter(folder), facts=options.pop('facts', {}), **options)
+    sink = Sink(BagWriter(folder), metadata=options.pop('metadata', {}), **options)
     for batch in batches:
         sink.submit(batch)
     assert sink.close(20.0)
@@ -53,23 +53,23 @@ def test_a_split_comes_between_episodes_before_the_reset_or_the_start(tmp_path):
 def test_contract_and_calibration_that_the_session_names_are_stored(tmp_path):
     start = said(1, EventKind.START, observation_hash='aa', action_hash='bb', calibration_id='cc')
     account = play(
-        tmp_path / 'bag', [[topic(), start]], facts={'observation_hash': 'aa', 'observation': '{}'}
+        tmp_path / 'bag', [[topic(), start]], metadata={'observation_hash': 'aa', 'observation': '{}'}
     )
-    assert account.facts == {
+    assert account.metadata == {
         'observation_hash': 'aa',
         'observation': '{}',
         'action_hash': 'bb',
         'calibration_id': 'cc',
     }
-    assert read_session_metadata(tmp_path / 'bag') == account.facts
+    assert read_session_metadata(tmp_path / 'bag') == account.metadata
 
 
 def test_an_observation_that_is_not_the_sessions_is_not_stored_as_if_it_were(tmp_path, caplog):
     start = said(1, EventKind.START, observation_hash='other')
     account = play(
-        tmp_path / 'bag', [[topic(), start]], facts={'observation_hash': 'mine', 'observation': '{}'}
+        tmp_path / 'bag', [[topic(), start]], metadata={'observation_hash': 'mine', 'observation': '{}'}
     )
-    assert account.facts == {'observation_hash': 'other'}
+    assert account.metadata == {'observation_hash': 'other'}
     assert 'give both the same parameter' in caplog.text
 
 
@@ -91,7 +91,7 @@ def test_a_disk_that_is_nearly_full_ends_the_recording_with_a_whole_bag(tmp_path
 
 
 def test_a_folder_that_vanishes_ends_the_recording_with_a_sentence(tmp_path):
-    sink = Sink(BagWriter(tmp_path / 'bag'), facts={})
+    sink = Sink(BagWriter(tmp_path / 'bag'), metadata={})
     shutil.rmtree(tmp_path / 'bag')
     sink.submit([topic(), said(1, EventKind.START)])
     assert sink.close(20.0)

@@ -128,7 +128,7 @@ def run():
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            process.communicate(timeout=5.0)
+            process.communicate(timeout=50.0)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -167,7 +167,7 @@ def at_keys(session, run):
     yield human, process, session
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=5.0)
+        process.communicate(timeout=50.0)
     human.close()
 
 
@@ -181,7 +181,7 @@ def patience():
 def end(process, human, number=signal.SIGINT):
     begin = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10.0)
+    _, errors = process.communicate(timeout=100.0)
     took = time.monotonic() - begin
     assert b'Traceback' not in errors, errors.decode()
     assert human.restored()
@@ -259,7 +259,7 @@ def test_P25_the_terminal_going_away_ends_the_program(session, run):
     ready(session)
     os.close(human.slave)
     os.close(human.master)
-    process.communicate(timeout=10.0)
+    process.communicate(timeout=100.0)
     assert process.returncode is not None
 
 
@@ -376,7 +376,7 @@ def test_P25_keys_ask_beside_a_leader_and_a_hang_up_lets_it_go_limp(session, run
 
 def test_a_device_that_is_missing_ends_the_node_with_one_sentence(run):
     process = run('teleop.node')
-    _, errors = process.communicate(timeout=20.0)
+    _, errors = process.communicate(timeout=200.0)
     assert process.returncode == 1
     assert b'run ./so101 teleop in a terminal' in errors
     assert b'Traceback' not in errors

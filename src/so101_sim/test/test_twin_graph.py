@@ -33,7 +33,7 @@ class Listener:
         self.node.create_subscription(Image, topics.IMAGE, self.images.append, qos.IMAGE)
         self.node.create_subscription(CameraInfo, topics.CAMERA_INFO, self.infos.append, qos.IMAGE)
 
-    def spin_until(self, condition, timeout=60.0):
+    def spin_until(self, condition, timeout=600.0):
         end = time.monotonic() + timeout
         while not condition():
             assert all(self.graph.running(name) for name in ('twin', 'arm', 'kinematics'))

@@ -166,10 +166,10 @@ def _warn(source: Source, observation: ObservationSpec) -> None:
 def run_export(arguments: argparse.Namespace) -> int:
     """Write a snapshot from a policy."""
     known = arguments.source / SOURCE
-    facts = json.loads(known.read_text()) if known.is_file() else {}
-    envs = arguments.envs or facts.get('envs', 2)
+    metadata = json.loads(known.read_text()) if known.is_file() else {}
+    envs = arguments.envs or metadata.get('envs', 2)
     agent = export_state_dict(arguments.source, envs=envs, fresh_critics=arguments.fresh_critics)
-    write_snapshot(arguments.out, agent, facts.get('counters', {}))
+    write_snapshot(arguments.out, agent, metadata.get('counters', {}))
     print(f'{arguments.out}: {len(agent)} tensors, hidden states for {envs} environments')
     print('RoboBase loads it with ' + ' '.join(settings(load_policy(arguments.source).network)))
     return 0

@@ -346,7 +346,7 @@ def convert(source: Source, given: ManifestFields, name: str) -> Policy:
 
 def save_converted(directory: str | Path, source: Source, policy: Policy, *, overwrite: bool = False) -> Path:
     """Write a converted policy with its critics and what is known of its training."""
-    facts: dict[str, Json] = {
+    metadata: dict[str, Json] = {
         'sha256': source.snapshot.sha256,
         'counters': dict(source.snapshot.counters),
         'envs': source.agent.envs,
@@ -354,4 +354,4 @@ def save_converted(directory: str | Path, source: Source, policy: Policy, *, ove
         'config': dict(source.snapshot.config),
     }
     critics = source.agent.critic, source.agent.critic_target
-    return save_policy(directory, policy, critics=critics, source=facts, overwrite=overwrite)
+    return save_policy(directory, policy, critics=critics, source=metadata, overwrite=overwrite)

@@ -146,7 +146,7 @@ class _FromTruth:
         with open_bags(bag) as raw:
             decoders = Decoders(raw.topics.values())
             self._reports = [
-                _report(decoders.any(message.msgtype, message.data), message.msgtype)
+                _report(decoders.whole(message.msgtype, message.data), message.msgtype)
                 for message in raw.messages([topic] if topic in raw.topics else [])
             ]
         self._stamps = [report.stamp_ns for report in self._reports]

@@ -287,14 +287,14 @@ def observation_name(policy: Policy) -> str:
 
 def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
     """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
-    chain, home = env.preset.chain, env.home
-    box = chain.kinematics.workspace
+    control, home = env.preset.control, env.home
+    box = control.kinematics.workspace
     low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
     return {
         'observation': env.observation_spec,
         'action': env.action_spec,
-        'control_rate_hz': chain.rate_hz,
-        'ik_profile': chain.kinematics.profile,
+        'control_rate_hz': control.rate_hz,
+        'ik_profile': control.kinematics.profile,
         'reset_pose': tuple(float(angle) for angle in home),
         'workspace': Workspace(low=low, high=high),
         'std_schedule': std_schedule,

@@ -197,7 +197,7 @@ class RecorderNode(Node):
         super().__init__('recorder_node', **node_options)
         self._config = load_config(self, RecorderConfig)
         self._expected = self._config.expected(self.get_namespace())
-        self._facts = self._contract()
+        self._metadata = self._contract()
         self._batch: list[Item] = []
         self._listener = GraphListener(self, self._expected, self._put)
         self._sink: Sink | None = None
@@ -273,17 +273,17 @@ class RecorderNode(Node):
             return
         self._folder = self._new_folder()
         self._require_space(self._folder.parent)
-        custom = {key: value for key, value in self._facts.items() if key.endswith('hash')}
+        custom = {key: value for key, value in self._metadata.items() if key.endswith('hash')}
         writer = BagWriter(
             self._folder,
             compression=self._config.compression,
             split_bytes=round(self._config.split_mb * 1e6),
-            extras=Extras({'so101': self._facts}, _yaml_files(self._config.config), custom),
+            extras=Extras({'so101': self._metadata}, _yaml_files(self._config.config), custom),
             distro=os.environ.get('ROS_DISTRO', 'jazzy'),
         )
         self._sink = Sink(
             writer,
-            facts=self._facts,
+            metadata=self._metadata,
             split_episodes=self._config.split_episodes,
             min_free_mb=self._config.min_free_mb,
         )

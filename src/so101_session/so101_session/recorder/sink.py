@@ -57,7 +57,7 @@ class Account:
     backlog: int = 0
     lost: int = 0
     error: BagError | None = None
-    facts: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 class Sink:
@@ -67,7 +67,7 @@ class Sink:
         self,
         writer: BagWriter,
         *,
-        facts: Mapping[str, str],
+        metadata: Mapping[str, str],
         split_episodes: int = 0,
         min_free_mb: float = 0.0,
         backlog_mb: float = 512.0,
@@ -76,12 +76,12 @@ class Sink:
 
         Args:
             writer: the bag; the thread owns it from now on.
-            facts: what `so101` metadata say from the beginning; what the session says is added.
+            metadata: what `so101` metadata say from the beginning; what the session says is added.
             split_episodes: begin another file after so many episodes; 0 never does.
             min_free_mb: stop while this much is free on the disk [MB].
             backlog_mb: messages that wait for the disk; what goes beyond it is dropped and counted [MB].
         """
-        self.account = Account(facts=dict(facts))
+        self.account = Account(metadata=dict(metadata))
         self._writer, self._split_episodes = writer, split_episodes
         self._min_free, self._backlog_limit = min_free_mb * _MB, backlog_mb * _MB
         self._ended_since_split = 0
@@ -192,10 +192,10 @@ class Sink:
                 calibration_id=event.calibration_id,
             )
 
-    def _say(self, **facts: str) -> None:
+    def _say(self, **metadata: str) -> None:
         """Store what the session says about contract and calibration where it differs from what is stored."""
-        known = self.account.facts
-        new = {key: value for key, value in facts.items() if value and known.get(key) != value}
+        known = self.account.metadata
+        new = {key: value for key, value in metadata.items() if value and known.get(key) != value}
         if not new:
             return
         if 'observation_hash' in new and 'observation' in known:
