@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack as data, and the files it names."""
 
-from importlib import import_module
 from pathlib import Path
 import re
 
@@ -30,8 +29,7 @@ def test_every_executable_is_declared_by_its_package(node):
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)
 def test_every_parameter_that_the_stack_sets_is_a_parameter_of_its_node(node):
-    module = import_module(f'{node.package}.{node.executable}')
-    assert set(node.parameters) <= set(params.merged(*module.CONFIG))
+    assert set(node.parameters) <= set(params.merged(*config_types(node.name)))
 
 
 @pytest.mark.parametrize('node', CONFIGURED, ids=lambda node: node.name)

@@ -3,6 +3,7 @@
 
 import ast
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import structure
@@ -22,6 +23,8 @@ def test_a_package_says_what_is_public_and_it_is_there(name):
     assert ast.get_docstring(module.tree), f'{name} says nothing about itself'
     public = structure.declared(module)
     assert public, f'{name} declares nothing in __all__'
+    if find_spec('launch_ros') is None:
+        public -= {'ros_launch'}  # the one module that needs what the wheels lack
     for part in public:
         if f'{name}.{part}' in MODULES:
             assert import_module(f'{name}.{part}')

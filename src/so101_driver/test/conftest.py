@@ -29,7 +29,7 @@ def bus(virtual_arm: VirtualArm) -> Iterator[ServoBus]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    def wait(condition: Callable[[], object], what: str, deadline_s: float = 10.0) -> None:
+    def wait(condition: Callable[[], object], what: str, deadline_s: float = 100.0) -> None:
         end = time.monotonic() + deadline_s
         while not condition():
             if time.monotonic() > end:

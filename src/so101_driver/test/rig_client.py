@@ -143,7 +143,7 @@ class ArmClient:
             self.statuses.append(Status(time.monotonic(), STATE_NAMES[message.state], message))
             self._news.notify_all()
 
-    def wait(self, condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, deadline_s: float = 100.0) -> Any:
         """Return what a condition on messages gives as soon as it is true, at the latest by a deadline."""
         with self._news:
             value = self._news.wait_for(condition, deadline_s)
@@ -171,7 +171,7 @@ class ArmClient:
         """The newest arm/status, waiting for the first."""
         return self.wait(lambda: self.statuses and self.statuses[-1], 'arm/status').message
 
-    def joints_after(self, time_s: float, deadline_s: float = 10.0) -> Joints:
+    def joints_after(self, time_s: float, deadline_s: float = 100.0) -> Joints:
         """Wait for joints that were read after a time [s, monotonic]."""
 
         def newest() -> Joints | None:
@@ -180,11 +180,11 @@ class ArmClient:
         found: Joints = self.wait(newest, 'joint_states', deadline_s)
         return found
 
-    def fresh(self, deadline_s: float = 30.0) -> Joints:
+    def fresh(self, deadline_s: float = 300.0) -> Joints:
         """Wait for joints that are read from now on."""
         return self.joints_after(time.monotonic(), deadline_s)
 
-    def wait_for_state(self, *names: str, after_s: float = 0.0, deadline_s: float = 10.0) -> Status:
+    def wait_for_state(self, *names: str, after_s: float = 0.0, deadline_s: float = 100.0) -> Status:
         """Wait for a status with one of these states that comes after a time [s, monotonic]."""
 
         def found() -> Status | None:
@@ -261,7 +261,7 @@ class ArmClient:
         """Call arm/park; return the response."""
         return self._call(self._triggers[topics.ARM_PARK_SERVICE], Trigger.Request())
 
-    def _call(self, client: Any, request: Any, deadline_s: float = 10.0) -> Any:
+    def _call(self, client: Any, request: Any, deadline_s: float = 100.0) -> Any:
         if not client.wait_for_service(deadline_s):
             raise TimeoutError(f'{client.srv_name} is not there after {deadline_s:g} s.')
         answered = threading.Event()

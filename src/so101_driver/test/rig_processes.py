@@ -28,7 +28,7 @@ START_S = 30.0
 STOP_S = 5.0
 
 
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 100.0) -> Any:
     """Return what a condition gives as soon as it is true; raise TimeoutError when it never is."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):

@@ -37,7 +37,7 @@ class Rig:
         self.arm = Arm(ServoBus(virtual.port), calibration, self.gate, time.monotonic)
 
     def run_until(
-        self, condition: Callable[[ArmState], object], what: str, deadline_s: float = 10.0
+        self, condition: Callable[[ArmState], object], what: str, deadline_s: float = 100.0
     ) -> ArmState:
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
