@@ -17,7 +17,7 @@ import yaml
 from so101_bringup.options import OptionError
 from so101_bringup.programs import NodeSpec
 from so101_bringup.stack import decided_by, NODES
-from so101_interfaces_py.params import check_bounds, describe, from_mapping, merged
+from so101_interfaces_py.params import check_bounds, describe, from_mapping, merged, ParameterError
 
 FILES: Mapping[str, list[str]] = {
     file: [node for node, (_, own) in NODES.items() if own == file] for _, file in NODES.values()
@@ -94,15 +94,28 @@ def read_sections(path: Path) -> Iterator[Section]:
             yield Section(path, str(title), node, {str(key): value for key, value in values.items()})
 
 
-def config_types(node: str) -> tuple[type, ...]:
-    """Return the configurations that declare a node's parameters: of the module that its executable runs."""
+def config_types(node: str, given: Mapping[str, Any] | None = None) -> tuple[type, ...]:
+    """Return the configurations that declare a node's parameters: of the module that its executable runs.
+
+    Args:
+        node: its name.
+        given: parameters by name, where some of them decide which others there are: `agent` of learner_node.
+
+    Raises:
+        ParameterError: one of the given ones excludes another.
+    """
     point = next(iter(entry_points(group='console_scripts', name=node)))
-    types: tuple[type, ...] = import_module(point.module).CONFIG
+    module = import_module(point.module)
+    choose = getattr(module, 'configs_for', None)
+    types: tuple[type, ...] = module.CONFIG if choose is None or given is None else choose(given)
     return types
 
 
 def _check_keys(section: Section) -> None:
-    known = merged(*config_types(section.node))
+    try:
+        known = merged(*config_types(section.node, section.values))
+    except ParameterError as error:
+        raise OptionError(f'{section.path}: {error}') from error
     for key in section.values:
         if key not in known:
             raise OptionError(
@@ -125,7 +138,7 @@ def _check_effect(section: Section, node: NodeSpec | None) -> None:
 def _check_values(section: Section, node: NodeSpec | None) -> None:
     """Refuse values of a wrong type or out of bounds, and those that exclude each other or what the stack sets."""
     values = dict(section.values) | ({} if node is None else dict(node.parameters))
-    for config in config_types(section.node):
+    for config in config_types(section.node, section.values):
         own = {key: value for key, value in values.items() if key in describe(config)}
         try:
             check_bounds(from_mapping(config, own))

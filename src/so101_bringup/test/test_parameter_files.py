@@ -208,6 +208,15 @@ def test_what_the_stack_leaves_alone_may_be_in_a_file(tmp_path):
         check_files(list(NODES.values()), tmp_path)
 
 
+@pytest.mark.parametrize(('agent', 'name', 'value'), [('sac', 'temperature', 0.1), ('faithful', 'grad_clip', 1.0)])
+def test_a_file_may_name_an_agent_and_its_own_values(tmp_path, agent, name, value):
+    written(tmp_path, 'learner_node', {'agent': agent, name: value})
+    check_files(list(NODES.values()), tmp_path)
+    written(tmp_path, 'learner_node', {name: value})
+    with pytest.raises(OptionError, match=f'{name} of {agent}'):
+        check_files(list(NODES.values()), tmp_path)
+
+
 def test_values_that_exclude_each_other_are_refused(tmp_path):
     written(tmp_path, 'kinematics_node', {'workspace_min': [0.3, 0.0, 0.2], 'workspace_max': [0.2, 0.1, 0.3]})
     with pytest.raises(OptionError, match=r'kinematics\.yaml.*workspace_min'):

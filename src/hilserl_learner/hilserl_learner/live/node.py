@@ -34,6 +34,8 @@ from so101_interfaces_py.spin import run_node
 CONFIG = node_configs({})
 """Of a learner that is given nothing, so with the default agent."""
 
+configs_for = node_configs
+
 FEED_LOCK = 'feed.lock'
 TICK_S = 0.1
 STATUS_TICKS = 10
