@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turning a bag into transitions, next to the time that `rosbags` takes to read the same bag and nothing else.
 
-Two bags of 20 episodes of a person's length, with joints at 100 Hz. The first is what the stack records unless
+Two bags of 20 episodes of a human's length, with joints at 100 Hz. The first is what the stack records unless
 told otherwise: wrist pictures of the twin, 320 x 240 at 20 Hz, written by the recorder's own writer with zstd. The
 second is the hard case: pictures of noise at 30 Hz, uncompressed, so that there are 40 times as many bytes to hash.
 

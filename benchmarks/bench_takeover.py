@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hand-overs between a moving policy and a person at random moments, on the running twin graph.
+"""Hand-overs between a moving policy and a human at random moments, on the running twin graph.
 
-A person takes over with an action of nothing, holds, and gives back. Measured is how far the goal of the joints
+A human takes over with an action of nothing, holds, and gives back. Measured is how far the goal of the joints
 steps when control changes hands, beyond the motion that the actions ask for: the change between two successive
 joint_command messages less what the speed before and after accounts for. Beside it: how far from the pose at the
 take-over the arm comes to rest, that every step has exactly one action, and that flags do not flicker.
@@ -41,14 +41,14 @@ class Step:
     """What a hand-over did.
 
     Attributes:
-        to_person: its direction.
+        to_human: its direction.
         goal_mm: step of the goal of the TCP.
         goal_deg: step of the goal of the joint that stepped most.
         rest_mm: distance of the TCP at rest from where it was at the hand-over; NaN towards the policy.
         speed_mm_s: speed of the TCP before.
     """
 
-    to_person: bool
+    to_human: bool
     goal_mm: float
     goal_deg: float
     rest_mm: float
@@ -97,26 +97,26 @@ class Bench:
             self.say_nothing()
             return self.heard(began, True, REST_S)
 
-        wait_until(rested, 10.0, 'the arm at rest in the hands of the person', every_s=0.02)
+        wait_until(rested, 10.0, 'the arm at rest in the hands of the human', every_s=0.02)
         given = time.monotonic()
         self.rig.ear.intervene(False)
         wait_until(lambda: self.heard(given, False, REST_S), 10.0, 'the policy drives again')
         commands = self.rig.ear.since(topics.EE_DELTA_CMD, began - 0.5)
         found = []
-        for person, since in ((True, began), (False, given)):
-            first = self.first(commands, since, person)
+        for human, since in ((True, began), (False, given)):
+            first = self.first(commands, since, human)
             if first is not None:
-                found.append(self.measure(stamp_to_ns(first.header.stamp) / 1e9, since, person))
+                found.append(self.measure(stamp_to_ns(first.header.stamp) / 1e9, since, human))
         return found
 
-    def first(self, commands: list[tuple[float, Any]], since: float, person: bool) -> Any:
-        """Return the first action after a time that came from the person, or from the policy."""
-        wanted = EeDelta.SOURCE_TELEOP if person else EeDelta.SOURCE_POLICY
+    def first(self, commands: list[tuple[float, Any]], since: float, human: bool) -> Any:
+        """Return the first action after a time that came from the human, or from the policy."""
+        wanted = EeDelta.SOURCE_TELEOP if human else EeDelta.SOURCE_POLICY
         return next((m for at, m in commands if at >= since and m.source == wanted), None)
 
-    def heard(self, since: float, person: bool, later_s: float) -> bool:
+    def heard(self, since: float, human: bool, later_s: float) -> bool:
         """Whether the joints were heard until some time after that action."""
-        first = self.first(self.rig.ear.since(topics.EE_DELTA_CMD, since), since, person)
+        first = self.first(self.rig.ear.since(topics.EE_DELTA_CMD, since), since, human)
         if first is None:
             return False
         joints = self.rig.ear.since(topics.JOINT_STATES, time.monotonic() - 0.1)
@@ -124,13 +124,13 @@ class Bench:
         return bool(joints) and stamp_to_ns(joints[-1][1].header.stamp) - begin_ns > 1e9 * later_s
 
     def say_nothing(self) -> None:
-        """Send a person's action of nothing."""
+        """Send a human's action of nothing."""
         message = EeDelta(gripper=0.5, source=EeDelta.SOURCE_TELEOP)
         message.header.frame_id = 'base_link'
         message.header.stamp = self.rig.ear.node.get_clock().now().to_msg()
         self.rig.ear.teleop.publish(message)
 
-    def measure(self, at: float, since: float, person: bool) -> Step:
+    def measure(self, at: float, since: float, human: bool) -> Step:
         """Return what the hand-over at a time (of stamps) did."""
         times, goals = trace(self.rig.ear.since(topics.JOINT_COMMAND, since - 0.5, since + 1.2))
         points = np.array([self.fk.position(goal[:5]) for goal in goals])
@@ -140,8 +140,8 @@ class Bench:
         here, before = int(np.searchsorted(seen, at)), int(np.searchsorted(seen, at - 0.1))
         later = min(int(np.searchsorted(seen, at + REST_S)), len(arm) - 1)
         speed = float(np.linalg.norm(arm[here] - arm[before]) / max(seen[here] - seen[before], 1e-3))
-        rest = 1e3 * float(np.linalg.norm(arm[later] - arm[here])) if person else float('nan')
-        return Step(person, 1e3 * excess(times, points, at), joint_deg, rest, 1e3 * speed)
+        rest = 1e3 * float(np.linalg.norm(arm[later] - arm[here])) if human else float('nan')
+        return Step(human, 1e3 * excess(times, points, at), joint_deg, rest, 1e3 * speed)
 
 
 def bookkeeping(rig: GraphRig, since: float) -> dict[str, int]:
@@ -157,9 +157,7 @@ def bookkeeping(rig: GraphRig, since: float) -> dict[str, int]:
         if m.source == EeDelta.SOURCE_POLICY and (m.episode, m.index) in said
     )
     runs = [
-        len(list(run))
-        for person, run in groupby(m.source == EeDelta.SOURCE_TELEOP for m in commands)
-        if person
+        len(list(run)) for human, run in groupby(m.source == EeDelta.SOURCE_TELEOP for m in commands) if human
     ]
     return {
         'steps': len(known),
@@ -202,14 +200,14 @@ def judge(steps: list[Step], books: dict[str, int]) -> Report:
         largest.beside('bound', BOUND_MM),
         Row('largest step of the goal of a joint', 'deg', len(steps), worst_deg).beside('bound', BOUND_DEG),
     ]
-    for person, name in ((True, 'policy to person'), (False, 'person to policy')):
-        some = [step for step in steps if step.to_person is person]
+    for human, name in ((True, 'policy to human'), (False, 'human to policy')):
+        some = [step for step in steps if step.to_human is human]
         speed = f'TCP at {np.median([step.speed_mm_s for step in some] or [0.0]):.0f} mm/s before'
         rows.append(
             Row.of(f'{name}: step of the goal of the TCP', 'mm', [s.goal_mm for s in some], note=speed)
         )
         rows.append(Row.of(f'{name}: step of the goal of the worst joint', 'deg', [s.goal_deg for s in some]))
-        if person:
+        if human:
             rows.append(Row.of(f'{name}: way until the TCP rests', 'mm', [s.rest_mm for s in some]))
     wrong = books['steps without exactly one action'] + books['interventions shorter than 3 steps']
     return Report(

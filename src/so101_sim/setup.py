@@ -23,7 +23,5 @@ setup(
             'twin_node = so101_sim.twin.node:main',
             'operator_node = so101_sim.human.node:main',
         ],
-        # Makes gymnasium.make('SO101Lift-v0') work without an import of this package.
-        'gymnasium.envs': ['__root__ = so101_sim.registration:register_envs'],
     },
 )

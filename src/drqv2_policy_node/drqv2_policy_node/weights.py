@@ -46,7 +46,7 @@ class WeightsError(ContractError):
     """Weights that came over the wire cannot be used."""
 
 
-class PolicyVersion(NamedTuple):
+class ReceivedVersion(NamedTuple):
     """A version that has come completely.
 
     Attributes:
@@ -116,7 +116,7 @@ class WeightsReceiver:
         self._first: PolicyWeights | None = None
         self._pieces: dict[int, bytes] = {}
 
-    def push(self, message: PolicyWeights) -> PolicyVersion | None:
+    def push(self, message: PolicyWeights) -> ReceivedVersion | None:
         """Take a message and return the version that it completes, once.
 
         Raises:
@@ -139,7 +139,7 @@ class WeightsReceiver:
             self._first, self._pieces = None, {}
             raise
         self._first, self._pieces = None, {}
-        return PolicyVersion(message.manifest, payload, int(message.version), int(message.step), stamp_ns)
+        return ReceivedVersion(message.manifest, payload, int(message.version), int(message.step), stamp_ns)
 
     @property
     def _bytes(self) -> int:
@@ -193,7 +193,7 @@ class Loaded:
     remarks: tuple[str, ...] = ()
 
 
-def examine(policy: Policy, live: LiveConfig, received: PolicyVersion | None = None) -> Loaded:
+def examine(policy: Policy, live: LiveConfig, received: ReceivedVersion | None = None) -> Loaded:
     """Return a policy that may act here.
 
     Raises:

@@ -208,7 +208,9 @@ def test_what_the_stack_leaves_alone_may_be_in_a_file(tmp_path):
         check_files(list(NODES.values()), tmp_path)
 
 
-@pytest.mark.parametrize(('agent', 'name', 'value'), [('sac', 'temperature', 0.1), ('faithful', 'grad_clip', 1.0)])
+@pytest.mark.parametrize(
+    ('agent', 'name', 'value'), [('sac', 'temperature', 0.1), ('faithful', 'grad_clip', 1.0)]
+)
 def test_a_file_may_name_an_agent_and_its_own_values(tmp_path, agent, name, value):
     written(tmp_path, 'learner_node', {'agent': agent, name: value})
     check_files(list(NODES.values()), tmp_path)
