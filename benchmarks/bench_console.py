@@ -58,7 +58,7 @@ def state(ear: Ear) -> int:
 
 
 def make_ready(ear: Ear, page: Any) -> None:
-    """Clear and enable by the page's buttons, as a person does."""
+    """Clear and enable by the page's buttons, as a human does."""
     deadline = time.monotonic() + 60.0
     while state(ear) not in STARTED:
         if time.monotonic() > deadline:
@@ -112,7 +112,7 @@ def close_once(ear: Ear, view: Any, address: str) -> tuple[float, float]:
     make_ready(ear, page)
     wait_until(lambda: ear.status() is not None and ear.status().state == 'running', 60.0, 'an episode runs')
     page.keyboard.press('t')
-    wait_until(lambda: ear.status().driver == 'human', 20.0, 'the person drives')
+    wait_until(lambda: ear.status().driver == 'human', 20.0, 'the human drives')
     joints = ear.since(topics.JOINT_STATES, time.monotonic() - 1.0)[-1][1]
     low = ForwardKinematics().position(np.array(joint_positions(joints, JOINT_NAMES))[:5])[2] < 0.12
     page.keyboard.down('r' if low else 'f')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of the running graph: each node in turn is killed, or frozen; the camera hangs; the person's device dies."""
+"""Faults of the running graph: each node in turn is killed, or frozen; the camera hangs; the human's device dies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def go_on(rig: GraphRig, name: str, freeze: bool) -> None:
 
 
 def enable(rig: GraphRig) -> None:
-    """Enable the arm as a person does after a fault, as soon as it lets itself be enabled."""
+    """Enable the arm as a human does after a fault, as soon as it lets itself be enabled."""
 
     def enabled() -> bool:
         answer = rig.ear.call(SetBool, topics.ARM_ENABLE_SERVICE, SetBool.Request(data=True))
@@ -137,7 +137,7 @@ def _camera(rig: GraphRig, outcome: Outcome) -> None:
 
 
 def _device(rig: GraphRig, outcome: Outcome) -> None:
-    """A person takes over, moves the arm, and the device dies."""
+    """A human takes over, moves the arm, and the device dies."""
     moving(rig)
     rig.ear.intervene(True)
     end = time.monotonic() + 1.0
@@ -170,7 +170,7 @@ class Node:
         title: for people.
         expected: what must happen.
         words: part of the sentence in which the session reports it; empty where it cannot.
-        after: what a person has to do afterwards, if anything.
+        after: what a human has to do afterwards, if anything.
         bound: for the time until rest.
     """
 
@@ -220,9 +220,9 @@ FAULTS: tuple[Fault[GraphRig], ...] = (
     ),
     Fault(
         'device',
-        'device of the person dies',
-        'a person takes over, moves the arm for 1 s; then no more messages; gives back 1.5 s later',
-        'the arm is at rest; nobody drives until the person gives back',
+        'device of the human dies',
+        'a human takes over, moves the arm for 1 s; then no more messages; gives back 1.5 s later',
+        'the arm is at rest; nobody drives until the human gives back',
         Bound(0.9, 's'),
         _device,
     ),

@@ -231,7 +231,7 @@ class GraphRig:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def keep_enabled(self) -> bool:
-        """Enable an arm that has stopped, as a person does; return whether that was needed."""
+        """Enable an arm that has stopped, as a human does; return whether that was needed."""
         kept = self.ear.heard[topics.ARM_STATUS]
 
         def stopped() -> bool:
