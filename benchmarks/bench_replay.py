@@ -62,9 +62,9 @@ def run_ours(transitions: int, seconds: float) -> Numbers:
 
     from hilserl_learner.data.replay import ReplayBuffer
     from so101_contract.action import ActionSpec
-    from so101_contract.episodes import Source
     from so101_contract.messages import ExecutedAction
     from so101_contract.observation_spec import ObservationSpec
+    from so101_contract.session import Source
     from so101_contract.transition import Frame, Transition
 
     episodes = transitions // EPISODE

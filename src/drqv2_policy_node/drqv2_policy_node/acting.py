@@ -20,13 +20,13 @@ import numpy.typing as npt
 from drqv2_policy_node.robobase.schedule import Schedule
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.assembly import Assembler, Limits, StateOf
-from so101_contract.episodes import NO_EPISODE
 from so101_contract.errors import AssemblyError, ContractError, ObservationError
 from so101_contract.manifest import StepUnit
 from so101_contract.messages import ImageSample, JointSample, StepRecord
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
+from so101_contract.session import NO_EPISODE
 
 LIMITS = Limits(joints=500, images=150, steps=64, episodes=2)
 """A step is answered within a tenth of a second: five seconds of messages are plenty."""

@@ -31,12 +31,12 @@ from drqv2_policy_node.config import PolicyNodeConfig
 from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
 from drqv2_policy_node.store import find_policy, load_policy
 from drqv2_policy_node.weights import examine, Loaded, WeightsLoader
-from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import ContractError
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import action_message, image_sample, joint_sample, step_record
 from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import CameraSpec
+from so101_contract.session import EventKind, Source
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node

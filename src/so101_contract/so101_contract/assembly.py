@@ -21,7 +21,6 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.episodes import NO_EPISODE
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.messages import (
     AnyRecord,
@@ -33,6 +32,7 @@ from so101_contract.messages import (
 )
 from so101_contract.observation import check_state, Observation
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.session import NO_EPISODE
 from so101_contract.transition import Frame, observation_of, OpenEpisode, Output, Reason
 
 _log = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import AssemblyError
 from so101_contract.image import message_to_rgb, preprocess
 from so101_contract.joints import BASE_FRAME, JOINT_NAMES, NUM_JOINTS, order_by_name, VelocityEstimator
 from so101_contract.observation_spec import CameraSpec
+from so101_contract.session import EventKind, NO_EPISODE, Source
 from so101_interfaces_py.conversions import array_to_image, joint_state, ns_to_stamp, stamp_to_ns
 
 if TYPE_CHECKING:

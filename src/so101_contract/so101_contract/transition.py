@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.episodes import EventKind, Outcome, Source
 from so101_contract.messages import EpisodeEventRecord, ExecutedAction, StepRecord
 from so101_contract.observation import Observation
+from so101_contract.session import EventKind, Outcome, Source
 
 _ACTORS = (Source.POLICY, Source.TELEOP)
 

@@ -18,8 +18,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.episodes import Source
 from so101_contract.joints import ARM_JOINTS, GRIPPER, gripper_opening_to_rad, JOINT_LIMITS_RAD
+from so101_contract.session import Source
 from so101_kinematics.config import KinematicsConfig
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS, NUM_JOINTS

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from so101_kinematics.closed_form import ArmGeometry
-from so101_kinematics.config import KinematicsConfig
+from so101_kinematics.config import KinematicsConfig, Workspace
 from so101_kinematics.errors import WorkspaceError
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_kinematics.workspace import Workspace
 
 BOX = Workspace((0.10, -0.25, 0.01), (0.40, 0.25, 0.30))
 points = st.tuples(*[st.floats(-1.0, 1.0)] * 3)

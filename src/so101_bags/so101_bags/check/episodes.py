@@ -10,7 +10,6 @@ from so101_bags.check.report import CheckLimits, CheckReport, episode_name, Epis
 from so101_bags.records import RecordMaker
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler, Limits
-from so101_contract.episodes import NO_EPISODE, Source
 from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
@@ -20,6 +19,7 @@ from so101_contract.messages import (
     StepRecord,
 )
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.session import NO_EPISODE, Source
 from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS, state_function
 

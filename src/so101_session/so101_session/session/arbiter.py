@@ -22,9 +22,8 @@ import math
 import numpy as np
 
 from so101_contract.action import ActionSpec, ClipCounter, EeDeltaValue
-from so101_contract.episodes import EventKind, Source
 from so101_contract.messages import ExecutedAction
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver, EventKind, Source
 from so101_session.session.takeover import GripperRamp, Takeover
 
 LATEST = 0.8
