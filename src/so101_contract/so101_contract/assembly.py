@@ -30,10 +30,10 @@ from so101_contract.messages import (
     JointSample,
     StepRecord,
 )
-from so101_contract.observation import check_state, Observation
+from so101_contract.observation import check_state, Frame, Observation, observation_of
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.session import NO_EPISODE
-from so101_contract.transition import Frame, observation_of, OpenEpisode, Output, Reason
+from so101_contract.transition import OpenEpisode, Output, Reason
 
 _log = logging.getLogger(__name__)
 

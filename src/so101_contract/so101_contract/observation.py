@@ -40,6 +40,33 @@ class Observation:
     images: Mapping[str, UInt8Array]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """What was measured at one step; every observation and transition that needs it refers to this object.
+
+    Attributes:
+        episode: number of the episode.
+        index: number of the step.
+        stamp_ns: the tick [ns].
+        state: (D,) float32, read-only.
+        images: (3, S, S) uint8 RGB per camera, in the order of the spec, read-only.
+    """
+
+    episode: int
+    index: int
+    stamp_ns: int
+    state: npt.NDArray[np.float32]
+    images: Mapping[str, npt.NDArray[np.uint8]]
+
+
+def observation_of(frames: tuple[Frame, ...]) -> Observation:
+    """Stack frames, oldest first, into an observation; this copies them."""
+    return Observation(
+        state=np.stack([frame.state for frame in frames]),
+        images={camera: np.stack([frame.images[camera] for frame in frames]) for camera in frames[0].images},
+    )
+
+
 def observation_digest(observation: Observation) -> str:
     """Return the SHA-256 of the bytes of state and images, cameras in order, as hex.
 

@@ -8,11 +8,8 @@ from enum import Enum
 from itertools import pairwise
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from so101_contract.messages import EpisodeEventRecord, ExecutedAction, StepRecord
-from so101_contract.observation import Observation
+from so101_contract.observation import Frame, Observation, observation_of
 from so101_contract.session import EventKind, Outcome, Source
 
 _ACTORS = (Source.POLICY, Source.TELEOP)
@@ -31,33 +28,6 @@ class Reason(Enum):
     IMAGE = 'an image of this or the next step is missing'
     STATE = 'the joint message of this or the next step was refused'
     STACK = 'an earlier frame of the stack is missing or unusable'
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """What was measured at one step; every observation and transition that needs it refers to this object.
-
-    Attributes:
-        episode: number of the episode.
-        index: number of the step.
-        stamp_ns: the tick [ns].
-        state: (D,) float32, read-only.
-        images: (3, S, S) uint8 RGB per camera, in the order of the spec, read-only.
-    """
-
-    episode: int
-    index: int
-    stamp_ns: int
-    state: npt.NDArray[np.float32]
-    images: Mapping[str, npt.NDArray[np.uint8]]
-
-
-def observation_of(frames: tuple[Frame, ...]) -> Observation:
-    """Stack frames, oldest first, into an observation; this copies them."""
-    return Observation(
-        state=np.stack([frame.state for frame in frames]),
-        images={camera: np.stack([frame.images[camera] for frame in frames]) for camera in frames[0].images},
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from so101_interfaces.msg import ArmStatus
 from so101_contract.joints import JOINT_NAMES
 from so101_description.cameras import get_camera
 from so101_driver.arm import ArmState
-from so101_driver.bus.port import BusCounters
+from so101_driver.bus.config import BusCounters
 from so101_driver.camera.camera import CameraReport, CameraStatus
 from so101_driver.camera.config import Lens
 from so101_driver.camera.source import Frame

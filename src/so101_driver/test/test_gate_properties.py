@@ -9,10 +9,11 @@ from hypothesis.stateful import initialize, rule, RuleBasedStateMachine
 import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
 from so101_driver.gate.follower import GoalFollower
 from so101_driver.gate.gate import SafetyGate
-from so101_driver.gate.types import ArmReading, GateOutput, GateState, NUM_JOINTS
+from so101_driver.gate.types import GateOutput, GateState, NUM_JOINTS
 
 EPS = 1e-9
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, width=32)

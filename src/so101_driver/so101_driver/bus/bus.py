@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from so101_driver.bus import protocol
+from so101_driver.bus.config import BusConfig, BusCounters
 from so101_driver.bus.errors import BusError, CorruptAnswer, PortError, ServoTimeout, WriteNotTaken
 from so101_driver.bus.handshake import check_servos, ServoIdentity
-from so101_driver.bus.port import ArmPort, BusConfig, BusCounters, LateAnswers, SingleTransactions
-from so101_driver.bus.readings import BusReading, StateReader
+from so101_driver.bus.port import ArmPort
+from so101_driver.bus.readings import BusReading, StateReader, SyncReads
 from so101_driver.bus.registers import (
     Area,
     BROADCAST_ID,
@@ -31,7 +32,7 @@ from so101_driver.bus.registers import (
     ServoError,
     TICKS_PER_TURN,
 )
-from so101_driver.bus.sync_read import SyncReads
+from so101_driver.bus.single import LateAnswers, SingleTransactions
 
 ARM_IDS: Final = (1, 2, 3, 4, 5, 6)
 _PING_GAP_S = 0.03  # between the answers of several servos to one ping
