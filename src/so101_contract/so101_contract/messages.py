@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 import functools
 import math
-from typing import Any, Protocol, TYPE_CHECKING, TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.action import EeDeltaValue
+from so101_contract.action import Displacement, EeDeltaValue
 from so101_contract.errors import AssemblyError, JointError
 from so101_contract.image import message_to_rgb, preprocess
 from so101_contract.joints import BASE_FRAME, JOINT_NAMES, NUM_JOINTS, VelocityEstimator
@@ -277,18 +277,6 @@ def event_message(event: EpisodeEventRecord) -> 'EpisodeEvent':
 # --- EeDelta ---
 
 
-class Displacement(Protocol):
-    """What an action says: `EeDeltaValue` and `ExecutedAction` alike."""
-
-    @property
-    def translation(self) -> FloatArray:
-        """Displacement of the TCP (3,) [m]."""
-
-    @property
-    def opening(self) -> float:
-        """Target opening of the gripper."""
-
-
 def action_record(message: Any) -> ExecutedAction:
     """Return what an `EeDelta` says.
 
@@ -403,9 +391,10 @@ def joint_sample(message: Any, estimator: VelocityEstimator) -> JointSample:
     return JointSample(stamp_ns, position, velocity)
 
 
-def joint_message(sample: JointSample) -> 'JointState':
-    """Return the `JointState` that says this."""
+def joint_message(sample: JointSample, frame_id: str = '') -> 'JointState':
+    """Return the `JointState` that says this, with positions and velocities as they are: nothing is clamped."""
     message = joint_state(JOINT_NAMES, sample.position.tolist(), ns_to_stamp(sample.stamp_ns))
+    message.header.frame_id = frame_id
     message.velocity = sample.velocity.tolist()
     return message
 

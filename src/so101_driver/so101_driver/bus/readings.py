@@ -326,7 +326,14 @@ class StateReader:
         )
 
     def cycle(self) -> BusReading:
-        """One cycle; see `ServoBus.cycle_read`."""
+        """State and faults of all servos, in one transaction where nothing is lost.
+
+        Servos whose answer is missing are asked again, `config.retries` times within `config.budget_s`. What
+        is missing then keeps its last good state, with `ok` False and its age.
+
+        Raises:
+            PortError: the port is closed or gone; call `ServoBus.reconnect` until it returns True.
+        """
         begin = time.monotonic()
         fresh: dict[int, ServoReading] = {}
         # A mute servo goes first: the answer of the last one then ends the wait for it.
