@@ -253,7 +253,7 @@ def test_no_step_of_the_ramp_breaks_a_limit(start, target, measured, dts, accele
     ramp.seed(start)
     for dt in dts:
         before = ramp.goal.copy()
-        goal = ramp.lead(target, measured, dt).goal_rad
+        goal = ramp.lead(target, measured, dt)
         assert np.all(np.abs(goal - before) <= np.array(config.max_speed_rad_s) * dt + EPS)
         assert np.all(goal >= np.minimum(ramp.lower, before) - EPS)
         assert np.all(goal <= np.maximum(ramp.upper, before) + EPS)

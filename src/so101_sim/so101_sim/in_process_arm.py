@@ -164,5 +164,5 @@ class _Driver:
         simulation = self._simulation
         load = float(simulation.servos.loads(simulation.data)[GRIPPER_INDEX])
         grip = Grip(float(simulation.joint_velocities[GRIPPER_INDEX]), load)
-        goal = self.follower.lead(target, reading.position, self._tick_s, grip).goal_rad
+        goal = self.follower.lead(target, reading.position, self._tick_s, grip)
         simulation.step(self._steps, np.rint(goal / RAD_PER_TICK) * RAD_PER_TICK, limits=self._limits)

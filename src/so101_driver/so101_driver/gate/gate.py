@@ -314,10 +314,10 @@ class SafetyGate:
             overloaded=bool(int(reading.error[GRIPPER_INDEX]) & ServoError.OVERLOAD),
             fresh=bool(reading.fresh[GRIPPER_INDEX]),
         )
-        step = self._follower.lead(target, reading.position_rad, dt, grip)
-        self.counters.ramp_limited += step.ramp_limited
-        self.counters.lead_limited += step.lead_limited
-        return step.goal_rad
+        goal = self._follower.lead(target, reading.position_rad, dt, grip)
+        self.counters.ramp_limited += self._follower.ramp_limited
+        self.counters.lead_limited += self._follower.lead_limited
+        return goal
 
     # Helpers ------------------------------------------------------------------------------------------------
 
