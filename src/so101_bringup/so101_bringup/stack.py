@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stack, said once as data: which nodes run, with which parameters, and what happens when one ends.
 
-What a policy requires of the graph around it, its manifest says (`contract_config`): every node is told the same.
-
 `launch/*.launch.py` turns it into launch actions, `./so101 up` into supervised processes. Same result.
 """
 
@@ -22,7 +20,7 @@ MANIFEST = 'manifest.json'
 
 
 def contract_config(checkpoint: str, observation: str, tcp: str) -> 'ContractConfig':
-    """Return what all nodes are told.
+    """Return what all nodes are told: what the policy requires, as its manifest says.
 
     Args:
         checkpoint: folder of the policy; anything else requires nothing.

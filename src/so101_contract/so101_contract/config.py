@@ -3,8 +3,8 @@
 
 A policy answers to an observation, at a rate, with displacements of one scale that one controller executes. Session,
 controller, policy, learner, recorder and devices are told the same values; who starts them builds one of these, from
-the policy's manifest where there is one. The thresholds at the end are what driver, doctor, page and bag check all have
-an opinion about; what a single part decides for itself is a parameter of that part.
+the policy's manifest where there is one. Of the thresholds at the end several parts have an opinion; what a single
+part decides for itself is its parameter.
 """
 
 from collections.abc import Mapping

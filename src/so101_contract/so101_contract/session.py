@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words of a session: who acts, what happens to an episode, how it ends; and what the session says of itself.
 
-`Source`, `EventKind` and `Outcome` have the values of the messages' constants. `SessionStatus` is for people, pages and
-programs that wait for something (`so101_interfaces/msg/SessionStatus` on `session/status`, both ways); nothing is
-learned from it. Messages are taken by the names of their fields; this package imports no ROS.
+`Source`, `EventKind` and `Outcome` have the values of the messages' constants. `SessionStatus` (`session/status`, both
+ways) is for people and programs that wait; nothing is learned from it. No ROS here: messages are taken by their fields.
 """
 
 from collections.abc import Mapping

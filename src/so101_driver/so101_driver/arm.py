@@ -91,11 +91,6 @@ class ArmState:
     output: GateOutput
 
     @property
-    def stamp_s(self) -> float:
-        """When the joints were read, monotonic [s]."""
-        return self.reading.stamp_s
-
-    @property
     def complete(self) -> bool:
         """Whether every joint was read in this cycle; else `reading` holds older values."""
         return self.reading.complete

@@ -103,7 +103,9 @@ class ArmNode(Node):
         if self._wants_enable and state.complete:
             self._wants_enable = False
             self._report(self._gate.request_enable(now))
-        stamp_ns = self.get_clock().now().nanoseconds - round((time.monotonic() - state.stamp_s) * 1e9)
+        stamp_ns = self.get_clock().now().nanoseconds - round(
+            (time.monotonic() - state.reading.stamp_s) * 1e9
+        )
         if state.complete:
             sample = JointSample(stamp_ns, state.reading.position_rad, state.velocity_rad_s)
             self._joint_states.publish(joint_message(sample, self._config.frame_id))

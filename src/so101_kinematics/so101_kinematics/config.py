@@ -38,10 +38,6 @@ class Workspace:
                 f'got {self.lower} and {self.upper}; correct them'
             )
 
-    def contains(self, point: npt.ArrayLike) -> bool:
-        """Return whether a point (3,) [m] is in the box or on its surface."""
-        return not self.clamp(point)[1]
-
     def clamp(self, point: npt.ArrayLike) -> tuple[Array, bool]:
         """Return the point (3,) of the box closest to a point (3,) [m], and whether that is another one."""
         wanted = np.asarray(point, dtype=np.float64)

@@ -123,8 +123,8 @@ class InProcessArm:
 
     def _executed(self, action: EeDeltaValue) -> ExecutedAction:
         self._opening = action.opening
-        now_ns = round(self._simulation.data.time * 1e9)
-        return ExecutedAction(NO_EPISODE, 0, action.translation, action.opening, Source.POLICY, now_ns)
+        now, said = self._simulation.data.time, (action.translation, action.opening)
+        return ExecutedAction(NO_EPISODE, 0, *said, Source.POLICY, round(now * 1e9))
 
     def _read(self) -> None:
         stamp = round(self._simulation.data.time * 1e9)
