@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from drqv2_policy_node.robobase.schedule import Schedule
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.assembly import Assembler, Limits
+from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ContractError, ObservationError
 from so101_contract.manifest import StepUnit
 from so101_contract.messages import StepRecord
-from so101_contract.observation import Observation
+from so101_contract.observation import Limits, Observation
 from so101_contract.record import Record
 from so101_contract.session import NO_EPISODE
 

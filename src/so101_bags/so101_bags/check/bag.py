@@ -21,10 +21,10 @@ from so101_bags.metadata import observation_of_bag, read_session_metadata
 from so101_bags.records import ArmTopics, choose_arm, EpisodeStart, read_records, RecordMaker
 from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, read_metadata
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler, Limits
+from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError
 from so101_contract.messages import StepRecord
-from so101_contract.observation import observation_digest
+from so101_contract.observation import Limits, observation_digest
 from so101_contract.observation_spec import get_observation, ObservationSpec
 from so101_interfaces_py import topics
 from so101_kinematics.fk import state_function
