@@ -8,49 +8,113 @@ configuration classes.
 
 import argparse
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 import sys
 
-from parameter_docs import NODES
 from structure import declared, find_modules, imports_of, Module, ORDER, ROOT
 
+from so101_bringup.parameter_files import config_types
+from so101_bringup.stack import NODES
 from so101_interfaces_py import params, qos, topics
 
 MARK = '<!-- Below: tools/package_readmes.py. Above: by hand. -->\n'
+PACKAGES = (*ORDER, 'so101_testing')
+WIDEST = 60  # characters of a default
 KINDS = {
     'create_publisher': 'publishes',
     'create_subscription': 'hears',
     'create_service': 'serves',
     'create_client': 'calls',
 }
+CHOSEN: Mapping[tuple[str, str], tuple[str, str, str]] = {
+    ('console_node', '{service}'): ('`arm/*`, `session/*`, `learner/*`', 'one for each button', ''),
+    ('learner_node', '{topic}'): (
+        'what a transition is made of, of each of `arms`',
+        'as the topic has',
+        'every one',
+    ),
+    ('learner_node', '{name}'): ('`learner/save`, `learner/rollback`', '`std_srvs/Trigger`', ''),
+    ('operator_node', '{topic}'): (
+        'the parameter `topic`',
+        '`so101_interfaces/EeDelta`',
+        'reliable, depth 1',
+    ),
+    ('policy_node', '{name}/image_raw'): (
+        '`image_raw` of each camera',
+        '`sensor_msgs/Image`',
+        'best effort, depth 10',
+    ),
+    ('recorder_node', '{topic}'): (
+        'each of `topics` and `more_topics`',
+        'as the topic has',
+        'as it is offered',
+    ),
+    ('recorder_node', '{full}/get_parameters'): (
+        '`get_parameters` of each node',
+        '`rcl_interfaces/GetParameters`',
+        '',
+    ),
+    ('recorder_node', '{full}/list_parameters'): (
+        '`list_parameters` of each node',
+        '`rcl_interfaces/ListParameters`',
+        '',
+    ),
+    ('session_node', '{camera}/{topic}'): (
+        '`camera_info` or `image_raw` of each camera',
+        '`sensor_msgs/CameraInfo` or `Image`',
+        'best effort, depth 1',
+    ),
+}
+"""(Node, name as the code makes it) -> topic or service, type and QoS, where the code decides them at run time."""
+
+
+def read_modules() -> dict[str, Module]:
+    """Return the modules of the product, and those that only tests use."""
+    modules = find_modules()
+    folder = ROOT / 'src' / 'so101_testing' / 'so101_testing'
+    for path in sorted(folder.glob('*.py')):
+        name = 'so101_testing' if path.stem == '__init__' else f'so101_testing.{path.stem}'
+        text = path.read_text(encoding='utf-8')
+        modules[name] = Module(name, path, tuple(text.splitlines()), ast.parse(text))
+    return modules
 
 
 def summary(module: Module) -> str:
     """Return the first sentence of a docstring, as one line for a table."""
     text = ' '.join((ast.get_docstring(module.tree) or '').split('\n\n')[0].split())
-    return text.replace('|', '\\|')
+    return text.partition('. ')[0].rstrip('.').replace('|', '\\|')
 
 
-def rooms(package: str, modules: dict[str, Module]) -> Iterator[str]:
-    """Yield a table of rooms, with their modules, and of the modules beside them."""
-    yield '\n## Rooms\n\n| where | what |\n|---|---|\n'
-    public = declared(modules[package])
+def rooms(package: str, modules: Mapping[str, Module]) -> Iterator[str]:
+    """Yield a table of the modules, room by room; in brackets what other packages may not import."""
     inside = {name: module for name, module in modules.items() if name.startswith(f'{package}.')}
-    for name, module in sorted(inside.items(), key=lambda item: (not item[1].is_package, item[0])):
-        short = name.removeprefix(f'{package}.')
-        if module.is_package:
-            yield f'| **`{short}/`** | **{summary(module) or short}** |\n'
-            for other, part in sorted(inside.items()):
-                if other.rpartition('.')[0] == name and not part.is_package:
-                    yield f'| `{other.removeprefix(f"{package}.").replace(".", "/")}` | {summary(part)} |\n'
-        elif '.' not in short:
-            yield f'| `{short}`{"" if short in public else " (private)"} | {summary(module)} |\n'
+    homes = [package, *sorted(name for name, module in inside.items() if module.is_package)]
+    for home in homes:
+        parts = [
+            name
+            for name in sorted(inside)
+            if name.rpartition('.')[0] == home and not modules[name].is_package
+        ]
+        if not parts:
+            continue
+        if home == package:
+            yield '\n## Modules\n\n'
+        else:
+            yield f'\n### {home.removeprefix(f"{package}.").replace(".", "/")}/\n\n{summary(modules[home])}.\n\n'
+        yield '| module | what |\n|---|---|\n'
+        public = declared(modules[home])
+        for name in parts:
+            short = name.rpartition('.')[2]
+            shown = f'`{short}`' if short in public else f'(`{short}`)'
+            yield f'| {shown} | {summary(modules[name])} |\n'
 
 
 def reachable(start: str, modules: dict[str, Module]) -> list[str]:
-    """Return a module and those of its package that it reaches by imports."""
+    """Return a module and those of its package that it reaches by imports, but for other nodes."""
     package, found, waiting = start.split('.', maxsplit=1)[0], [], [start]
     while waiting:
         name = waiting.pop()
@@ -66,64 +130,113 @@ def word(node: ast.expr, module: Module) -> str:
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return ''.join(
-            str(part.value) if isinstance(part, ast.Constant) else f'{{{ast.unparse(part.value)}}}'
+            str(part.value) if isinstance(part, ast.Constant) else word(part.value, module)
             for part in node.values
             if isinstance(part, ast.Constant | ast.FormattedValue)
         )
     text = ast.unparse(node)
     home = topics if text.startswith('topics.') else import_module(module.name)
     value = getattr(home, text.rpartition('.')[2], None)
-    return value if isinstance(value, str) else f'{{{text}}}'
+    return value if isinstance(value, str) else f'{{{text.rpartition(".")[2].lstrip("_")}}}'
 
 
-def profile(node: ast.expr | None) -> str:
+def profile(node: ast.expr | None, module: Module) -> str:
     """Return a QoS profile in words."""
-    name = ast.unparse(node).removeprefix('qos.') if node is not None else ''
-    value = getattr(qos, name, None)
+    name = ast.unparse(node) if node is not None else ''
+    for each in ast.walk(module.tree):
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == name:
+            name = ast.unparse(each.value)
+    value = getattr(qos, name.removeprefix('qos.'), None)
     if value is None:
         return ''
     latched = ', latched' if value.durability.name == 'TRANSIENT_LOCAL' else ''
     return f'{value.reliability.name.lower().replace("_", " ")}, depth {value.depth}{latched}'
 
 
-def wires(start: str, modules: dict[str, Module]) -> list[tuple[str, str, str, str]]:
-    """Return (what, name, type, QoS) of everything that a node speaks or hears."""
+def interface(node: ast.expr, module: Module) -> str:
+    """Return the type of a message or service with its package, whatever the module calls it."""
+    name = ast.unparse(node)
+    for each in ast.walk(module.tree):
+        if isinstance(each, ast.ImportFrom) and (each.module or '').endswith(('.msg', '.srv')):
+            for alias in each.names:
+                if name == (alias.asname or alias.name):
+                    return f'{str(each.module).partition(".")[0]}/{alias.name}'
+    return name
+
+
+def wires(node: str, start: str, modules: dict[str, Module]) -> list[tuple[str, str, str, str]]:
+    """Return (what, name, type, QoS) of everything that a node speaks or hears, ready for a table."""
     rows = []
     for name in reachable(start, modules):
         module = modules[name]
-        for node in ast.walk(module.tree):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        for call in ast.walk(module.tree):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
                 continue
-            kind = KINDS.get(node.func.attr)
-            if kind is None or len(node.args) < 2:
+            kind = KINDS.get(call.func.attr)
+            if kind is None or len(call.args) < 2:
+                continue
+            wire = word(call.args[1], module)
+            if '{' in wire:
+                rows.append((kind, *CHOSEN[node, wire]))
                 continue
             quality = {'publishes': 2, 'hears': 3}.get(kind)
-            given = node.args[quality] if quality is not None and len(node.args) > quality else None
-            rows.append((kind, word(node.args[1], module), ast.unparse(node.args[0]), profile(given)))
+            given = call.args[quality] if quality is not None and len(call.args) > quality else None
+            rows.append((kind, f'`{wire}`', f'`{interface(call.args[0], module)}`', profile(given, module)))
     order = list(KINDS.values())
     return sorted(set(rows), key=lambda row: (order.index(row[0]), row[1]))
 
 
+def interfaces(folder: Path) -> Iterator[str]:
+    """Yield a table of messages and services, where a package has such."""
+    for kind in ('msg', 'srv'):
+        files = sorted((folder / kind).glob(f'*.{kind}'))
+        if files:
+            yield f'\n## {kind}/\n\n| file | what |\n|---|---|\n'
+        for path in files:
+            first = path.read_text(encoding='utf-8').partition('\n')[0].strip('# ')
+            yield f'| [`{path.name}`]({kind}/{path.name}) | {first.partition(". ")[0].rstrip(".")} |\n'
+
+
+def parameters(node: str) -> Iterator[str]:
+    """Yield a table of a node's parameters; what they mean stands in docs/parameters.md."""
+    yield '\n| parameter | type | default | unit |\n|---|---|---|---|\n'
+    for config in config_types(node):
+        known = params.describe(config)
+        for each in fields(config):
+            if each.name not in known:
+                continue
+            kind = getattr(each.type, '__name__', None) if isinstance(each.type, type) else None
+            value = repr(each.default).replace('|', '\\|')
+            shown = value if len(value) <= WIDEST else f'{value[: WIDEST - 2]} …'
+            yield f'| `{each.name}` | {kind or str(each.type)} | `{shown}` | {known[each.name].unit} |\n'
+
+
 def nodes(package: str, modules: dict[str, Module]) -> Iterator[str]:
     """Yield a section for each node of a package."""
-    for home, name in NODES:
-        if home.split('.')[0] != package:
+    for name, (home, file) in NODES.items():
+        if home != package:
             continue
-        module = f'{home}.{name}'
-        yield f'\n## {name}\n\n| | topic or service | type | QoS |\n|---|---|---|---|\n'
-        for kind, wire, kind_of, quality in wires(module, modules):
-            yield f'| {kind} | `{wire}` | `{kind_of}` | {quality} |\n'
-        yield '\nParameters:\n'
-        for config in import_module(module).CONFIG:
-            yield '\n' + params.table(config)
+        module = next(iter(entry_points(group='console_scripts', name=name))).module
+        anchor = f'../../docs/parameters.md#{name}-{home}'
+        yield f'\n## {name}\n\n{summary(modules[module])}.\n\n'
+        yield '| | topic or service | type | QoS |\n|---|---|---|---|\n'
+        for row in wires(name, module, modules):
+            yield f'| {" | ".join(row)} |\n'
+        yield (
+            f'\n[Meaning and limits]({anchor}) of the parameters; `config/{file}` holds what differs from these '
+            'defaults.\n'
+        )
+        yield from parameters(name)
 
 
 def render(package: str, modules: dict[str, Module]) -> str:
     """Return the generated half of a package's page."""
-    return MARK + ''.join([*rooms(package, modules), *nodes(package, modules)])
+    return MARK + ''.join(
+        [*interfaces(page_of(package, modules).parent), *rooms(package, modules), *nodes(package, modules)]
+    )
 
 
-def page_of(package: str, modules: dict[str, Module]) -> Path:
+def page_of(package: str, modules: Mapping[str, Module]) -> Path:
     """Return where the page of a package lies."""
     return modules[package].path.parents[1] / 'README.md'
 
@@ -131,9 +244,9 @@ def page_of(package: str, modules: dict[str, Module]) -> Path:
 def outdated(modules: dict[str, Module]) -> dict[Path, str]:
     """Return the pages that are out of date, with what they should be."""
     found = {}
-    for package in ORDER:
+    for package in PACKAGES:
         path = page_of(package, modules)
-        text = path.read_text(encoding='utf-8') if path.exists() else f'# {package}\n\n'
+        text = path.read_text(encoding='utf-8') if path.exists() else f'# {path.parent.name}\n\n'
         wanted = text.partition(MARK)[0].rstrip('\n') + '\n\n' + render(package, modules)
         if wanted != text:
             found[path] = wanted
@@ -149,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         '--check', action='store_true', help='write nothing; exit 1 where a page is out of date'
     )
     options = parser.parse_args(argv)
-    pages = outdated(find_modules())
+    pages = outdated(read_modules())
     for path, text in pages.items():
         print(f'{path.relative_to(ROOT)} {"is out of date" if options.check else "written"}')
         if not options.check:

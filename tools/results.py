@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the learning figures of docs/results.md again: train every experiment, and write tables, pictures and CSV."""
+"""Make the learning figures again: train every experiment, and write tables, pictures and CSV.
+
+What was reached comes into docs/results.md, one row for each kind of run; every run and every picture into
+docs/notebook/learning.md.
+"""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 import json
+import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -13,9 +18,10 @@ import sys
 from hilserl_learner.cli.plot import draw
 from hilserl_learner.training.log import EVALUATION, TRAIN
 from hilserl_learner.training.settings import CONFIG
+from so101_sim.evaluate import wilson
 
 REPORT = 'report.json'
-BEGIN, END = '<!-- figures -->', '<!-- end -->'
+HEADLINE, FIGURES, END = '<!-- headline -->', '<!-- figures -->', '<!-- end -->'
 
 LIFT, PLACE = 'SO101Lift-v0', 'SO101Place-v0'
 
@@ -168,6 +174,14 @@ EXPERIMENTS = (
 )
 """In the order in which they are run; what another one begins with comes before it."""
 
+CLAIMS: Mapping[str, str] = {
+    'easy': 'lift, `easy`: the cube within 3 cm of its place',
+    'wide': 'lift, `wide`: within 7 cm and 45 degrees, any table and light',
+    'place': 'place, `easy`: into a tray',
+    'gap_shipped': 'lift, `gap`: an arm unlike the training, begun with the policy that is shipped',
+}
+"""The experiments of the headline, and what each shows."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, draw, and write the table."""
@@ -184,7 +198,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         '--seeds', type=int, default=3, help='at most so many seeds each (default: %(default)s)'
     )
     parser.add_argument(
-        '--page', type=Path, default=Path('docs/results.md'), help='page to write (%(default)s)'
+        '--page', type=Path, default=Path('docs/results.md'), help='page of the headline (%(default)s)'
+    )
+    parser.add_argument(
+        '--notebook',
+        type=Path,
+        default=Path('docs/notebook/learning.md'),
+        help='page of all figures (%(default)s)',
     )
     parser.add_argument('--draw-only', action='store_true', help='train nothing; write up what there is')
     options = parser.parse_args(argv)
@@ -193,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(min(experiment.seeds, options.seeds)):
             if not train(experiment, seed, options.runs):
                 return 1
-    write_up(options.runs, options.page)
+    write_up(options.runs, options.page, options.notebook)
     return 0
 
 
@@ -220,8 +240,8 @@ def train(experiment: Experiment, seed: int, runs: Path) -> bool:
     return ended.returncode == 0
 
 
-def write_up(runs: Path, page: Path) -> None:
-    """Write pictures and tables next to the page, and the figures into it.
+def write_up(runs: Path, page: Path, notebook: Path) -> None:
+    """Write pictures and tables next to the page, what was reached into it, and all figures into the notebook.
 
     Tables that lie there from earlier runs stay, until the run is made again.
     """
@@ -239,10 +259,16 @@ def write_up(runs: Path, page: Path) -> None:
     lines = [table_of(folder)]
     for name, groups in figures.items():
         draw(groups, folder / f'{name}.png')
-        lines.append(f'![{name}]({page.stem}/{name}.png)\n')
-    text = page.read_text() if page.exists() else f'{BEGIN}\n{END}\n'
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(f'{before}{BEGIN}\n\n' + '\n'.join(lines) + f'\n{END}{rest.partition(END)[2]}')
+        link = Path(os.path.relpath(folder, notebook.parent), f'{name}.png').as_posix()
+        lines.append(f'![{name}]({link})\n')
+    put_between(page, HEADLINE, headline_of(folder))
+    put_between(notebook, FIGURES, '\n'.join(lines))
+
+
+def put_between(page: Path, begin: str, text: str) -> None:
+    """Write a text between a mark of a page and the end that follows it."""
+    before, _, rest = (page.read_text() if page.exists() else f'{begin}\n{END}\n').partition(begin)
+    page.write_text(f'{before}{begin}\n\n{text}\n{END}{rest.partition(END)[2]}')
 
 
 def keep(run: Path, folder: Path) -> None:
@@ -262,6 +288,38 @@ def kept(experiment: Experiment, folder: Path) -> list[Path]:
     """Return where the tables of an experiment's finished runs lie."""
     paths = (run_path(folder, experiment.name, seed) for seed in range(experiment.seeds))
     return [path for path in paths if (path / REPORT).exists()]
+
+
+def headline_of(folder: Path) -> str:
+    """Return one line per kind of run, all its seeds together, and the commands that make one run of each."""
+    lines = [
+        '| task | seeds | steps | success | minutes of CPU, each |',
+        '|---|---|---|---|---|',
+    ]
+    commands = []
+    for experiment in EXPERIMENTS:
+        paths = kept(experiment, folder)
+        if experiment.name not in CLAIMS or not paths:
+            continue
+        reports = [json.loads((path / REPORT).read_text()) for path in paths]
+        successes = sum(round(report['success'] * report['episodes']) for report in reports)
+        episodes = sum(report['episodes'] for report in reports)
+        low, high = wilson(successes, episodes)
+        lines.append(
+            f'| {CLAIMS[experiment.name]} | {len(reports)} | {between(report["steps"] for report in reports)} | '
+            f'**{successes} of {episodes}** ({low:.1%} to {high:.1%}) | '
+            f'{between(round(report["cpu_s"] / 60) for report in reports)} |'
+        )
+        seed = reports[0]['seed']
+        words = experiment.arguments(seed, f'runs/{experiment.name}_{seed}')
+        commands.append(f'    ./so101 train {" ".join(words)}')
+    return '\n'.join([*lines, '', 'One run of each, in this order:', '', *commands]) + '\n'
+
+
+def between(values: Iterable[int]) -> str:
+    """Return the smallest and the largest of some values, or the one that they all are."""
+    low, *_, high = sorted([*values] * 2)
+    return str(low) if low == high else f'{low} to {high}'
 
 
 def table_of(folder: Path) -> str:

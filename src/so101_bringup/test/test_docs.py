@@ -3,6 +3,7 @@
 
 from pathlib import Path
 import re
+import runpy
 
 import pitfall_docs
 import pytest
@@ -45,6 +46,36 @@ def test_the_examples_of_the_parameter_files_are_up_to_date():
         text = (ROOT / 'config' / name).read_text()
         if yaml.safe_load(text) is None:  # else somebody has changed it
             assert text == examples(name)
+
+
+def test_the_pages_of_the_packages_are_up_to_date():
+    pytest.importorskip('rclpy')
+    from package_readmes import outdated, PACKAGES, page_of, read_modules
+
+    modules = read_modules()
+    assert {page_of(package, modules).parent for package in PACKAGES} == {
+        path.parent for path in ROOT.glob('src/*/package.xml')
+    }
+    assert list(outdated(modules)) == []
+
+
+def test_cells_of_the_packages_tables_are_short_enough_to_read():
+    cells = [
+        cell
+        for page in ROOT.glob('src/*/README.md')
+        for line in page.read_text().splitlines()
+        if line.startswith('|')
+        for cell in line.split(' | ')
+    ]
+    assert [cell for cell in cells if len(cell) > 150] == []
+
+
+@pytest.mark.parametrize('page', ROOT.glob('src/*/README.md'), ids=lambda path: path.parent.name)
+def test_the_example_of_a_package_runs(page, tmp_path):
+    (code,) = re.findall(r'```python\n(.*?)```', page.read_text(), flags=re.DOTALL)
+    program = tmp_path / 'example.py'
+    program.write_text(code)
+    runpy.run_path(str(program))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -28,10 +28,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 
 
 def register_envs() -> None:
-    """Make the environments known to Gymnasium; safe to call twice.
-
-    Gymnasium calls this itself where the package is installed; a program that runs from the source tree calls it.
-    """
+    """Make the environments known to Gymnasium; a program calls it before `gymnasium.make`."""
     import gymnasium as gym
 
     for name, arguments in ENVIRONMENTS.items():
