@@ -14,7 +14,7 @@ import tempfile
 from processes import isolate, ROOT
 from report import Parser, Report, Row
 
-from so101_bags.parity import check_parity
+from so101_bags.check.bag import check_parity
 from so101_bags.storage import find_bags
 from so101_bringup.options import parse_options
 from so101_bringup.programs import executable_path, ros_arguments

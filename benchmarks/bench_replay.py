@@ -62,10 +62,11 @@ def run_ours(transitions: int, seconds: float) -> Numbers:
 
     from hilserl_learner.data.replay import ReplayBuffer
     from so101_contract.action import ActionSpec
-    from so101_contract.episodes import Source
     from so101_contract.messages import ExecutedAction
+    from so101_contract.observation import Frame
     from so101_contract.observation_spec import ObservationSpec
-    from so101_contract.transition import Frame, Transition
+    from so101_contract.session import Source
+    from so101_contract.transition import Transition
 
     episodes = transitions // EPISODE
     buffer = ReplayBuffer(ObservationSpec(), ActionSpec(), capacity=episodes * (EPISODE + 1))

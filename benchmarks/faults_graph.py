@@ -12,7 +12,7 @@ import numpy as np
 from so101_interfaces.msg import EeDelta
 from std_srvs.srv import SetBool
 
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver
 from so101_interfaces_py import topics
 
 STILL_M = 0.002

@@ -24,7 +24,7 @@ from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step, TaskRep
 from so101_interfaces.msg import SessionStatus as SessionStatusMessage
 from std_srvs.srv import SetBool
 
-from so101_contract.session_status import SessionStatus, to_record
+from so101_contract.session import SessionStatus, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
 from so101_interfaces_py.spin import executor_for

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From stamped messages to an action: which observation a step names, when to act on it, and when to hold.
 
-    acting.push(sample)            # joints and images as they come
+    assembler.push(sample)         # joints and images as they come
     acting.begin(step, now_ns)     # a step asks for an action
     acting.decide(now_ns)          # a Decision, a Hold, or None while an input is on its way
 
@@ -19,14 +19,13 @@ import numpy.typing as npt
 
 from drqv2_policy_node.robobase.schedule import Schedule
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.assembly import Assembler, Limits, StateOf
-from so101_contract.episodes import NO_EPISODE
+from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ContractError, ObservationError
 from so101_contract.manifest import StepUnit
-from so101_contract.messages import ImageSample, JointSample, StepRecord
-from so101_contract.observation import Observation
-from so101_contract.observation_spec import ObservationSpec
+from so101_contract.messages import StepRecord
+from so101_contract.observation import Limits, Observation
 from so101_contract.record import Record
+from so101_contract.session import NO_EPISODE
 
 LIMITS = Limits(joints=500, images=150, steps=64, episodes=2)
 """A step is answered within a tenth of a second: five seconds of messages are plenty."""
@@ -153,6 +152,7 @@ class Acting:
     """Answers the steps of one arm. Assign its attributes at any time: they count from the next action on.
 
     Attributes:
+        assembler: puts observations together; whoever receives joints and images pushes them there.
         installed: the policy in use; None where there is none yet.
         mode: what to do with a step.
         mismatch: why no policy may act in this session; empty where one may.
@@ -161,8 +161,7 @@ class Acting:
 
     def __init__(
         self,
-        spec: ObservationSpec,
-        state_of: StateOf,
+        assembler: Assembler,
         *,
         timing: Timing | None = None,
         mode: Mode = Mode.EVAL,
@@ -171,17 +170,16 @@ class Acting:
         """Prepare.
 
         Args:
-            spec: what the session observes.
-            state_of: turns joint positions and velocities into the state, see `state_builder`.
+            assembler: of what the session observes; `LIMITS` are enough.
             timing: how old things may be.
             mode: what to do at first.
             seed: of the exploration noise.
         """
+        self.assembler = assembler
         self.installed: Installed | None = None
         self.mode = mode
         self.mismatch = ''
         self.waiting_for = ''
-        self._assembler = Assembler(spec, state_of, limits=LIMITS)
         self._timing = timing or Timing()
         self._seed = seed
         self._pending: tuple[StepRecord, int] | None = None
@@ -200,14 +198,6 @@ class Acting:
         """Stamp of the step that waits for its answer [ns]; None where none does."""
         return None if self._pending is None else self._pending[0].stamp_ns
 
-    def push(self, sample: JointSample | ImageSample) -> None:
-        """Take a joint reading or an image.
-
-        Raises:
-            AssemblyError: it does not fit the observation spec; nothing was changed.
-        """
-        self._assembler.push(sample)
-
     def begin(self, step: StepRecord, now_ns: int) -> Hold | None:
         """Take a step that asks for an action.
 
@@ -223,7 +213,7 @@ class Acting:
         Raises:
             AssemblyError: it does not fit the observation spec; nothing was changed.
         """
-        self._assembler.push(step)
+        self.assembler.push(step)
         late, self._pending = self._pending, None
         if step.episode != NO_EPISODE and not step.ends:
             self._pending = step, now_ns
@@ -240,7 +230,7 @@ class Acting:
             return None
         step, came_ns = self._pending
         hold = self._must_hold(step, age_ns)
-        if hold is None and not self._assembler.ready(step.episode, step.index):
+        if hold is None and not self.assembler.ready(step.episode, step.index):
             if now_ns - came_ns < self._timing.wait_ns:
                 return None
             hold = self._missing(step)
@@ -264,7 +254,7 @@ class Acting:
 
     def _missing(self, step: StepRecord) -> Hold:
         try:
-            self._assembler.observation(step.episode, step.index)
+            self.assembler.observation(step.episode, step.index)
         except AssemblyError as error:
             return Hold(step, HoldReason.MISSING, str(error))
         return Hold(step, HoldReason.MISSING, 'the next step came before the action')
@@ -272,7 +262,7 @@ class Acting:
     def _act(self, step: StepRecord, age_ns: int) -> Decision | Hold:
         installed = self.installed  # read once: whatever is assigned meanwhile counts from the next action on
         assert installed is not None
-        observation = self._assembler.observation(step.episode, step.index)
+        observation = self.assembler.observation(step.episode, step.index)
         std = installed.std if self.mode is Mode.EXPLORE else 0.0
         rng = noise_source(self._seed, step.stamp_ns) if std > 0.0 else None
         try:

@@ -23,6 +23,7 @@ from drqv2_policy_node.acting import (
     exploration_std,
     Hold,
     Installed,
+    LIMITS,
     Mode,
     Observed,
     sentence,
@@ -31,12 +32,13 @@ from drqv2_policy_node.config import PolicyNodeConfig
 from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
 from drqv2_policy_node.store import find_policy, load_policy
 from drqv2_policy_node.weights import examine, Loaded, WeightsLoader
-from so101_contract.episodes import EventKind, Source
+from so101_contract.assembly import Assembler
 from so101_contract.errors import ContractError
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import action_message, image_sample, joint_sample, step_record
 from so101_contract.observation import observation_digest
 from so101_contract.observation_spec import CameraSpec
+from so101_contract.session import EventKind, Source
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
@@ -68,9 +70,9 @@ class PolicyNode(Node):
         self._live = live_config(self._config)
         assert self._live.observation is not None
         self._spec = self._live.observation
+        self._assembler = Assembler(self._spec, state_function(self._spec), limits=LIMITS)
         self._acting = Acting(
-            self._spec,
-            state_function(self._spec),
+            self._assembler,
             timing=self._config.timing,
             mode=Mode(self._config.mode),
             seed=self._config.seed,
@@ -113,7 +115,7 @@ class PolicyNode(Node):
 
     def _on_joints(self, message: JointState) -> None:
         try:
-            self._acting.push(joint_sample(message, self._velocity))
+            self._assembler.push(joint_sample(message, self._velocity))
             self._unheard.discard(topics.JOINT_STATES)
         except ContractError as error:
             self._warn(f'{topics.JOINT_STATES}: {error}')
@@ -122,7 +124,7 @@ class PolicyNode(Node):
     def _on_image(self, camera: CameraSpec, message: Image) -> None:
         # Scaled down on arrival, not at the step: a third of a millisecond that no action waits for.
         try:
-            self._acting.push(image_sample(message, camera))
+            self._assembler.push(image_sample(message, camera))
             self._unheard.discard(camera.name)
         except ContractError as error:
             self._warn(f'{camera.name}: {error}')

@@ -15,6 +15,7 @@ from drqv2_policy_node.acting import (
     Hold,
     HoldReason,
     Installed,
+    LIMITS,
     Mode,
     noise_source,
     Observed,
@@ -43,7 +44,7 @@ def installed(policy=POLICY, version=3, std=0.15):
 
 
 def make_acting(spec=SPEC, policy=POLICY, **options):
-    acting = Acting(spec, state_function(spec), **options)
+    acting = Acting(Assembler(spec, state_function(spec), limits=LIMITS), **options)
     if policy is not None:
         acting.installed = installed(policy)
     return acting
@@ -67,9 +68,9 @@ def step(k, episode=1, spec=SPEC, **changes):
 
 
 def feed(acting, k, spec=SPEC):
-    acting.push(joints(k))
+    acting.assembler.push(joints(k))
     for salt, camera in enumerate(spec.cameras):
-        acting.push(image(k, camera, salt))
+        acting.assembler.push(image(k, camera, salt))
 
 
 def answer(acting, k, **changes):
@@ -109,8 +110,8 @@ def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
     env.reset(seed=3)
     for k in range(15):
         reading = env.arm.reading
-        acting.push(JointSample(k * TICK + 1, reading.position, reading.velocity))
-        acting.push(image(k, spec.cameras[0]))
+        acting.assembler.push(JointSample(k * TICK + 1, reading.position, reading.velocity))
+        acting.assembler.push(image(k, spec.cameras[0]))
         acting.begin(step(k, spec=spec), 0)
         decision = acting.decide(0)
         assert np.abs(decision.observation.state - env.observation().state).max() <= 1e-6
@@ -120,16 +121,16 @@ def test_F11_the_state_that_is_fed_equals_that_of_the_environment(preset):
 def test_F5_the_gripper_is_fed_as_an_angle():
     acting = make_acting()
     angle = gripper_opening_to_rad(0.3)
-    acting.push(joints(0, np.append(START[:5], angle)))
-    acting.push(image(0))
+    acting.assembler.push(joints(0, np.append(START[:5], angle)))
+    acting.assembler.push(image(0))
     acting.begin(step(0), 0)
     assert acting.decide(0).observation.state[-1, 5] == pytest.approx(angle)
 
 
 def test_F5_a_gripper_that_is_no_angle_makes_it_hold():
     acting = make_acting()
-    acting.push(joints(0, np.append(START[:5], 55.0)))
-    acting.push(image(0))
+    acting.assembler.push(joints(0, np.append(START[:5], 55.0)))
+    acting.assembler.push(image(0))
     acting.begin(step(0), 0)
     hold = acting.decide(10**9)
     assert hold.reason is HoldReason.MISSING
@@ -169,8 +170,8 @@ def test_L6_L7_pixels_of_a_message_reach_the_policy_bit_exactly():
     pixels = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     rgb = message_to_rgb(64, 64, 'rgb8', 192, pixels.tobytes())
     acting = make_acting()
-    acting.push(joints(0))
-    acting.push(ImageSample.from_raw(SPEC.cameras[0], 2, rgb))
+    acting.assembler.push(joints(0))
+    acting.assembler.push(ImageSample.from_raw(SPEC.cameras[0], 2, rgb))
     acting.begin(step(0), 0)
     seen = acting.decide(0).observation.images['gripper_cam']
     assert seen.dtype == np.uint8
@@ -207,17 +208,17 @@ def test_two_cameras_are_fed_in_the_order_of_the_spec():
 
 def test_a_step_waits_for_an_input_that_is_on_its_way():
     acting = make_acting()
-    acting.push(joints(0))
+    acting.assembler.push(joints(0))
     acting.begin(step(0), 0)
     assert acting.decide(10_000_000) is None
-    acting.push(image(0))
+    acting.assembler.push(image(0))
     assert isinstance(acting.decide(20_000_000), Decision)
     assert acting.decide(30_000_000) is None
 
 
 def test_a_step_whose_input_never_comes_is_held_with_the_reason():
     acting = make_acting()
-    acting.push(joints(0))
+    acting.assembler.push(joints(0))
     acting.begin(step(0), 0)
     hold = acting.decide(90_000_000)
     assert hold.reason is HoldReason.MISSING
@@ -235,9 +236,9 @@ def test_a_step_that_is_overtaken_by_the_next_one_is_held():
 def test_a_lost_frame_costs_the_steps_whose_stacks_need_it_and_no_more():
     acting, acted = make_acting(), []
     for k in range(8):
-        acting.push(joints(k))
+        acting.assembler.push(joints(k))
         if k != 3:
-            acting.push(image(k))
+            acting.assembler.push(image(k))
         acting.begin(step(k), 0)
         if isinstance(acting.decide(10**9), Decision):
             acted.append(k)

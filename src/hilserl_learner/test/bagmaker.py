@@ -11,9 +11,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind, Source
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import EventKind, Source
 from so101_contract.task_report import from_json, from_record
 from so101_kinematics.fk import ForwardKinematics
 

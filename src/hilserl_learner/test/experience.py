@@ -4,10 +4,11 @@
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import Source
 from so101_contract.messages import ExecutedAction
+from so101_contract.observation import Frame
 from so101_contract.observation_spec import CameraSpec, ObservationSpec, StateBlock
-from so101_contract.transition import Frame, Transition
+from so101_contract.session import Source
+from so101_contract.transition import Transition
 
 ACTION = ActionSpec()
 

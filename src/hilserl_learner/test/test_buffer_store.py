@@ -16,7 +16,7 @@ from hilserl_learner.data.store import (
     write_header,
 )
 from hilserl_learner.errors import SegmentError
-from so101_contract.episodes import Outcome
+from so101_contract.session import Outcome
 from so101_contract.transition import EpisodeReport, Reason
 
 from .experience import ACTION, make_episode, small_spec

@@ -7,8 +7,8 @@ import pytest
 
 from hilserl_learner.data.collect import Collector, demonstrate, ScriptedOperator
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import Source
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import Source
 from so101_sim.env import ArmEnv
 from so101_testing.reach import ReachEnv
 

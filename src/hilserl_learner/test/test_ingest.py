@@ -13,8 +13,8 @@ from hilserl_learner.ingest.cli import main
 from hilserl_learner.ingest.ingest import Conversion, ingest
 from so101_bags.storage import BagError
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import EventKind
 from so101_contract.transition import Transition
 
 from .bagmaker import Plan, Session

@@ -7,8 +7,8 @@ from hilserl_learner.ingest.ingest import Conversion, ingest
 from hilserl_learner.live.feed import LiveFeed
 from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import EventKind
 from so101_contract.transition import EpisodeReport, Transition
 
 from .bagmaker import Plan, Session

@@ -16,9 +16,9 @@ from hilserl_learner.live.process import DirectoryLock
 from hilserl_learner.live.trainer import CHECKPOINTS, LIVE, LiveTrainer, ONLINE
 from hilserl_learner.training.checkpoint import POLICY
 from hilserl_learner.training.trainer import prepare_cpu, TrainerConfig
-from so101_contract.episodes import Outcome
 from so101_contract.manifest import golden_observation
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import Outcome
 from so101_contract.transition import EpisodeReport
 
 from .experience import ACTION, make_episode

@@ -11,7 +11,7 @@ from hilserl_learner.data.store import PartReader, read_buffer, read_header
 from hilserl_learner.training.checkpoint import BufferPosition, CheckpointManifest, Checkpoints, MANIFEST
 from hilserl_learner.training.evaluate import EvalScore
 from hilserl_learner.training.settings import FREE_ON_RESUME, RunDirectory, Settings
-from so101_contract.episodes import Outcome
+from so101_contract.session import Outcome
 from so101_contract.transition import Transition
 
 from .experience import ACTION, make_episode, small_spec

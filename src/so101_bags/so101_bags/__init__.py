@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags: reading any rosbag2, writing one that survives a crash, checking, repairing. No ROS needed."""
 
-__all__ = ['check', 'cli', 'fix', 'messages', 'metadata', 'parity', 'records', 'storage', 'write']
+__all__ = ['check', 'cli', 'fix', 'messages', 'metadata', 'records', 'storage', 'write']

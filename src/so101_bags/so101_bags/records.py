@@ -12,12 +12,12 @@ import numpy as np
 from so101_bags import messages
 from so101_bags.messages import Decoders, DeltaMessage, EventMessage, ImageMessage, JointMessage
 from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, TopicInfo
-from so101_contract.episodes import EventKind, Source
 from so101_contract.errors import AssemblyError, ContractError
 from so101_contract.image import message_to_rgb
 from so101_contract.joints import VelocityEstimator
 from so101_contract.messages import AnyRecord, EpisodeEventRecord, ExecutedAction, ImageSample, JointSample
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
+from so101_contract.session import EventKind, Source
 from so101_interfaces_py import topics
 
 HELD_IMAGES = 60

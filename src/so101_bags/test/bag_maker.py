@@ -14,9 +14,9 @@ from so101_bags.metadata import definition_of
 from so101_bags.storage import RawMessage, TopicInfo
 from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import EventKind
 
 SPEC = get_observation('compact')
 START_NS = 1_800_000_000_000_000_000

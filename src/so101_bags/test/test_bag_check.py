@@ -242,7 +242,7 @@ def test_a_session_that_was_restarted_counts_its_episodes_from_the_beginning(tmp
 
 
 def test_nothing_of_this_needs_ros_or_torch():
-    modules = ('records', 'write', 'check.bag', 'fix', 'parity', 'metadata', 'cli')
+    modules = ('records', 'write', 'check.bag', 'fix', 'metadata', 'cli')
     code = 'import sys; sys.modules["rclpy"] = None\n'
     code += ''.join(f'import so101_bags.{name}\n' for name in modules)
     code += 'import so101_session.recorder.sink, so101_session.recorder.config\n'

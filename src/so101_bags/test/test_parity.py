@@ -7,7 +7,7 @@ import bag_maker
 from bag_maker import Session, SPEC, write
 import pytest
 
-from so101_bags.parity import check_parity
+from so101_bags.check.bag import check_parity
 from so101_bags.records import read_records
 from so101_bags.storage import BagError, RawMessage
 from so101_contract.assembly import Assembler

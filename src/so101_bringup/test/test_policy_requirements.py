@@ -8,7 +8,7 @@ import pytest
 from drqv2_policy_node.store import find_policy
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options
-from so101_bringup.policy_requirements import contract_config
+from so101_bringup.stack import contract_config
 from so101_contract.manifest import PolicyManifest
 from so101_contract.observation_spec import get_observation
 

@@ -9,7 +9,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from so101_bringup import environment, workspace
+from so101_bringup import workspace
+from so101_bringup import workspace as environment
 from so101_bringup import workspace as prerequisites
 from so101_bringup.workspace import CommandError, run_logged
 

@@ -8,7 +8,7 @@ import math
 import statistics
 from typing import Any
 
-from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+from so101_contract.config import LONG_INTERVENTION_STEPS
 
 WINDOW = 20
 """Episodes looked at."""

@@ -37,10 +37,9 @@ from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.episodes import Source
 from so101_contract.messages import action_message
 from so101_contract.observation_spec import CONTROL_RATE_HZ
-from so101_contract.session_status import to_record
+from so101_contract.session import Source, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
 from so101_interfaces_py.spin import run_node, stop_spinning

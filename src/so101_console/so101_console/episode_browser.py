@@ -19,10 +19,10 @@ import numpy as np
 
 from so101_bags.messages import Decoders, DeltaMessage, ImageMessage
 from so101_bags.storage import BagError, DecodeError, find_bags, open_bags, RawBag, RawMessage
-from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import ImageError
 from so101_contract.image import message_to_rgb
 from so101_contract.messages import StepRecord
+from so101_contract.session import EventKind, NO_EPISODE, Source
 from so101_interfaces_py import topics
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import numpy as np
 from so101_interfaces.msg import ArmStatus
 
 from so101_console.curves import finite
-from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
+from so101_contract.config import SERVO_HOT_C, SERVO_WARM_C
 from so101_driver.doctor.checks import Check, Status
 
 SILENT_S = 2.0

@@ -2,7 +2,7 @@
 """What the page shows, gathered from messages. The node's thread writes whole values, the server's reads them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 import math
 import time
 from typing import Any
@@ -18,12 +18,106 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.coach import advice, Episodes, LearnerNumbers, summary
 from so101_console.curves import Curves, finite
-from so101_console.headline import episode_line, headline, learner_line
 from so101_console.health import ARM_STATES, ArmWatch, bus_line, counters, examine, GraphReport, servo_rows
-from so101_contract.episodes import EventKind, NO_EPISODE
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.session_status import SessionStatus
+from so101_contract.session import Driver, EventKind, NO_EPISODE, SessionStatus
 from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
+
+BETWEEN: Mapping[str, str] = {
+    'waiting': 'Waiting',
+    'resetting': 'Going back to the start',
+    'ready': 'At the start',
+    'armed': 'About to begin',
+    'paused': 'Paused',
+    'done': 'Finished',
+}
+"""Titles of the session's states in which nobody drives."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands at the top.
+
+    Attributes:
+        title: few words.
+        detail: one sentence.
+        drives: `you`, `policy`, `nobody` or `stopped`; the colour.
+    """
+
+    title: str
+    detail: str
+    drives: str
+
+
+def headline(
+    arm: str | None, reason: str, session: Mapping[str, Any] | None, *, wheel: str | None, page: str
+) -> Headline:
+    """Return the state for one page.
+
+    Args:
+        arm: `ready`, `off`, `stopped` or `fault`; None where its driver is silent.
+        reason: what the driver says.
+        session: what the session says; None where it is silent.
+        wheel: page that drives, or None.
+        page: the page that asks.
+    """
+    stopped = {
+        None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
+        'stopped': ('STOPPED', reason or 'Clear the stop, then switch the motors on.'),
+        'fault': ('Fault', reason or 'The doctor below says what to do.'),
+        'off': ('Motors off', reason or 'Motors on lets it move again.'),
+    }
+    if arm in stopped:
+        return Headline(*stopped[arm], 'stopped')
+    if session is None:
+        return Headline('Nobody drives', 'No session is running; the arm holds.', 'nobody')
+    sentence = str(session.get('sentence', ''))
+    sentence = sentence[:1].upper() + sentence[1:]
+    if session.get('state') in BETWEEN:
+        title = BETWEEN[session['state']]
+        said = [] if sentence == title else [f'{sentence}.']
+        yours = ['You drive next.'] if wheel == page else []
+        return Headline(title, ' '.join(said + yours), 'nobody')
+    return _running(session, sentence, wheel, page)
+
+
+def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page: str) -> Headline:
+    if wheel == page:
+        return Headline('You drive', f'{sentence}. Let go with G.', 'you')
+    if wheel is not None:
+        return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
+    if session.get('driver') == Driver.HUMAN:
+        return Headline('A human drives', f'{sentence}; the human is at another device.', 'you')
+    if session.get('intervening'):
+        gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
+        return Headline('Nobody drives', gone, 'nobody')
+    if session.get('driver') == Driver.POLICY:
+        return Headline('The policy drives', f'{sentence}.', 'policy')
+    return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')
+
+
+def episode_line(session: Mapping[str, Any]) -> str:
+    """Return which episode runs and how the others ended; `session` is what the session says of itself."""
+    if not session:
+        return ''
+    outcomes = session.get('outcomes', {})
+    tally = ', '.join(
+        f'{count} {name.lower().replace("_", " ")}' for name, count in outcomes.items() if count
+    )
+    if session.get('episode'):
+        limit = f' of {session["limit"]}' if session.get('limit') else ''
+        return f'Episode {session["episode"]}, step {session.get("index", 0)}{limit} · {tally or "the first"}'
+    return f'Between episodes · {tally or "none yet"}'
+
+
+def learner_line(learner: Any) -> str:
+    """Return what a LearnerStatus says."""
+    rate = learner.updates_per_second
+    text = (
+        f'{learner.state.capitalize()}: version {learner.version}, {learner.updates} updates at '
+        f'{f"{rate:.1f}" if math.isfinite(rate) else "-"}/s, {learner.env_steps} steps in {learner.episodes} episodes'
+    )
+    return f'{text}. {learner.reason}' if learner.reason else text
 
 
 class Newest:

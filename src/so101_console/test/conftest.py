@@ -61,7 +61,7 @@ class Ear:
         return [(t, m) for t, m in list(self.heard[name]) if t >= at]
 
     def session(self):
-        from so101_contract.session_status import to_record
+        from so101_contract.session import to_record
 
         message = self.last('session')
         return None if message is None else to_record(message)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from so101_console.headline import headline
+from so101_console.page_state import headline
 
 RUNNING = {'state': 'running', 'driver': 'policy', 'sentence': 'episode 3 runs', 'intervening': False}
 

@@ -8,7 +8,7 @@ import pytest
 from so101_console import operator_input
 from so101_console.operator_input import DriveError, JogCommands, read_wish, Wheel, Wish
 from so101_contract.action import ActionSpec
-from so101_contract.thresholds import STICK_DEAD_ZONE
+from so101_contract.config import STICK_DEAD_ZONE
 
 FORWARD = Wish((1.0, 0.0, 0.0), 0.0)
 

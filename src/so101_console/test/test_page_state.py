@@ -18,7 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from so101_console.curves import NAMES
 from so101_console.page_state import PageState
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.session_status import to_record
+from so101_contract.session import to_record
 
 CAMERA = {'age': 0.05, 'fps': 20, 'problem': ''}
 

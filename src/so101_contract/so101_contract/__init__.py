@@ -3,9 +3,8 @@
 
 __all__ = [
     'action',
-    'arm_start',
     'assembly',
-    'episodes',
+    'config',
     'errors',
     'image',
     'joints',
@@ -15,8 +14,7 @@ __all__ = [
     'observation_spec',
     'orientation',
     'record',
-    'session_status',
+    'session',
     'task_report',
-    'thresholds',
     'transition',
 ]

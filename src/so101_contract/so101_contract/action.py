@@ -8,7 +8,7 @@ opening. The scale is applied here and nowhere else.
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,18 @@ class DiscreteGripper(IntEnum):
     CLOSE = 0
     STAY = 1
     OPEN = 2
+
+
+class Displacement(Protocol):
+    """What an action says: `EeDeltaValue`, and `ExecutedAction` that also says for which step and by whom."""
+
+    @property
+    def translation(self) -> FloatArray:
+        """Displacement of the TCP (3,) [m]."""
+
+    @property
+    def opening(self) -> float:
+        """Target opening of the gripper."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +243,7 @@ class ActionSpec(Record):
             inside[3] = self.gripper.from_opening(float(inside[3]))
         return NetworkAction(inside, clipped)
 
-    def limit(self, value: EeDeltaValue) -> EeDeltaValue:
+    def limit(self, value: Displacement) -> EeDeltaValue:
         """Return the value cut to what a network of this spec can say, for commands of a human.
 
         What comes out is executed and recorded, so that the stored action is the one that the arm was told.

@@ -13,15 +13,15 @@ them at most in the middle of an episode.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 import logging
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.episodes import NO_EPISODE
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.messages import (
     AnyRecord,
@@ -31,89 +31,216 @@ from so101_contract.messages import (
     JointSample,
     StepRecord,
 )
-from so101_contract.observation import check_state, Observation
+from so101_contract.observation import check_state, Frame, Limits, Observation, observation_of, SamplePool
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.transition import Frame, observation_of, OpenEpisode, Output, Reason
+from so101_contract.session import EventKind, NO_EPISODE, Outcome, Source
+from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 
 _log = logging.getLogger(__name__)
 
+_ACTORS = (Source.POLICY, Source.TELEOP)
 _REMEMBERED = 4096  # closed episodes whose late messages are told from those of a new one
 
-Sample = TypeVar('Sample')
-Key = TypeVar('Key', bound=Hashable)
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 StateOf: TypeAlias = Callable[[FloatArray, FloatArray], npt.NDArray[np.float32]]
 
 
-class SamplePool(Generic[Sample, Key]):
-    """Keeps the samples that came last, and remembers who asked for one that has not come yet."""
+class OpenEpisode:
+    """The steps, frames, actions and labels of an episode, in whatever order they came.
 
-    def __init__(self, limit: int, waiting_limit: int) -> None:
-        """Make a pool for so many samples, and so many keys that wait; what came first leaves first."""
-        self._limit = limit
-        self._waiting_limit = waiting_limit
-        self._waiting_count = 0
-        self._samples: dict[int, Sample] = {}
-        self._waiting: dict[int, list[Key]] = {}
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def add(self, stamp_ns: int, sample: Sample) -> tuple[bool, list[Key]]:
-        """Store a sample; it replaces one with the same stamp, which is its copy or of a clock set back.
-
-        Returns:
-            Whether its stamp was new, and who waited for it.
-        """
-        new = self._samples.pop(stamp_ns, None) is None
-        self._samples[stamp_ns] = sample
-        if len(self._samples) > self._limit:
-            del self._samples[next(iter(self._samples))]
-        waited = self._waiting.pop(stamp_ns, [])
-        self._waiting_count -= len(waited)
-        return new, waited
-
-    def get(self, stamp_ns: int) -> Sample | None:
-        """Return the sample with that stamp, or None where it has not come or has left."""
-        return self._samples.get(stamp_ns)
-
-    def wait(self, stamp_ns: int, key: Key) -> None:
-        """Remember that `key` needs the sample with that stamp."""
-        self._waiting.setdefault(stamp_ns, []).append(key)
-        self._waiting_count += 1
-        while self._waiting_count > self._waiting_limit:
-            self._waiting_count -= len(self._waiting.pop(next(iter(self._waiting))))
-
-    def forget(self, condition: Callable[[Key], bool]) -> None:
-        """Stop waiting on behalf of the keys for which the condition holds."""
-        kept = {stamp: [key for key in keys if not condition(key)] for stamp, keys in self._waiting.items()}
-        self._waiting = {stamp: keys for stamp, keys in kept.items() if keys}
-        self._waiting_count = sum(map(len, self._waiting.values()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much an assembler keeps, which bounds its memory.
-
-    An image of S px takes 3 S^2 bytes: 21 kB at 84 px. With the defaults and one such camera the pool of
-    images stays under 20 MB, and each open episode under 44 MB, whatever comes in.
-
-    Attributes:
-        joints: joint messages kept for steps that name them later; 30 s at 100 Hz.
-        images: images kept per camera; 30 s at 30 Hz.
-        steps: steps kept per open episode; the transitions of older ones are out, or counted as dropped.
-        episodes: episodes kept open for late messages and labels; the oldest closes when there are more.
+    Whether step k gives a transition depends on what is known about steps k-T+1 .. k+1 alone. More knowledge
+    only ever adds transitions, so the order in which messages come does not matter.
     """
 
-    joints: int = 3000
-    images: int = 900
-    steps: int = 2000
-    episodes: int = 2
+    def __init__(
+        self, number: int, *, frame_stack: int, horizon: int, success_reward: float, failure_reward: float
+    ) -> None:
+        self.number = number
+        self._frame_stack = frame_stack
+        self._horizon = horizon
+        self._bonus = {Outcome.SUCCESS: success_reward, Outcome.FAILURE: failure_reward}
+        self._steps: dict[int, StepRecord] = {}
+        self._actions: dict[int, ExecutedAction] = {}
+        self._frames: dict[int, Frame | Reason] = {}
+        self._given: dict[int, Transition | None] = {}
+        self._label: tuple[int, Outcome] | None = None
+        self._dropped: Counter[Reason] = Counter()
+        self._forgotten = 0  # steps below this index are accounted for and gone
+        self._steps_seen = self._transitions = self._intervened = 0
+        self._last_step: StepRecord | None = None
+        self.first_stamp_ns: int | None = None
+        self.discarded = False
 
-    def __post_init__(self) -> None:
-        """Refuse limits under which nothing could be assembled."""
-        if min(self.joints, self.images, self.episodes) < 1 or self.steps < 2:
-            raise AssemblyError(f'expected limits of at least 1 (steps: 2), got {self}; raise them')
+    def begins_again_with(self, step: StepRecord) -> bool:
+        """Whether the step is another first one than the one known: a restarted session reuses the number."""
+        if step.index != 0 or not self._steps:
+            return False
+        if self.first_stamp_ns is not None:
+            return step.stamp_ns != self.first_stamp_ns
+        return step.stamp_ns > min(known.stamp_ns for known in self._steps.values())
+
+    def add_step(self, step: StepRecord) -> bool:
+        """Take a step; return False where it is known, or too old."""
+        if step.index < self._forgotten or step.index in self._steps:
+            return False
+        self._steps[step.index] = step
+        self._steps_seen += 1
+        if step.index == 0:
+            self.first_stamp_ns = step.stamp_ns
+        if self._last_step is None or step.index > self._last_step.index:
+            self._last_step = step
+        self._forget_before(self._last_step.index - self._horizon)
+        return True
+
+    def add_action(self, action: ExecutedAction) -> bool:
+        """Take an action; return False where one is known, or it is too old."""
+        if action.index < self._forgotten or action.index in self._actions:
+            return False
+        self._actions[action.index] = action
+        if len(self._actions) > 2 * self._horizon:  # actions without steps: keep the newest
+            del self._actions[min(self._actions)]
+        return True
+
+    def add_frame(self, index: int, frame: Frame | Reason) -> None:
+        """Take what was measured at a step that is known, or the reason why that cannot be used."""
+        if index in self._steps:
+            self._frames[index] = frame
+
+    def add_event(self, event: EpisodeEventRecord) -> list[Transition]:
+        """Take an event; return the transitions that a new label changes."""
+        outcome = event.kind.outcome
+        if event.kind is EventKind.DISCARD or outcome is None or self.discarded:
+            self.discarded |= event.kind is EventKind.DISCARD
+            return []
+        label = (event.stamp_ns, outcome)
+        if self._label is not None and label <= self._label:
+            return []
+        self._label = label
+        revised = []
+        for index, old in self._given.items():
+            if old is None:
+                continue
+            reward, terminated, truncated = self._labelled(self._steps[index + 1])
+            new = replace(old, reward=reward, terminated=terminated, truncated=truncated)
+            if (new.reward, new.terminated) != (old.reward, old.terminated):
+                revised.append(replace(new, revision=old.revision + 1))
+        self._given.update({transition.index: transition for transition in revised})
+        return revised
+
+    def complete_around(self, index: int) -> list[Transition]:
+        """Return the transitions that became complete through something new about a step."""
+        new = []
+        for k in range(max(index - 1, self._forgotten), index + self._frame_stack):
+            if k in self._given or self.discarded:
+                continue
+            transition = self._transition(k)
+            if isinstance(transition, Transition):
+                # Only those into a last step can be revised later; of the others the number is enough.
+                self._given[k] = transition if transition.ends else None
+                self._transitions += 1
+                self._intervened += transition.intervened
+                new.append(transition)
+        return new
+
+    def window(self, index: int) -> tuple[Frame, ...] | Reason:
+        """Return the T frames of the observation at a step, oldest first, or why there is none."""
+        indices = [max(i, 0) for i in range(index - self._frame_stack + 1, index + 1)]
+        known = [i for i in dict.fromkeys(indices) if i in self._steps]
+        if index not in known:
+            return Reason.STEP
+        newest = self._frames.get(index, Reason.JOINT)
+        if isinstance(newest, Reason):
+            return newest
+        frames = [self._frames.get(i, Reason.STACK) for i in indices]
+        whole = [frame for frame in frames if isinstance(frame, Frame)]
+        steps = [self._steps[i] for i in known]
+        in_order = all(a.stamp_ns < b.stamp_ns and not a.ends for a, b in pairwise(steps))
+        return tuple(whole) if len(whole) == len(frames) and in_order else Reason.STACK
+
+    def report(self) -> EpisodeReport:
+        """Return the account of the episode as it stands now."""
+        dropped = self._dropped.copy()
+        last = self._last_step
+        if last is not None:
+            self._count_dropped(dropped, last.index if last.ends else last.index + 1)
+        outcome = None if self._label is None else self._label[1]
+        if outcome is None and last is not None and last.ends:
+            outcome = self._own_outcome(last)
+        return EpisodeReport(
+            episode=self.number,
+            outcome=Outcome.DISCARD if self.discarded else outcome,
+            steps=self._steps_seen,
+            transitions=self._transitions,
+            intervened=self._intervened,
+            dropped={reason: dropped[reason] for reason in Reason if dropped[reason]},
+            discarded=self.discarded,
+        )
+
+    def _transition(self, k: int) -> Transition | Reason:
+        found = self._step_and_action(k)
+        if isinstance(found, Reason):
+            return found
+        after, action = found
+        pair = [self._frames.get(i, Reason.JOINT) for i in (k, k + 1)]
+        for reason in (Reason.JOINT, Reason.IMAGE, Reason.STATE):
+            if reason in pair:
+                return reason
+        frames, next_frame = self.window(k), pair[1]
+        if isinstance(frames, Reason) or isinstance(next_frame, Reason):
+            return Reason.STACK
+        return Transition(frames, next_frame, action, *self._labelled(after))
+
+    def _step_and_action(self, k: int) -> tuple[StepRecord, ExecutedAction] | Reason:
+        """Return the step after k and the action of k, or why they belong to no transition."""
+        step, after, action = self._steps.get(k), self._steps.get(k + 1), self._actions.get(k)
+        if step is None or after is None:
+            return Reason.STEP if step is None else Reason.NEXT_STEP
+        if step.ends or after.stamp_ns <= step.stamp_ns:
+            return Reason.AFTER_END if step.ends else Reason.OUT_OF_ORDER
+        if action is None:
+            return Reason.ACTION
+        return (after, action) if action.source in _ACTORS else Reason.SOURCE
+
+    def _labelled(self, step: StepRecord) -> tuple[float, bool, bool]:
+        """Return reward, terminated and truncated of a step as the latest label has them."""
+        if not step.ends or self._label is None:
+            return step.reward, step.terminated, step.truncated and not step.terminated
+        own, said = self._own_outcome(step), self._label[1]
+        reward = step.reward + (self._bonus.get(said, 0.0) - self._bonus.get(own, 0.0))
+        return reward, said.terminal, not said.terminal
+
+    def _own_outcome(self, step: StepRecord) -> Outcome:
+        """Return the outcome that a last step itself tells by its flags and its reward."""
+        if not step.terminated:
+            return Outcome.TIME_LIMIT
+        distance = {outcome: abs(step.reward - bonus) for outcome, bonus in self._bonus.items()}
+        return min(distance, key=lambda outcome: (distance[outcome], outcome))
+
+    def _forget_before(self, index: int) -> None:
+        """Account for the steps below an index and forget them, so that a long episode stays bounded."""
+        if index <= self._forgotten:
+            return
+        self._count_dropped(self._dropped, index)
+        self._forgotten = index
+        keep = index - self._frame_stack
+        for held, first in (
+            (self._steps, keep),
+            (self._frames, keep),
+            (self._actions, index),
+            (self._given, index),
+        ):
+            for old in [i for i in held if i < first]:
+                del held[old]
+
+    def _count_dropped(self, counter: Counter[Reason], end: int) -> None:
+        """Count why steps from the first one not accounted for up to `end` gave no transition."""
+        known = [k for k in self._steps if self._forgotten <= k < end]
+        for k in known:
+            if k not in self._given:
+                reason = self._transition(k)
+                assert isinstance(reason, Reason)
+                counter[reason] += 1
+        counter[Reason.STEP] += end - self._forgotten - len(known)
 
 
 class Assembler:

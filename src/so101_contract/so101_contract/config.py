@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract configuration: what every node of a running graph must agree on, in one place.
+"""What every part must agree on, in one place: the contract configuration, and the numbers that several judge by.
 
 A policy answers to an observation, at a rate, with displacements of one scale that one controller executes. Session,
 controller, policy, learner, recorder and devices are told the same values; who starts them builds one of these, from
-the policy's manifest where there is one.
+the policy's manifest where there is one. Of the thresholds at the end several parts have an opinion; what a single
+part decides for itself is its parameter.
 """
 
 from collections.abc import Mapping
@@ -81,3 +82,17 @@ def _name_of(manifest: PolicyManifest) -> str:
             f'{wanted.frame_stack} frames of {list(wanted.camera_names)}; add it to so101_contract/observation_spec.py'
         )
     return names[0]
+
+
+SERVO_WARM_C = 55.0
+"""Temperature of a servo that is worth a warning [degC]."""
+
+SERVO_HOT_C = 65.0
+"""Temperature at which a servo is switched off [degC]: its windings are specified to 70."""
+
+LONG_INTERVENTION_STEPS = 30
+"""A takeover of more steps in a row teaches little: HIL-SERL (Luo et al., 2024) asks for short corrections
+rather than whole episodes by hand, which make the critic optimistic about states that the policy never reaches."""
+
+STICK_DEAD_ZONE = 0.15
+"""Share of a stick's way that counts as rest; worn hobby pads come to rest within a tenth."""

@@ -5,15 +5,14 @@ Positions are in rad (REP-103) with the zeros and signs of the vendor's "new cal
 and percent belong to the driver and never reach this module.
 """
 
-from collections.abc import Iterable, Mapping
-import functools
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.errors import JointError, VelocityError
+from so101_contract.errors import VelocityError
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 FloatOrArray = TypeVar('FloatOrArray', float, npt.NDArray[np.float64])
@@ -70,56 +69,6 @@ def limits_arrays() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the lower and the upper limits [rad] as two (6,) arrays in `JOINT_NAMES` order."""
     limits = np.array([JOINT_LIMITS_RAD[name] for name in JOINT_NAMES], dtype=np.float64)
     return limits[:, 0].copy(), limits[:, 1].copy()
-
-
-def order_by_name(names: Iterable[str], values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Put values that come with joint names into `JOINT_NAMES` order.
-
-    Args:
-        names: joint names as they came, in any order; names of other joints are ignored.
-        values: one value per name (n,), any unit.
-
-    Returns:
-        The (6,) values of this arm's joints, as a new array.
-
-    Raises:
-        JointError: a joint is named twice, or the lengths differ.
-        MissingJointError: a joint is missing; it is a `KeyError` as well.
-    """
-    given = tuple(names)
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (len(given),):
-        raise JointError(
-            f'expected one value per joint name, got {len(given)} names and values of shape {array.shape}; '
-            f'fill both lists of the message'
-        )
-    return array[_places(given)]
-
-
-@functools.lru_cache(maxsize=16)
-def _places(given: tuple[str, ...]) -> npt.NDArray[np.intp]:
-    """Return where the joints of this arm stand among the names; they are the same in every message of a topic."""
-    index = {name: i for i, name in enumerate(given)}
-    if len(index) != len(given):
-        twice = sorted({name for name in given if given.count(name) > 1})
-        raise JointError(
-            f'expected each joint once, got {twice} more than once in {list(given)}; rename them'
-        )
-    missing = [name for name in JOINT_NAMES if name not in index]
-    if missing:
-        raise MissingJointError(
-            f'expected the joints {list(JOINT_NAMES)}, got {list(given)} without {missing}; '
-            f'publish every joint in each message'
-        )
-    places = np.array([index[name] for name in JOINT_NAMES], dtype=np.intp)
-    places.setflags(write=False)
-    return places
-
-
-class MissingJointError(JointError, KeyError):
-    """A joint of this arm is not among the names that came."""
-
-    __str__ = Exception.__str__  # KeyError would show the message in quotes
 
 
 class VelocityEstimator:

@@ -8,20 +8,21 @@ The records hold no ROS types, so policy, learner and bag reader see the same. S
 they identify messages, and a step names its joint and image messages by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+import functools
 import math
-from typing import Any, Protocol, TYPE_CHECKING, TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind, NO_EPISODE, Source
-from so101_contract.errors import AssemblyError
+from so101_contract.action import Displacement, EeDeltaValue
+from so101_contract.errors import AssemblyError, JointError
 from so101_contract.image import message_to_rgb, preprocess
-from so101_contract.joints import BASE_FRAME, JOINT_NAMES, NUM_JOINTS, order_by_name, VelocityEstimator
+from so101_contract.joints import BASE_FRAME, JOINT_NAMES, NUM_JOINTS, VelocityEstimator
 from so101_contract.observation_spec import CameraSpec
+from so101_contract.session import EventKind, NO_EPISODE, Source
 from so101_interfaces_py.conversions import array_to_image, joint_state, ns_to_stamp, stamp_to_ns
 
 if TYPE_CHECKING:
@@ -276,18 +277,6 @@ def event_message(event: EpisodeEventRecord) -> 'EpisodeEvent':
 # --- EeDelta ---
 
 
-class Displacement(Protocol):
-    """What an action says: `EeDeltaValue` and `ExecutedAction` alike."""
-
-    @property
-    def translation(self) -> FloatArray:
-        """Displacement of the TCP (3,) [m]."""
-
-    @property
-    def opening(self) -> float:
-        """Target opening of the gripper."""
-
-
 def action_record(message: Any) -> ExecutedAction:
     """Return what an `EeDelta` says.
 
@@ -337,6 +326,56 @@ def action_message(
 # --- JointState ---
 
 
+class MissingJointError(JointError, KeyError):
+    """A joint of this arm is not among the names that came."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+def order_by_name(names: Iterable[str], values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Put values that come with joint names into `JOINT_NAMES` order.
+
+    Args:
+        names: joint names as they came, in any order; names of other joints are ignored.
+        values: one value per name (n,), any unit.
+
+    Returns:
+        The (6,) values of this arm's joints, as a new array.
+
+    Raises:
+        JointError: a joint is named twice, or the lengths differ.
+        MissingJointError: a joint is missing; it is a `KeyError` as well.
+    """
+    given = tuple(names)
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (len(given),):
+        raise JointError(
+            f'expected one value per joint name, got {len(given)} names and values of shape {array.shape}; '
+            f'fill both lists of the message'
+        )
+    return array[_places(given)]
+
+
+@functools.lru_cache(maxsize=16)
+def _places(given: tuple[str, ...]) -> npt.NDArray[np.intp]:
+    """Return where the joints of this arm stand among the names; they are the same in every message of a topic."""
+    index = {name: i for i, name in enumerate(given)}
+    if len(index) != len(given):
+        twice = sorted({name for name in given if given.count(name) > 1})
+        raise JointError(
+            f'expected each joint once, got {twice} more than once in {list(given)}; rename them'
+        )
+    missing = [name for name in JOINT_NAMES if name not in index]
+    if missing:
+        raise MissingJointError(
+            f'expected the joints {list(JOINT_NAMES)}, got {list(given)} without {missing}; '
+            f'publish every joint in each message'
+        )
+    places = np.array([index[name] for name in JOINT_NAMES], dtype=np.intp)
+    places.setflags(write=False)
+    return places
+
+
 def joint_sample(message: Any, estimator: VelocityEstimator) -> JointSample:
     """Return what a `JointState` says; where it carries no velocities, those of the estimator.
 
@@ -352,9 +391,10 @@ def joint_sample(message: Any, estimator: VelocityEstimator) -> JointSample:
     return JointSample(stamp_ns, position, velocity)
 
 
-def joint_message(sample: JointSample) -> 'JointState':
-    """Return the `JointState` that says this."""
+def joint_message(sample: JointSample, frame_id: str = '') -> 'JointState':
+    """Return the `JointState` that says this, with positions and velocities as they are: nothing is clamped."""
     message = joint_state(JOINT_NAMES, sample.position.tolist(), ns_to_stamp(sample.stamp_ns))
+    message.header.frame_id = frame_id
     message.velocity = sample.velocity.tolist()
     return message
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building an observation: the state vector, the frame stack, and the shapes that networks are fed with."""
+"""Building an observation: samples that wait, state vector, frame stack, and the shapes that networks are fed with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 import hashlib
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.errors import ObservationError
+from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES, limits_arrays, NUM_JOINTS
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.orientation import orientation_entries, OrientationKind
@@ -19,6 +19,8 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 TcpPose: TypeAlias = Callable[[FloatArray], tuple[npt.ArrayLike, npt.ArrayLike]]
 Item = TypeVar('Item')
+Sample = TypeVar('Sample')
+Key = TypeVar('Key', bound=Hashable)
 
 JOINT_MARGIN_RAD = 0.2
 """How far beyond the model's limits a reading may lie [rad]: real stops and calibrations differ that much."""
@@ -40,6 +42,33 @@ class Observation:
     images: Mapping[str, UInt8Array]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """What was measured at one step; every observation and transition that needs it refers to this object.
+
+    Attributes:
+        episode: number of the episode.
+        index: number of the step.
+        stamp_ns: the tick [ns].
+        state: (D,) float32, read-only.
+        images: (3, S, S) uint8 RGB per camera, in the order of the spec, read-only.
+    """
+
+    episode: int
+    index: int
+    stamp_ns: int
+    state: npt.NDArray[np.float32]
+    images: Mapping[str, npt.NDArray[np.uint8]]
+
+
+def observation_of(frames: tuple[Frame, ...]) -> Observation:
+    """Stack frames, oldest first, into an observation; this copies them."""
+    return Observation(
+        state=np.stack([frame.state for frame in frames]),
+        images={camera: np.stack([frame.images[camera] for frame in frames]) for camera in frames[0].images},
+    )
+
+
 def observation_digest(observation: Observation) -> str:
     """Return the SHA-256 of the bytes of state and images, cameras in order, as hex.
 
@@ -50,6 +79,77 @@ def observation_digest(observation: Observation) -> str:
         digest.update(name.encode())
         digest.update(images.tobytes())
     return digest.hexdigest()
+
+
+class SamplePool(Generic[Sample, Key]):
+    """Keeps the samples that came last, and remembers who asked for one that has not come yet."""
+
+    def __init__(self, limit: int, waiting_limit: int) -> None:
+        """Make a pool for so many samples, and so many keys that wait; what came first leaves first."""
+        self._limit = limit
+        self._waiting_limit = waiting_limit
+        self._waiting_count = 0
+        self._samples: dict[int, Sample] = {}
+        self._waiting: dict[int, list[Key]] = {}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, stamp_ns: int, sample: Sample) -> tuple[bool, list[Key]]:
+        """Store a sample; it replaces one with the same stamp, which is its copy or of a clock set back.
+
+        Returns:
+            Whether its stamp was new, and who waited for it.
+        """
+        new = self._samples.pop(stamp_ns, None) is None
+        self._samples[stamp_ns] = sample
+        if len(self._samples) > self._limit:
+            del self._samples[next(iter(self._samples))]
+        waited = self._waiting.pop(stamp_ns, [])
+        self._waiting_count -= len(waited)
+        return new, waited
+
+    def get(self, stamp_ns: int) -> Sample | None:
+        """Return the sample with that stamp, or None where it has not come or has left."""
+        return self._samples.get(stamp_ns)
+
+    def wait(self, stamp_ns: int, key: Key) -> None:
+        """Remember that `key` needs the sample with that stamp."""
+        self._waiting.setdefault(stamp_ns, []).append(key)
+        self._waiting_count += 1
+        while self._waiting_count > self._waiting_limit:
+            self._waiting_count -= len(self._waiting.pop(next(iter(self._waiting))))
+
+    def forget(self, condition: Callable[[Key], bool]) -> None:
+        """Stop waiting on behalf of the keys for which the condition holds."""
+        kept = {stamp: [key for key in keys if not condition(key)] for stamp, keys in self._waiting.items()}
+        self._waiting = {stamp: keys for stamp, keys in kept.items() if keys}
+        self._waiting_count = sum(map(len, self._waiting.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much an assembler keeps, which bounds its memory.
+
+    An image of S px takes 3 S^2 bytes: 21 kB at 84 px. With the defaults and one such camera the pool of
+    images stays under 20 MB, and each open episode under 44 MB, whatever comes in.
+
+    Attributes:
+        joints: joint messages kept for steps that name them later; 30 s at 100 Hz.
+        images: images kept per camera; 30 s at 30 Hz.
+        steps: steps kept per open episode; the transitions of older ones are out, or counted as dropped.
+        episodes: episodes kept open for late messages and labels; the oldest closes when there are more.
+    """
+
+    joints: int = 3000
+    images: int = 900
+    steps: int = 2000
+    episodes: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse limits under which nothing could be assembled."""
+        if min(self.joints, self.images, self.episodes) < 1 or self.steps < 2:
+            raise AssemblyError(f'expected limits of at least 1 (steps: 2), got {self}; raise them')
 
 
 def build_state(

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from so101_contract.assembly import Assembler, Limits
-from so101_contract.episodes import EventKind, Outcome, Source
+from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ContractError, ObservationError
 from so101_contract.messages import EpisodeEventRecord, ExecutedAction, ImageSample, JointSample, StepRecord
+from so101_contract.observation import Limits
 from so101_contract.observation_spec import CameraSpec, ObservationSpec, StateBlock
+from so101_contract.session import EventKind, Outcome, Source
 from so101_contract.transition import EpisodeReport, Reason, settle, Transition
 
 CAMERAS = ('wrist', 'above')

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from so101_contract.episodes import EventKind, Outcome, Source
+from so101_contract.session import EventKind, Outcome, Source
 
 MESSAGES = Path(__file__).parents[2] / 'so101_interfaces' / 'msg'
 

@@ -17,9 +17,9 @@ from so101_contract.joints import (
     JOINT_LIMITS_RAD,
     JOINT_NAMES,
     limits_arrays,
-    order_by_name,
     TCP_FRAME,
 )
+from so101_contract.messages import order_by_name
 
 
 def official(name):

@@ -14,7 +14,6 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import EeDelta, EpisodeEvent, Step
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind, NO_EPISODE, Source
 from so101_contract.errors import ContractError
 from so101_contract.joints import BASE_FRAME, JOINT_NAMES, VelocityEstimator
 from so101_contract.messages import (
@@ -34,6 +33,7 @@ from so101_contract.messages import (
     StepRecord,
 )
 from so101_contract.observation_spec import CameraSpec
+from so101_contract.session import EventKind, NO_EPISODE, Source
 from so101_interfaces_py.conversions import array_to_image, joint_state
 
 CAMERA = CameraSpec('gripper_cam', 64)

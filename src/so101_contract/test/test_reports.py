@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from so101_contract import session_status, task_report
-from so101_contract.arm_start import AtPoint, AtPose, NearCube
+from so101_contract import session as session_status
+from so101_contract import task_report
 from so101_contract.errors import ContractError
-from so101_contract.task_report import GroundTruth, Status, TaskReport, TaskState
+from so101_contract.task_report import AtPoint, AtPose, GroundTruth, NearCube, Status, TaskReport, TaskState
 
 MESSAGES = Path(__file__).parents[2] / 'so101_interfaces' / 'msg'
 TRUTH = GroundTruth(

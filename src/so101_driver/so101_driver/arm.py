@@ -17,11 +17,11 @@ from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, PortError
 from so101_driver.bus.readings import BusReading
 from so101_driver.bus.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
-from so101_driver.calibration.calibration import ArmCalibration
+from so101_driver.calibration.calibration import ArmCalibration, ArmReading
 from so101_driver.calibration.checks import differences
 from so101_driver.calibration.servo import read_servo_values
 from so101_driver.gate.gate import SafetyGate
-from so101_driver.gate.types import ArmReading, GateOutput, Vector
+from so101_driver.gate.types import GateOutput, Vector
 from so101_interfaces_py.params import check_bounds, param
 
 logger = logging.getLogger(__name__)
@@ -89,11 +89,6 @@ class ArmState:
     reading: ArmReading
     velocity_rad_s: Vector
     output: GateOutput
-
-    @property
-    def stamp_s(self) -> float:
-        """When the joints were read, monotonic [s]."""
-        return self.reading.stamp_s
 
     @property
     def complete(self) -> bool:

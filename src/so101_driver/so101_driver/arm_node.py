@@ -14,6 +14,7 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract.messages import joint_message, JointSample
 from so101_driver.arm import Arm, ArmMismatchError, ArmState, DriverConfig
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError
@@ -22,7 +23,7 @@ from so101_driver.calibration.files import find_calibration
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import Reply
-from so101_driver.messages import diagnostics_message, joint_state_message, LoopTiming, status_message
+from so101_driver.messages import diagnostics_message, LoopTiming, status_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import ns_to_stamp, stamp_to_ns
 from so101_interfaces_py.params import load_configs, ParameterError
@@ -102,10 +103,12 @@ class ArmNode(Node):
         if self._wants_enable and state.complete:
             self._wants_enable = False
             self._report(self._gate.request_enable(now))
-        stamp_ns = self.get_clock().now().nanoseconds - round((time.monotonic() - state.stamp_s) * 1e9)
-        stamp = ns_to_stamp(stamp_ns)
+        stamp_ns = self.get_clock().now().nanoseconds - round(
+            (time.monotonic() - state.reading.stamp_s) * 1e9
+        )
         if state.complete:
-            self._joint_states.publish(joint_state_message(state, stamp, self._config.frame_id))
+            sample = JointSample(stamp_ns, state.reading.position_rad, state.velocity_rad_s)
+            self._joint_states.publish(joint_message(sample, self._config.frame_id))
         said = f'{state.output.state}: {state.output.reason}'
         if now >= self._next_status or said != self._said:
             self._publish_status(now, state, stamp_ns)

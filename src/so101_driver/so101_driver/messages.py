@@ -9,13 +9,13 @@ from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from so101_interfaces.msg import ArmStatus
 
 from so101_contract.joints import JOINT_NAMES
 from so101_description.cameras import get_camera
 from so101_driver.arm import ArmState
-from so101_driver.bus.port import BusCounters
+from so101_driver.bus.config import BusCounters
 from so101_driver.camera.camera import CameraReport, CameraStatus
 from so101_driver.camera.config import Lens
 from so101_driver.camera.source import Frame
@@ -73,18 +73,6 @@ STATES = {
     GateState.FAULT: ArmStatus.FAULT,
 }
 LEVELS = {Level.WARN: DiagnosticStatus.WARN, Level.FAULT: DiagnosticStatus.ERROR}
-
-
-def joint_state_message(state: ArmState, stamp: Time, frame_id: str) -> JointState:
-    """Positions [rad] and velocities [rad/s] as measured; nothing is clamped."""
-    message = JointState(
-        name=list(JOINT_NAMES),
-        position=state.reading.position_rad.tolist(),
-        velocity=state.velocity_rad_s.tolist(),
-    )
-    message.header.stamp = stamp
-    message.header.frame_id = frame_id
-    return message
 
 
 def status_message(

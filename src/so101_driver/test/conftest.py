@@ -7,7 +7,7 @@ import time
 import pytest
 
 from so101_driver.bus.bus import ServoBus
-from so101_driver.bus.port import BusConfig
+from so101_driver.bus.config import BusConfig
 from so101_driver.emulator.arm import VirtualArm
 
 PATIENT = BusConfig(min_timeout_s=0.03, timeout_s=0.1, retries=4, budget_s=0.5)

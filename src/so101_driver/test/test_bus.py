@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 import pytest
 
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import HandshakeError, PortError, ServoTimeout, WriteNotTaken
-from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import Reg, ServoError
 from so101_driver.emulator.arm import VirtualArm
 from so101_driver.emulator.servo import Behaviour

@@ -2,8 +2,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from so101_driver.bus.port import AnswerCollector
 from so101_driver.bus.protocol import build, frame_at
-from so101_driver.bus.sync_read import AnswerCollector
 
 IDS = (1, 2, 3, 4, 5, 6)
 SIZE = 15

@@ -11,10 +11,10 @@ import pytest
 
 from so101_driver.bus import protocol
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import PortError, ServoTimeout
-from so101_driver.bus.port import BusConfig
+from so101_driver.bus.readings import WindowChooser, WINDOWS
 from so101_driver.bus.registers import Reg
-from so101_driver.bus.sync_read import WindowChooser, WINDOWS
 from so101_driver.emulator.arm import VirtualArm
 from so101_driver.emulator.faults import FaultRates
 

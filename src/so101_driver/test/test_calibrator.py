@@ -8,8 +8,8 @@ import pytest
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import BusError, HandshakeError, ServoTimeout
-from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError, TICKS_PER_TURN
 from so101_driver.calibration.calibration import CalibrationError, SERVO_IDS
 from so101_driver.calibration.checks import differences

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
-from so101_driver.bus.port import BusConfig
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
 from so101_driver.calibration.calibration import SERVO_IDS
 from so101_driver.calibration.files import from_lerobot, Places, save

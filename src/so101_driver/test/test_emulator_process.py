@@ -10,8 +10,8 @@ import time
 import pytest
 
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import PortError
-from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import VirtualArm
 from so101_driver.emulator.control import ArmControl, ControlServer, VirtualArmProcess

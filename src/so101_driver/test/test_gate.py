@@ -9,10 +9,11 @@ import pytest
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.registers import ServoError
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import GateConfig
 from so101_driver.gate.follower import ParkPath
 from so101_driver.gate.gate import SafetyGate
-from so101_driver.gate.types import ArmReading, GateOutput, GateState, Level
+from so101_driver.gate.types import GateOutput, GateState, Level
 from so101_interfaces_py.params import describe
 
 DT = 0.01

@@ -9,10 +9,11 @@ from hypothesis.stateful import initialize, rule, RuleBasedStateMachine
 import numpy as np
 
 from so101_contract.joints import JOINT_NAMES
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
 from so101_driver.gate.follower import GoalFollower
 from so101_driver.gate.gate import SafetyGate
-from so101_driver.gate.types import ArmReading, GateOutput, GateState, NUM_JOINTS
+from so101_driver.gate.types import GateOutput, GateState, NUM_JOINTS
 
 EPS = 1e-9
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, width=32)
@@ -252,7 +253,7 @@ def test_no_step_of_the_ramp_breaks_a_limit(start, target, measured, dts, accele
     ramp.seed(start)
     for dt in dts:
         before = ramp.goal.copy()
-        goal = ramp.lead(target, measured, dt).goal_rad
+        goal = ramp.lead(target, measured, dt)
         assert np.all(np.abs(goal - before) <= np.array(config.max_speed_rad_s) * dt + EPS)
         assert np.all(goal >= np.minimum(ramp.lower, before) - EPS)
         assert np.all(goal <= np.maximum(ramp.upper, before) + EPS)

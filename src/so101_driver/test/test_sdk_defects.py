@@ -16,8 +16,8 @@ import serial
 
 from so101_driver.bus import protocol
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import PortError, ServoTimeout
-from so101_driver.bus.port import BusConfig
 from so101_driver.bus.registers import Reg, ServoError
 from so101_driver.emulator.arm import VirtualArm
 

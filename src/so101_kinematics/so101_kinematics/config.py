@@ -1,15 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of kinematics_node: every number of the end-effector controller, and what is shown beside it."""
+"""Parameters of kinematics_node: every number of the end-effector controller, its box, and what is shown beside it."""
 
 from dataclasses import dataclass
 import math
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from so101_contract.config import ContractConfig
 from so101_contract.joints import ARM_JOINTS, BASE_FRAME, JOINT_LIMITS_RAD
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param, ParameterError
-from so101_kinematics.workspace import Workspace
+from so101_kinematics.errors import WorkspaceError
+from so101_kinematics.fk import Array
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A box in the base frame that the TCP may move in.
+
+    Attributes:
+        lower: smallest x, y, z [m].
+        upper: largest x, y, z [m].
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the corners."""
+        corners = np.array([self.lower, self.upper], dtype=np.float64)
+        if corners.shape != (2, 3) or not np.isfinite(corners).all() or not (corners[0] < corners[1]).all():
+            raise WorkspaceError(
+                f'expected a workspace with three finite bounds, each lower one below its upper one [m], '
+                f'got {self.lower} and {self.upper}; correct them'
+            )
+
+    def clamp(self, point: npt.ArrayLike) -> tuple[Array, bool]:
+        """Return the point (3,) of the box closest to a point (3,) [m], and whether that is another one."""
+        wanted = np.asarray(point, dtype=np.float64)
+        inside = np.minimum(np.maximum(wanted, self.lower), self.upper)
+        return inside, bool((inside != wanted).any())
+
+    def extended_to(self, point: npt.ArrayLike) -> Self:
+        """Return the smallest box that holds this one and a point (3,) [m].
+
+        An arm that starts outside its workspace must not be drawn into it on its own, but may be driven
+        there: the box that reaches out to where it is lets it stay and come in, and not go further out.
+        """
+        lower = np.minimum(self.lower, point)
+        upper = np.maximum(self.upper, point)
+        return type(self)(tuple(lower.tolist()), tuple(upper.tolist()))
+
 
 _CONTRACT = ContractConfig()
 

@@ -11,25 +11,24 @@ When control changes hands while the arm moves, the goal does not jump (bumpless
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.episodes import Source
 from so101_contract.joints import ARM_JOINTS, GRIPPER, gripper_opening_to_rad, JOINT_LIMITS_RAD
+from so101_contract.messages import action_record, ExecutedAction
+from so101_contract.session import Source
 from so101_kinematics.config import KinematicsConfig
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS, NUM_JOINTS
 from so101_kinematics.ik import IkOptions, InverseKinematics
 from so101_kinematics.profiles import Clip, Pick101Profile, Profile, SetpointProfile
 
-__all__ = ['Clip', 'Command', 'DeltaCommand', 'EeController', 'Hold', 'Transfer']
-
-NOBODY = int(Source.NONE)
-"""Nobody takes nothing over: the arm holds where it is commanded, and whoever acts next starts over."""
+__all__ = ['Clip', 'Command', 'EeController', 'Hold', 'Transfer', 'read_action']
 
 REST_SPEED_RAD_S = 0.1
 """Joint speed below which the arm counts as standing still [rad/s]."""
@@ -52,30 +51,26 @@ class Hold(StrEnum):
 
     NO_COMMAND = 'no displacement yet'
     STALE_COMMAND = 'no recent displacement'
-    BAD_COMMAND = 'displacement is not finite or has the wrong shape'
+    BAD_COMMAND = 'displacement is not finite or of an unknown source'
     WRONG_FRAME = 'displacement is in another frame'
     NO_JOINTS = 'no joint reading'
     STALE_JOINTS = 'no recent joint reading'
     BAD_JOINTS = 'joint reading is not finite or has the wrong shape'
 
 
-@dataclass(frozen=True)
-class DeltaCommand:
-    """One displacement, as it came.
+def read_action(message: Any, frame_id: str, stamp_ns: int) -> ExecutedAction | Hold:
+    """Return what an `EeDelta` says, or why it is not executed.
 
-    Attributes:
-        xyz: (3,) displacement of the TCP [m].
-        gripper: target opening, 0 closed .. 1 open.
-        stamp_s: when it was decided, on the clock of `update` [s].
-        frame_id: frame that `xyz` is said in.
-        source: who decided it; a change of it is a takeover, from which control starts over.
+    Args:
+        message: as it came.
+        frame_id: frame that displacements are said in.
+        stamp_ns: when it was decided, on the clock of `EeController.update` [ns].
     """
-
-    xyz: npt.ArrayLike
-    gripper: float
-    stamp_s: float
-    frame_id: str
-    source: int | str = ''
+    try:
+        action = replace(action_record(message), stamp_ns=stamp_ns)
+    except (TypeError, ValueError):
+        return Hold.BAD_COMMAND
+    return action if message.header.frame_id == frame_id else Hold.WRONG_FRAME
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ class EeController:
         self._goal: Array | None = None
         self._setpoint: Array | None = None
         self._seeded = False
-        self._source: int | str | None = None
+        self._source: Source | None = None
         self._gripper_wish: float | None = None
         self._command_s = -math.inf
         self._update_s: float | None = None
@@ -195,7 +190,7 @@ class EeController:
         now_s: float,
         q_measured: npt.ArrayLike | None,
         q_stamp_s: float,
-        delta: DeltaCommand | None = None,
+        action: ExecutedAction | Hold | None = None,
     ) -> Command:
         """Advance by one control period.
 
@@ -203,33 +198,36 @@ class EeController:
             now_s: the time [s].
             q_measured: (6,) the newest joint reading [rad] in `JOINT_NAMES` order, or None without one.
             q_stamp_s: when it was read [s].
-            delta: a displacement that has not been given to `update` before, or None.
+            action: one that has not been given to `update` before, or why the one that came is not executed
+                (`read_action`), or None. A change of its source is a takeover, from which control starts over.
         """
         dt = self._elapsed(now_s)
         q, reason = self._read(now_s, q_measured, q_stamp_s)
-        xyz = None
-        if delta is not None:
-            xyz, fault = self._accept(now_s, delta)
-            reason = reason or fault
+        if isinstance(action, ExecutedAction):
+            reason = reason or self._accept(now_s, action)
+        elif action is not None:
+            reason, action = reason or action, None
         if reason is None and now_s - self._command_s > self.config.command_timeout_s:
             reason = Hold.NO_COMMAND if self._command_s == -math.inf else Hold.STALE_COMMAND
         if reason is not None or q is None:
             return self._hold(reason or Hold.NO_JOINTS)
-        if delta is not None and delta.source not in (NOBODY, self._source):
+        # Nobody takes nothing over: the arm holds where it is commanded, and whoever acts next starts over.
+        if action is not None and action.source not in (Source.NONE, self._source):
             if self._seeded and self._source is not None:
                 self._transfer.begin(self._goal)
                 # Who takes over gets the posture that was wanted: one that is measured while the arm is far out is
                 # tilted, and would stay so.
                 self._start_over(q, self._goal, keep_posture=True)
-            self._source = delta.source
+            self._source = action.source
         if not self._seeded:
             self._transfer.begin(self._goal)
             self._start_over(q, self._goal)
-        return self._move(dt, q, delta, xyz)
+        return self._move(dt, q, action)
 
-    def _move(self, dt: float, q: Array, delta: DeltaCommand | None, xyz: Array | None) -> Command:
+    def _move(self, dt: float, q: Array, action: ExecutedAction | None) -> Command:
         """Return the goal that the profile wants, within what a joint and the gripper may do."""
         clipped: set[Clip] = set()
+        xyz = None if action is None else action.translation
         if xyz is not None:
             length = float(np.linalg.norm(xyz))
             if length > self.config.max_delta_m:
@@ -244,18 +242,18 @@ class EeController:
         goal[:NUM_ARM_JOINTS] = np.clip(self._transfer.next(wanted), self.fk.lower, self.fk.upper)
         for name, position in self._lock_positions.items():
             goal[ARM_JOINTS.index(name)] = position
-        goal[-1] = self._grip(dt, float(q[-1]), delta, clipped)
+        goal[-1] = self._grip(dt, float(q[-1]), action, clipped)
         self._goal, self._setpoint = goal, self._profile.setpoint
         self.counts.update(clipped)
         return Command(goal.copy(), self._setpoint, None, frozenset(clipped))
 
-    def _grip(self, dt: float, measured: float, delta: DeltaCommand | None, clipped: set[Clip]) -> float:
+    def _grip(self, dt: float, measured: float, action: ExecutedAction | None, clipped: set[Clip]) -> float:
         """Return the gripper's goal [rad]: towards the opening asked for last, not faster than allowed."""
         low, high = JOINT_LIMITS_RAD[GRIPPER]
         goal = min(max(measured, low), high) if self._goal is None else float(self._goal[-1])
-        if delta is not None:
-            opening = min(max(delta.gripper, 0.0), 1.0)
-            if opening != delta.gripper:
+        if action is not None:
+            opening = min(max(action.opening, 0.0), 1.0)
+            if opening != action.opening:
                 clipped.add(Clip.GRIPPER)
             self._gripper_wish = gripper_opening_to_rad(opening)
         if self._gripper_wish is None:
@@ -310,17 +308,12 @@ class EeController:
         self._reading, self._reading_s = q, stamp_s
         return q, None
 
-    def _accept(self, now_s: float, delta: DeltaCommand) -> tuple[Array | None, Hold | None]:
-        """Return the displacement, or why it is not executed."""
-        xyz = _finite(delta.xyz, 3)
-        if xyz is None or not math.isfinite(delta.gripper) or not math.isfinite(delta.stamp_s):
-            return None, Hold.BAD_COMMAND
-        if delta.frame_id != self.config.base_frame:
-            return None, Hold.WRONG_FRAME
-        if abs(now_s - delta.stamp_s) > self.config.command_timeout_s:
-            return None, Hold.STALE_COMMAND
+    def _accept(self, now_s: float, action: ExecutedAction) -> Hold | None:
+        """Return why the action is not executed, if it is not."""
+        if abs(now_s - action.stamp_ns / 1e9) > self.config.command_timeout_s:
+            return Hold.STALE_COMMAND
         self._command_s = now_s
-        return xyz, None
+        return None
 
     def _make_profile(self) -> Profile:
         config, locked = self.config, tuple(self._locks)

@@ -17,13 +17,14 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
+from so101_contract.messages import ExecutedAction
 from so101_description.errors import DescriptionError
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, pose_message, stamp_to_ns
 from so101_interfaces_py.params import load_configs, ParameterError
 from so101_interfaces_py.spin import run_node
 from so101_kinematics.config import KinematicsConfig, NodeConfig
-from so101_kinematics.ee_controller import Command, DeltaCommand, EeController
+from so101_kinematics.ee_controller import Command, EeController, Hold, read_action
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array, ForwardKinematics
 from so101_kinematics.ik import IkResult, InverseKinematics
@@ -47,8 +48,7 @@ class KinematicsNode(Node):
         self._joints: JointState | None = None
         self._positions: Array | None = None
         self._joints_s = float('-inf')
-        self._delta: EeDelta | None = None
-        self._delta_s = float('-inf')
+        self._action: ExecutedAction | Hold | None = None
         self._last_translation: Array | None = None
         self._following = True
         self._tf: TfPublisher | None = None
@@ -89,8 +89,8 @@ class KinematicsNode(Node):
         self._joints_s = self._monotonic(message.header.stamp)
 
     def _on_delta(self, message: EeDelta) -> None:
-        self._delta = message
-        self._delta_s = self._monotonic(message.header.stamp)
+        stamp_ns = round(self._monotonic(message.header.stamp) * 1e9)
+        self._action = read_action(message, self._config.base_frame, stamp_ns)
 
     def _on_status(self, message: ArmStatus) -> None:
         self._following = message.state in FOLLOWING
@@ -100,12 +100,12 @@ class KinematicsNode(Node):
         if self._positions is None:
             response.message = 'no joint_states have arrived; is arm_node running?'
         else:
-            self._delta = None  # one that has come and has not begun yet does not begin
+            self._action = None  # one that has come and has not begun yet does not begin
             self._controller.reseed(self._positions)
         return response
 
     def _on_hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._delta = None
+        self._action = None
         self._controller.stop()
         response.success = True
         return response
@@ -114,34 +114,23 @@ class KinematicsNode(Node):
 
     def _tick(self) -> None:
         now_s = time.monotonic()
-        delta, self._delta = self._delta, None
+        action, self._action = self._action, None
         if not self._following:
             # Nothing holds the arm, or not this node: it begins again from where the arm is found.
             self._controller.release()
-            delta = None
-        command = self._controller.update(now_s, self._positions, self._joints_s, self._command_of(delta))
+            action = None
+        command = self._controller.update(now_s, self._positions, self._joints_s, action)
         stamp = self.get_clock().now().to_msg()
         if command.q_goal is not None:
             self._joint_command.publish(joint_state(JOINT_NAMES, command.q_goal.tolist(), stamp))
-        if delta is not None and command.reason is not None:
+        if action is not None and command.reason is not None:
             self.get_logger().warning(f'holding: {command.reason}', throttle_duration_sec=1.0)
-        if delta is not None:
-            self._last_translation = _translation(delta)
+        if isinstance(action, ExecutedAction):
+            self._last_translation = action.translation
         self._publish_measured()
         if now_s >= self._next_markers:
             self._next_markers = now_s + 1.0 / self._node_config.marker_rate_hz
             self._publish_markers(command)
-
-    def _command_of(self, delta: EeDelta | None) -> DeltaCommand | None:
-        if delta is None:
-            return None
-        return DeltaCommand(
-            xyz=_translation(delta),
-            gripper=delta.gripper,
-            stamp_s=self._delta_s,
-            frame_id=delta.header.frame_id,
-            source=delta.source,
-        )
 
     def _publish_measured(self) -> None:
         if self._joints is None or self._positions is None or not np.isfinite(self._positions).all():
@@ -266,11 +255,6 @@ def _rotation(quat_wxyz: Array) -> Array:
 def _sentence(error: Exception) -> str:
     # str() of a KeyError is the repr of its message.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
-
-def _translation(delta: EeDelta) -> Array:
-    vector = delta.translation
-    return np.array([vector.x, vector.y, vector.z])
 
 
 def main() -> None:

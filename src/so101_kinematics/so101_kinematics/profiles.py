@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import ARM_JOINTS
+from so101_kinematics.config import Workspace
 from so101_kinematics.descent import Preference
 from so101_kinematics.fk import Array, ForwardKinematics, NUM_ARM_JOINTS
 from so101_kinematics.ik import InverseKinematics
-from so101_kinematics.workspace import Workspace
 
 KEEP_GRIPPER = Preference(weights=(1.0, 1.0, 1.0, 1.0, 1e5), pitch_weight=1e3)
 """The pitch is kept rather than the joints, and the roll, which hardly helps to reach anything, above all."""

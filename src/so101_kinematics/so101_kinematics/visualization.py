@@ -22,7 +22,7 @@ from so101_contract.orientation import multiply
 from so101_description.pose import Pose
 from so101_description.urdf import urdf_text
 from so101_interfaces_py import qos, topics
-from so101_kinematics.workspace import Workspace
+from so101_kinematics.config import Workspace
 
 
 @dataclass(frozen=True)

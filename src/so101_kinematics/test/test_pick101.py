@@ -3,12 +3,13 @@
 
 import math
 
+from deltas import ee_delta
 import numpy as np
 import pytest
 from servo_arm import ServoArm
 
 from so101_kinematics.config import KinematicsConfig
-from so101_kinematics.ee_controller import Command, DeltaCommand, EeController
+from so101_kinematics.ee_controller import Command, EeController
 from so101_kinematics.fk import ForwardKinematics
 
 RESET = np.array([0.0, 0.0, 0.0, math.pi / 2, math.pi / 2, 0.4])
@@ -25,7 +26,7 @@ def training_arm():
 
 
 def act(ctrl, arm, xyz):
-    out = ctrl.update(arm.time, arm.q, arm.time, DeltaCommand(xyz, 0.3, arm.time, 'base_link'))
+    out = ctrl.update(arm.time, arm.q, arm.time, ee_delta(xyz, 0.3, arm.time))
     arm.step(out.q_goal)
     return out
 

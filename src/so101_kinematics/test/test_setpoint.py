@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The setpoint profile on an arm whose servos are springs, as real ones are."""
 
+from deltas import ee_delta
 import numpy as np
 import pytest
 from servo_arm import ServoArm
 
 from so101_kinematics.closed_form import ArmGeometry
 from so101_kinematics.config import KinematicsConfig
-from so101_kinematics.ee_controller import DeltaCommand, EeController
+from so101_kinematics.ee_controller import EeController
 from so101_kinematics.fk import ForwardKinematics
 
 FK = ForwardKinematics()
@@ -26,7 +27,7 @@ def drive(ctrl, arm, seconds, xyz=(0.0, 0.0, 0.0), *, once=False, watch=None):
     for i in range(round(seconds / arm.period)):
         delta = None
         if i % 5 == 0:
-            delta = DeltaCommand(xyz if i == 0 or not once else (0.0, 0.0, 0.0), 0.3, arm.time, 'base_link')
+            delta = ee_delta(xyz if i == 0 or not once else (0.0, 0.0, 0.0), 0.3, arm.time)
         out = ctrl.update(arm.time, arm.q, arm.time, delta)
         arm.step(out.q_goal)
         if watch is not None:
@@ -78,9 +79,7 @@ def test_A3_takeovers_at_rest_do_not_creep():
     begin = arm.tcp
     for i in range(300):
         source = (i // 5) % 2
-        out = ctrl.update(
-            arm.time, arm.q, arm.time, DeltaCommand((0, 0, 0), 0.3, arm.time, 'base_link', source)
-        )
+        out = ctrl.update(arm.time, arm.q, arm.time, ee_delta((0, 0, 0), 0.3, arm.time, source=source))
         arm.step(out.q_goal)
     assert np.linalg.norm(arm.tcp - begin) < 1e-3
 
@@ -155,7 +154,7 @@ def test_who_takes_over_gets_the_pitch_that_was_wanted_and_not_the_one_of_the_mo
     for index in range(60):
         source = 'policy' if index < 30 else 'teleop'
         xyz = (0.01, 0.0, 0.02) if index < 30 else (-0.01, 0.0, -0.02)
-        delta = DeltaCommand(xyz, 0.3, arm.time, 'base_link', source)
+        delta = ee_delta(xyz, 0.3, arm.time, source=source)
         for part in range(5):
             arm.step(ctrl.update(arm.time, arm.q, arm.time, delta if part == 0 else None).q_goal)
         if index == 29:

@@ -3,11 +3,12 @@
 
 import math
 
+from deltas import ee_delta
 import numpy as np
 import pytest
 
 from so101_kinematics.config import KinematicsConfig
-from so101_kinematics.ee_controller import DeltaCommand, EeController, LARGEST_RAD, STEP_M, STEP_RAD, Transfer
+from so101_kinematics.ee_controller import EeController, LARGEST_RAD, STEP_M, STEP_RAD, Transfer
 from so101_kinematics.fk import ForwardKinematics
 
 FK = ForwardKinematics()
@@ -55,7 +56,7 @@ def test_P9_a_takeover_of_a_moving_arm_does_not_step(to):
         delta = None
         if tick % 5 == 0:
             xyz = (0.0, 0.012, 0.0) if source == first else (0.0, 0.0, 0.0)
-            delta = DeltaCommand(xyz=xyz, gripper=0.5, stamp_s=t, frame_id='base_link', source=source)
+            delta = ee_delta(xyz=xyz, gripper=0.5, t=t, source=source)
         goal = controller.update(t, q, t, delta).q_goal
         goals.append(goal[:5])
         q = q + 0.25 * (goal - q)  # lags behind by some 60 ms
@@ -74,9 +75,7 @@ def test_P8_motion_that_resumes_after_a_short_hold_does_not_step():
     for tick in range(50):
         delta = None
         if tick % 5 == 0:
-            delta = DeltaCommand(
-                xyz=(0.0, 0.012, 0.0), gripper=0.5, stamp_s=t, frame_id='base_link', source='policy'
-            )
+            delta = ee_delta(xyz=(0.0, 0.012, 0.0), gripper=0.5, t=t, source='policy')
         blind = 20 <= tick < 24  # readings are too old for a moment: it holds
         goal = controller.update(t, q, t - 1.0 if blind else t, delta).q_goal
         goals.append(goal[:5])

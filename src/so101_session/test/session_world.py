@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import Source
 from so101_contract.messages import ExecutedAction, StepRecord
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import Source
 from so101_contract.task_report import GroundTruth, Status, TaskReport, TaskState
 from so101_session.session.clock import Senses
 from so101_session.session.config import ResetConfig, SessionConfig

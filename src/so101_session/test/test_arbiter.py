@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import Source
 from so101_contract.errors import ActionError
 from so101_contract.messages import ExecutedAction
+from so101_contract.session import Source
 from so101_session.session.arbiter import Arbiter, HandOver, Stop
 from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 

@@ -13,11 +13,10 @@ import time
 import pytest
 from rosbags.rosbag2 import Reader
 
-from so101_bags.check.bag import check_bag
+from so101_bags.check.bag import check_bag, check_parity
 from so101_bags.fix import fix_bag
 from so101_bags.messages import Decoders
 from so101_bags.metadata import read_attachments, read_mcap_metadata, read_session_metadata
-from so101_bags.parity import check_parity
 from so101_bags.storage import open_bags
 from so101_interfaces_py.params import ParameterError
 from so101_session.recorder.cli import main as record

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from session_world import report_of, world
 
-from so101_contract.arm_start import AtPoint, AtPose
 from so101_contract.joints import ARM_JOINTS, limits_arrays
+from so101_contract.task_report import AtPoint, AtPose
 from so101_driver.gate.config import GateConfig
 from so101_session.session.config import ResetConfig
 from so101_session.session.episode import SessionError

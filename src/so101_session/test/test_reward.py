@@ -4,7 +4,7 @@
 import pytest
 from session_world import truth
 
-from so101_contract.episodes import Outcome, Source
+from so101_contract.session import Outcome, Source
 from so101_contract.task_report import Status, TaskReport, TaskState
 from so101_session.session.episode import Account, Episode, SessionError, Verdict
 from so101_session.session.step import judge, Rewards

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from session_world import world
 
-from so101_contract.episodes import EventKind, Outcome, Source
 from so101_contract.messages import ExecutedAction
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver, EventKind, Outcome, Source
 from so101_contract.task_report import Status
 from so101_session.session.arbiter import Stop
 from so101_session.session.clock import Problem

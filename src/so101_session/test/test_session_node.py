@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import get_observation
-from so101_contract.session_status import Driver, SessionState, to_record
+from so101_contract.session import Driver, SessionState, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
 from so101_session.session.node import to_action

@@ -10,7 +10,7 @@ from so101_bags.messages import Decoders
 from so101_bags.metadata import definition_of, OfferedQos, read_session_metadata
 from so101_bags.storage import BagError, open_bags
 from so101_bags.write import BagWriter
-from so101_contract.episodes import EventKind
+from so101_contract.session import EventKind
 from so101_session.recorder.sink import NewMessage, NewTopic, Note, Sink
 
 EVENT, EVENT_TYPE = '/session/event', 'so101_interfaces/msg/EpisodeEvent'

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver
 from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 

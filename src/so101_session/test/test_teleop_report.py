@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.session_status import Driver, SessionStatus
+from so101_contract.session import Driver, SessionStatus
 from so101_session.teleop.devices.base import DeviceState
 from so101_session.teleop.devices.keys import DEFAULT_KEYS
 from so101_session.teleop.pilot import Say

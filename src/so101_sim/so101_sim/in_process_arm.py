@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.joints import BASE_FRAME, NUM_JOINTS, VelocityEstimator
+from so101_contract.joints import NUM_JOINTS, VelocityEstimator
+from so101_contract.messages import ExecutedAction
+from so101_contract.session import NO_EPISODE, Source
 from so101_driver.arm import DriverConfig, SERVO_SETTINGS, VELOCITY_SMOOTHING_S
 from so101_driver.bus.registers import ACCELERATION_UNIT, Reg
 from so101_driver.calibration.calibration import RAD_PER_TICK
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
 from so101_driver.gate.follower import GoalFollower, Grip
-from so101_kinematics.ee_controller import DeltaCommand, EeController
+from so101_kinematics.ee_controller import EeController
 from so101_kinematics.fk import ForwardKinematics
 from so101_sim.scene.presets import ArmControl
 from so101_sim.scene.servo import FloatArray, ServoLimits
@@ -98,10 +100,10 @@ class InProcessArm:
     def run(self, action: EeDeltaValue) -> Reading:
         """Let one step pass in which an action is executed; return the reading at its end."""
         for tick in range(self._control.ticks):
-            delta = self._delta(action) if tick == self._control.latency_ticks else None
+            executed = self._executed(action) if tick == self._control.latency_ticks else None
             now = self._simulation.data.time
             stamp = self._reading.stamp_ns * 1e-9
-            command = self.controller.update(now, self._reading.position, stamp, delta)
+            command = self.controller.update(now, self._reading.position, stamp, executed)
             goal = command.q_goal
             if goal is None:  # not before the first action: reset has seeded the controller
                 goal = self._reading.position
@@ -119,10 +121,10 @@ class InProcessArm:
             self._read()
         return self._reading
 
-    def _delta(self, action: EeDeltaValue) -> DeltaCommand:
+    def _executed(self, action: EeDeltaValue) -> ExecutedAction:
         self._opening = action.opening
-        now = float(self._simulation.data.time)
-        return DeltaCommand(action.translation, action.opening, now, BASE_FRAME, 'env')
+        now, said = self._simulation.data.time, (action.translation, action.opening)
+        return ExecutedAction(NO_EPISODE, 0, *said, Source.POLICY, round(now * 1e9))
 
     def _read(self) -> None:
         stamp = round(self._simulation.data.time * 1e9)
@@ -162,5 +164,5 @@ class _Driver:
         simulation = self._simulation
         load = float(simulation.servos.loads(simulation.data)[GRIPPER_INDEX])
         grip = Grip(float(simulation.joint_velocities[GRIPPER_INDEX]), load)
-        goal = self.follower.lead(target, reading.position, self._tick_s, grip).goal_rad
+        goal = self.follower.lead(target, reading.position, self._tick_s, grip)
         simulation.step(self._steps, np.rint(goal / RAD_PER_TICK) * RAD_PER_TICK, limits=self._limits)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from so101_sim.human.recovery import LOOK_S, MOST, Recovery, RecoveryAction, TRIES, WINDOW_S
+from so101_sim.human.node import LOOK_S, MOST, Recovery, RecoveryAction, TRIES, WINDOW_S
 
 
 def test_after_a_look_the_fault_is_cleared_and_then_the_motors_are_switched_on():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 
-from so101_contract.episodes import EventKind
+from so101_contract.session import EventKind
 from so101_sim.human.expert import Expert
 from so101_sim.human.operator import Habits, Operator
 from so101_sim.human.session_human import SessionHuman

@@ -15,7 +15,7 @@ from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.human.recovery import LOOK_S, WITHOUT_POWER_S
+from so101_sim.human.node import LOOK_S, WITHOUT_POWER_S
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.start import home_pose
 from so101_sim.twin.twin import SceneCopy, Twin

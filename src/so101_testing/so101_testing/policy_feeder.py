@@ -21,10 +21,10 @@ from drqv2_policy_node.acting import Observed
 from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import pack
 from drqv2_policy_node.weights import to_messages
-from so101_contract.assembly import Assembler, Limits
+from so101_contract.assembly import Assembler
 from so101_contract.joints import JOINT_NAMES, VelocityEstimator
 from so101_contract.messages import image_sample, joint_sample, step_record
-from so101_contract.observation import Observation
+from so101_contract.observation import Limits, Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, joint_state

@@ -20,9 +20,9 @@ from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import Source
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import action_message
+from so101_contract.session import Source
 from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, stamp_to_ns

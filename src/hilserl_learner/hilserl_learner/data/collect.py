@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.episodes import Source
 from so101_contract.messages import ExecutedAction
-from so101_contract.observation import Observation
+from so101_contract.observation import Frame, Observation
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.transition import Frame, Transition
+from so101_contract.session import Source
+from so101_contract.transition import Transition
 from so101_sim.env import ArmEnv
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Decision, Operator

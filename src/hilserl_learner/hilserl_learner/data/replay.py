@@ -17,8 +17,9 @@ import torch
 
 from hilserl_learner.errors import NotReadyError, ReplayError
 from so101_contract.action import ACTION_SIZE, ActionSpec, GripperConvention
+from so101_contract.observation import Frame
 from so101_contract.observation_spec import ObservationSpec
-from so101_contract.transition import Frame, Transition
+from so101_contract.transition import Transition
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,11 +22,12 @@ import numpy as np
 from hilserl_learner.data.segments import Position, SEGMENT_BYTES, SegmentReader, SegmentWriter
 from hilserl_learner.errors import SegmentError
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import Outcome, Source
 from so101_contract.messages import ExecutedAction
+from so101_contract.observation import Frame
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
-from so101_contract.transition import EpisodeReport, Frame, Output, Reason, Transition
+from so101_contract.session import Outcome, Source
+from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 
 Frames: TypeAlias = Mapping[tuple[str, int, int, int], Frame]
 """Frames by stream, episode, index and stamp."""

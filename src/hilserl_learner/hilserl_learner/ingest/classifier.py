@@ -28,9 +28,10 @@ from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_contract.errors import ContractError
 from so101_contract.image import IMAGE_PIPELINE
+from so101_contract.observation import Frame
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_contract.record import Record
-from so101_contract.transition import Frame, Transition
+from so101_contract.transition import Transition
 
 MANIFEST, TENSORS = 'classifier.json', 'classifier.safetensors'
 WIDTH = 64

@@ -33,11 +33,12 @@ from so101_bags.messages import Decoders
 from so101_bags.records import normal_namespace
 from so101_bags.storage import open_bags
 from so101_contract.action import ActionSpec, AXES, ClipCounter, EeDeltaValue
-from so101_contract.episodes import Outcome
 from so101_contract.joints import gripper_rad_to_opening
+from so101_contract.observation import Frame
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.session import Outcome
 from so101_contract.task_report import from_json, TaskReport, to_record
-from so101_contract.transition import EpisodeReport, Frame, Transition
+from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.fk import ForwardKinematics
 from so101_sim.scene.presets import get_preset
 from so101_sim.tasks import get_reward, Moment

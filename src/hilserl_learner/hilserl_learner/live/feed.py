@@ -13,8 +13,9 @@ from so101_bags.messages import Decoders
 from so101_bags.records import ArmTopics, RecordMaker
 from so101_bags.storage import RawMessage
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler, Limits, StateOf
+from so101_contract.assembly import Assembler, StateOf
 from so101_contract.errors import AssemblyError
+from so101_contract.observation import Limits
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 from so101_kinematics.fk import state_function

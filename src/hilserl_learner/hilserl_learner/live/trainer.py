@@ -34,8 +34,8 @@ from hilserl_learner.training.checkpoint import (
 from hilserl_learner.training.evaluate import EvalScore, EvalVerdict
 from hilserl_learner.training.log import EVALUATION, RunLog, RunTracker, WINDOW
 from hilserl_learner.training.trainer import agent_part, make_trainer, TrainerConfig
-from so101_contract.episodes import Outcome
 from so101_contract.joints import NUM_JOINTS
+from so101_contract.session import Outcome
 from so101_contract.transition import Transition
 
 ONLINE, LIVE, CHECKPOINTS, LOGS, VERSION = 'online', 'live', 'checkpoints', 'log', 'weights_version'

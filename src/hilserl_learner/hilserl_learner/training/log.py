@@ -24,7 +24,7 @@ from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
 from hilserl_learner.training.evaluate import BestCheckpoint, ENOUGH_EPISODES
 from hilserl_learner.training.trainer import Trainer
-from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+from so101_contract.config import LONG_INTERVENTION_STEPS
 
 TRAIN, EPISODES, EVALUATION = 'train', 'episodes', 'evaluation'
 """Kinds of lines: means since the last line, single episodes, evaluations."""

@@ -9,8 +9,7 @@ import numpy as np
 from so101_bags.check.report import CheckLimits, CheckReport, episode_name, EpisodeRow
 from so101_bags.records import RecordMaker
 from so101_contract.action import ActionSpec
-from so101_contract.assembly import Assembler, Limits
-from so101_contract.episodes import NO_EPISODE, Source
+from so101_contract.assembly import Assembler
 from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
@@ -19,7 +18,9 @@ from so101_contract.messages import (
     JointSample,
     StepRecord,
 )
+from so101_contract.observation import Limits
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.session import NO_EPISODE, Source
 from so101_contract.transition import EpisodeReport, Transition
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS, state_function
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+from so101_contract.config import LONG_INTERVENTION_STEPS
 
 
 class Level(Enum):

@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from so101_driver.bus import protocol
+from so101_driver.bus.config import BusConfig, BusCounters
 from so101_driver.bus.errors import BusError, CorruptAnswer, PortError, ServoTimeout, WriteNotTaken
 from so101_driver.bus.handshake import check_servos, ServoIdentity
-from so101_driver.bus.port import ArmPort, BusConfig, BusCounters, LateAnswers, SingleTransactions
-from so101_driver.bus.readings import BusReading, StateReader
+from so101_driver.bus.port import ArmPort
+from so101_driver.bus.readings import StateReader, SyncReads
 from so101_driver.bus.registers import (
     Area,
     BROADCAST_ID,
@@ -31,7 +32,7 @@ from so101_driver.bus.registers import (
     ServoError,
     TICKS_PER_TURN,
 )
-from so101_driver.bus.sync_read import SyncReads
+from so101_driver.bus.single import LateAnswers, SingleTransactions
 
 ARM_IDS: Final = (1, 2, 3, 4, 5, 6)
 _PING_GAP_S = 0.03  # between the answers of several servos to one ping
@@ -75,6 +76,8 @@ class ServoBus:
         self._single = SingleTransactions(self._port, self.counters, late, self.config)
         self._sync = SyncReads(self._port, self.ids, counters=self.counters, late=late, config=self.config)
         self._states = StateReader(self._sync, self.ids, self.config)
+        self.cycle_read = self._states.cycle
+        """State and faults of all servos, in one transaction where nothing is lost."""
         self._next_attempt_s = 0.0
 
     # ---- the port ----------------------------------------------------------------------------------------
@@ -303,17 +306,6 @@ class ServoBus:
         identities = check_servos(self.port, self.ids, self._sync.read_register, model)
         self._states.probe_windows()
         return identities
-
-    def cycle_read(self) -> BusReading:
-        """State and faults of all servos, in one transaction where nothing is lost.
-
-        Servos whose answer is missing are asked again, `config.retries` times within `config.budget_s`. What
-        is missing then keeps its last good state, with `ok` False and its age.
-
-        Raises:
-            PortError: the port is closed or gone; call `reconnect` until it returns True.
-        """
-        return self._states.cycle()
 
     def read_available(self, register: Reg, ids: Iterable[int] | None = None) -> dict[int, int]:
         """One register of several servos in one transaction: id -> value of those that answer.

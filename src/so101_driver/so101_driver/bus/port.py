@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The serial port of the arm, and one request at a time on it: everything that is built on the vendor's SDK.
+"""The serial port of the arm: bytes out, bytes in, and the answers that lie in them.
 
 `ArmPort` is a `scservo_sdk.PortHandler`, opened for one owner and made to wait without spinning; what the SDK's own
-port gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here. `SingleTransactions` lets
-the SDK's packet handler build and find the frames, and adds what that does not do: it matches an answer by id only,
-so the size of every answer is checked too; late answers are waited out after a miss; the error byte is kept and is
-not a failure; and an exception leaves nothing latched.
+port gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here. `AnswerCollector` finds the
+answers to one request of several servos in what comes, `AnswerTimer` learns how long they take.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 import contextlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 import errno
 import fcntl
 import glob
@@ -19,15 +18,13 @@ import os
 import select
 import termios
 import time
-from typing import Final, NamedTuple
 
-from scservo_sdk import PortHandler, scservo_def
-from scservo_sdk.protocol_packet_handler import protocol_packet_handler
+from scservo_sdk import PortHandler
 import serial
 
-from so101_driver.bus.errors import CorruptAnswer, PortError, ServoTimeout
-from so101_driver.bus.protocol import Instruction, OVERHEAD, wire_time_s
-from so101_driver.bus.registers import BAUD_RATES, Reg, ServoError
+from so101_driver.bus.errors import PortError
+from so101_driver.bus.protocol import Frame, frame_at, HEADER, OVERHEAD, wire_time_s
+from so101_driver.bus.registers import BAUD_RATES
 
 _READ_CHUNK = 4096
 _WRITE_TIMEOUT_S = 0.5
@@ -232,198 +229,195 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         return f'{self.port_name} cannot be opened as a serial port: {error}.'
 
 
-@dataclass(frozen=True)
-class BusConfig:
-    """Times and retries of the bus.
+_HIGHEST_ERROR = 0x7F  # bit 7 of the error byte is never set
+
+
+@dataclass
+class Answers:
+    """What came after one request.
 
     Attributes:
-        min_timeout_s: shortest wait for the answers to one sync read, beyond their time on the wire [s].
-        timeout_s: longest such wait [s]; in between, the wait follows what the line usually takes.
-        retries: how often missing servos are asked again within one cycle.
-        budget_s: no retry begins later than this after the begin of the cycle [s].
-        single_timeout_s: wait for the answers to requests outside the control loop [s].
-        single_retries: how often such a request is sent again.
-        late_window_s: how late an answer can come [s]; older ones are told apart or waited out.
-        reconnect_interval_s: `reconnect` tries at most this often [s].
+        good: servo id -> (error byte, payload).
+        late: whole answers to some other request.
+        damaged: estimated number of answers whose bytes are broken.
+        broken: servos whose answer came broken, as far as its first bytes say so; none of theirs can come
+        late.
     """
 
-    min_timeout_s: float = 0.002
-    timeout_s: float = 0.025
-    retries: int = 4
-    budget_s: float = 0.007
-    single_timeout_s: float = 0.020
-    single_retries: int = 5
-    late_window_s: float = 0.05
-    reconnect_interval_s: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name in ('min_timeout_s', 'timeout_s', 'single_timeout_s'):
-            if not 0.0 < getattr(self, name) <= 10.0:
-                raise ValueError(f'{name} must lie in 0..10 s, got {getattr(self, name)}.')
-        for name in ('retries', 'single_retries', 'budget_s', 'late_window_s', 'reconnect_interval_s'):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}.')
-        if self.min_timeout_s > self.timeout_s:
-            raise ValueError(
-                f'min_timeout_s is at most {self.timeout_s} (timeout_s), got {self.min_timeout_s}.'
-            )
-
-
-@dataclass(slots=True)
-class BusCounters:
-    """Counts since the bus was made; they survive a reconnect.
-
-    Attributes:
-        cycles: reads of the whole arm.
-        full_cycles: those in which every servo answered.
-        sent: requests sent, retries included.
-        received: good answers taken.
-        lost: answers that were due and did not come.
-        corrupt: answers that came damaged.
-        late: whole answers thrown away since they belong to an earlier request.
-        retried: requests sent again.
-        reconnects: times that the port was opened again after it was lost.
-    """
-
-    cycles: int = 0
-    full_cycles: int = 0
-    sent: int = 0
-    received: int = 0
-    lost: int = 0
-    corrupt: int = 0
+    good: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     late: int = 0
-    retried: int = 0
-    reconnects: int = 0
-
-    def snapshot(self) -> BusCounters:
-        """A copy that later traffic does not change."""
-        return replace(self)
-
-    def as_dict(self) -> dict[str, int]:
-        """Name -> count."""
-        return asdict(self)
+    damaged: int = 0
+    broken: set[int] = field(default_factory=set)
 
 
-_QUIET_S: Final = 0.003  # a damaged answer is over when the line has been quiet for this long
-
-
-class _Request(NamedTuple):
-    servo_id: int
-    instruction: Instruction
-    params: bytes
-    answer_size: int
-    name: str
-
-
-class LateAnswers:
-    """Remembers whose answer is still due, so that it is not taken for the answer to the next request.
+class AnswerCollector:
+    """Takes the bytes after one request in pieces, resynchronises on noise, and says when enough has come.
 
     Args:
-        window_s: how late an answer can come [s].
+        ids: the servos that were asked, in this order.
+        size: number of bytes that were asked for.
+        known_ids: all servos whose answers can turn up; those that were asked by default.
     """
 
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._until_s: dict[int, float] = {}
+    def __init__(self, ids: Sequence[int], size: int, known_ids: Collection[int] | None = None) -> None:
+        self._ids = ids
+        self._known_ids = ids if known_ids is None else known_ids
+        self._size = size
+        self._step = size + OVERHEAD
+        self._total = self._step * len(ids)
+        self._last_header = HEADER + bytes((ids[-1], size + 2))
+        self._buffer = bytearray()
+        self._answers: Answers | None = None
 
-    def missed(self, servo_id: int) -> None:
-        """An answer of this servo did not come."""
-        self._until_s[servo_id] = time.monotonic() + self._window_s
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; True when no further answer is due.
 
-    def wait_out(self, port: ArmPort, ids: tuple[int, ...]) -> None:
-        """Throw away what comes until no answer of these servos is due any more."""
-        port.drain_until(max(self._until_s.pop(servo_id, 0.0) for servo_id in ids))
-
-
-class SingleTransactions:
-    """Requests to one servo at a time, with bounded retries: not for the control loop.
-
-    Attributes:
-        errors: faults in the last answer of each servo.
-    """
-
-    def __init__(self, port: ArmPort, counters: BusCounters, late: LateAnswers, config: BusConfig) -> None:
-        self.errors: dict[int, ServoError] = {}
-        self._port = port
-        self._counters = counters
-        self._late = late
-        self._config = config
-        self._handler = protocol_packet_handler()
-
-    def ping(self, servo_id: int, *, retries: int | None = None, timeout_s: float | None = None) -> None:
-        """Return when the servo answers.
-
-        Raises:
-            ServoTimeout: no answer.
-            CorruptAnswer: only damaged answers.
-            PortError: the port is gone.
+        Servos answer in the order in which they were asked, so the answer of the last one is the end, whether
+        or not the others came.
         """
-        request = _Request(servo_id, Instruction.PING, b'', 0, 'ping')
-        self._exchange(request, retries, timeout_s)
+        self._buffer += data
+        if len(self._buffer) < self._step:
+            return False
+        if len(self._buffer) == self._total:
+            self._answers = self._all_in_place()
+            if self._answers is not None:
+                return True
+        start = self._buffer.rfind(self._last_header)
+        if start < 0 or len(self._buffer) - start < self._step:
+            return False
+        return self._ids[-1] in self._sort().good
 
-    def read(self, servo_id: int, register: Reg) -> bytes:
-        """Bytes of a register; raises as `ping`."""
-        params = bytes((register.address, register.size))
-        return self._exchange(_Request(servo_id, Instruction.READ, params, register.size, register.name))
+    @property
+    def enough_bytes(self) -> bool:
+        """Whether as many bytes came as all answers have, or the last answer has begun.
 
-    def write(self, servo_id: int, register: Reg, data: bytes) -> None:
-        """Store the bytes of a register and wait for the acknowledgement; raises as `ping`."""
-        params = bytes((register.address,)) + data
-        self._exchange(_Request(servo_id, Instruction.WRITE, params, 0, register.name))
+        After that only the rest of a begun answer can follow, so that a short wait is enough.
+        """
+        return len(self._buffer) >= self._total or self._last_header in self._buffer
 
-    def _exchange(
-        self, request: _Request, retries: int | None = None, timeout_s: float | None = None
-    ) -> bytes:
-        attempts = 1 + (self._config.single_retries if retries is None else retries)
-        wait_s = self._config.single_timeout_s if timeout_s is None else timeout_s
-        damaged = False
-        for attempt in range(attempts):
-            self._counters.retried += attempt > 0
-            self._late.wait_out(self._port, (request.servo_id,))
-            result, answer = self._attempt(request, wait_s)
-            if answer is not None:
-                self._counters.received += 1
-                return answer
-            if result == scservo_def.COMM_RX_CORRUPT:
-                damaged = True
-                self._counters.corrupt += 1
-                self._let_pass()
+    def result(self) -> Answers:
+        """What came so far, sorted."""
+        return self._answers if self._answers is not None else self._sort()
+
+    def _all_in_place(self) -> Answers | None:
+        """The usual case: every answer, whole, in order, and nothing else; None in any other case."""
+        buffer, step, good = self._buffer, self._step, {}
+        start = 0
+        for servo_id in self._ids:
+            end = start + step
+            if (
+                buffer[start] != 0xFF
+                or buffer[start + 1] != 0xFF
+                or buffer[start + 2] != servo_id
+                or buffer[start + 3] != self._size + 2
+                or buffer[start + 4] > _HIGHEST_ERROR
+                or sum(buffer[start + 2 : end]) & 0xFF != 0xFF
+            ):
+                return None
+            good[servo_id] = (buffer[start + 4], bytes(buffer[start + 5 : end - 1]))
+            start = end
+        return Answers(good)
+
+    def _sort(self) -> Answers:
+        answers = Answers()
+        position = 0
+        for start, frame in self._candidates():
+            self._sort_rest(answers, self._buffer[position:start])
+            if frame.servo_id in answers.good:
+                answers.late += 1  # answers come in the order of the requests: the last one is the fresh one
+            answers.good[frame.servo_id] = (frame.code, frame.payload)
+            position = start + self._step
+        self._sort_rest(answers, self._buffer[position:])
+        return answers
+
+    def _candidates(self) -> list[tuple[int, Frame]]:
+        """Every place at which an answer of the right servo, size and checksum lies, and nothing else."""
+        found = []
+        start = self._buffer.find(HEADER)
+        while start >= 0:
+            frame = frame_at(self._buffer, start)
+            if isinstance(frame, Frame) and self._fits(frame) and not self._swallowed_another(start):
+                found.append((start, frame))
+                start += self._step - 1
+            start = self._buffer.find(HEADER, start + 1)
+        return found
+
+    def _fits(self, frame: Frame) -> bool:
+        return (
+            frame.servo_id in self._ids and len(frame.payload) == self._size and frame.code <= _HIGHEST_ERROR
+        )
+
+    def _swallowed_another(self, start: int) -> bool:
+        """Whether another answer begins before this one ends.
+
+        An answer that lost bytes takes the first ones of the next for its own, and in one of 256 cases its
+        checksum fits all the same.
+        """
+        end = start + self._step
+        inside = self._buffer.find(HEADER, start + 2, end + 1)
+        while inside >= 0:
+            if inside + 2 < len(self._buffer) and self._buffer[inside + 2] in self._known_ids:
+                return True
+            inside = self._buffer.find(HEADER, inside + 1, end + 1)
+        return False
+
+    def _sort_rest(self, answers: Answers, rest: bytes | bytearray) -> None:
+        """Count what lies between good answers: whole frames are late, other bytes are damaged answers."""
+        position = broken = 0
+        while position < len(rest):
+            headed = rest.startswith(HEADER, position)
+            frame = frame_at(rest, position) if headed else None
+            if isinstance(frame, Frame):
+                answers.late += 1
+                position += len(frame.payload) + OVERHEAD
             else:
-                self._counters.lost += 1
-                self._late.missed(request.servo_id)
-        if damaged:
-            reason = f'no whole answer for {request.name} in {attempts} attempt(s)'
-            raise CorruptAnswer(reason, request.servo_id)
-        raise ServoTimeout(request.servo_id, request.name, attempts)
+                if headed and rest[position + 3 : position + 4] == bytes((self._size + 2,)):
+                    answers.broken.add(rest[position + 2])
+                broken += 1
+                position += 1
+        answers.damaged += -(-broken // self._step)
 
-    def _attempt(self, request: _Request, wait_s: float) -> tuple[int, bytes | None]:
-        port, handler = self._port, self._handler
-        frame = [0] * (OVERHEAD + len(request.params))  # the SDK fills in the header and the checksum
-        frame[2:5] = request.servo_id, len(request.params) + 2, request.instruction
-        frame[5:-1] = request.params
-        self._counters.sent += 1
-        try:
-            result = handler.txPacket(port, frame)
-            if result != scservo_def.COMM_SUCCESS:
-                return result, None
-            wire_s = wire_time_s(len(frame) + OVERHEAD + request.answer_size, port.baudrate)
-            port.setPacketTimeoutMillis(1000.0 * (wire_s + wait_s))
-            while True:
-                answer, result = handler.rxPacket(port)
-                if result != scservo_def.COMM_SUCCESS:
-                    return result, None
-                if answer[2] == request.servo_id and answer[3] == request.answer_size + 2:
-                    self.errors[request.servo_id] = ServoError(answer[4])
-                    return result, bytes(answer[5:-1])
-                self._counters.late += 1
-        except BaseException:
-            self._late.missed(request.servo_id)  # an interrupt leaves an answer on the way
-            raise
-        finally:
-            port.is_using = False  # the SDK leaves it set when an exception passes through
 
-    def _let_pass(self) -> None:
-        """Throw away the rest of a damaged answer."""
-        deadline = time.monotonic() + self._config.single_timeout_s
-        while time.monotonic() < deadline and self._port.receive(time.monotonic() + _QUIET_S):
-            pass
+class AnswerTimer:
+    """How long to wait for answers, learnt from how long they usually take.
+
+    A fixed time-out is either too short for a slow USB adapter or wastes a control period on every lost
+    packet. This is the estimate of TCP: the mean of what an answer takes beyond its time on the wire, and
+    four times its deviation.
+
+    Args:
+        floor_s: shortest wait beyond the time on the wire [s].
+        ceiling_s: longest wait beyond the time on the wire [s].
+    """
+
+    _GAIN = 0.125
+    _DEVIATION_GAIN = 0.25
+    _PATIENCE = 3  # unfinished answers in a row after which the line counts as having become slower
+
+    def __init__(self, floor_s: float, ceiling_s: float) -> None:
+        self._ceiling_s = ceiling_s
+        self._floor_s = floor_s
+        self._mean_s = ceiling_s
+        self._deviation_s = 0.0
+        self._learnt = False
+        self._unfinished = 0
+
+    def timeout_s(self, wire_s: float) -> float:
+        """Time to wait for answers that need `wire_s` on the wire [s]."""
+        margin = max(self._floor_s, self._mean_s + 4.0 * self._deviation_s)
+        margin *= 2.0 ** max(0, min(10, self._unfinished - self._PATIENCE))
+        return wire_s + min(margin, self._ceiling_s)
+
+    def finished(self, extra_s: float) -> None:
+        """The last answer came, `extra_s` later than the time of all on the wire [s]."""
+        self._unfinished = 0
+        if not self._learnt:
+            self._learnt = True
+            self._mean_s, self._deviation_s = extra_s, extra_s / 2.0
+            return
+        self._deviation_s += self._DEVIATION_GAIN * (abs(extra_s - self._mean_s) - self._deviation_s)
+        self._mean_s += self._GAIN * (extra_s - self._mean_s)
+
+    def unfinished(self) -> None:
+        """The last answer did not come."""
+        self._unfinished += 1

@@ -1,25 +1,209 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bus knows of the arm: the last good state of each servo, read anew in every cycle of the control loop."""
+"""What the bus knows of the arm: the last good state of each servo, read anew in every cycle of the control loop.
+
+A sync read is one request to several servos for the same block of registers. An answer does not say which request it
+answers, so a late one could pass as the answer to a later request. But an answer carries its size, and the state of a
+servo can be asked for as part of blocks (`Window`) of different sizes. After a miss another size is asked for; where
+none is left, the servo is not asked until its answer is overdue for good. Only an answer of a servo that was asked, of
+exactly the size that was asked for, counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 import math
 import struct
 import time
+from typing import Final
 
-from so101_driver.bus.port import BusConfig
+from so101_driver.bus import protocol
+from so101_driver.bus.config import BusConfig, BusCounters
+from so101_driver.bus.port import AnswerCollector, Answers, AnswerTimer, ArmPort
 from so101_driver.bus.registers import (
     CURRENT_UNIT_A,
     decode_sign_magnitude,
     LOAD_FULL_SCALE,
     NO_FAULT,
+    Reg,
     ServoError,
     VOLTAGE_UNIT_V,
     wrap_ticks,
 )
-from so101_driver.bus.sync_read import SyncReads, Window, WindowChooser, WINDOWS
+from so101_driver.bus.single import LateAnswers
+
+STATE_START: Final = Reg.PRESENT_POSITION.address
+STATE_END: Final = Reg.PRESENT_CURRENT.end
+
+
+@dataclass(frozen=True)
+class Window:
+    """A block of registers.
+
+    Attributes:
+        start: address of the first register.
+        size: number of bytes.
+    """
+
+    start: int
+    size: int
+
+    @property
+    def state_offset(self) -> int:
+        """Where the state begins in a block that includes it."""
+        return STATE_START - self.start
+
+
+def _windows() -> tuple[Window, ...]:
+    """Blocks that include the whole state, begin and end at documented registers, and differ in size."""
+    starts = (
+        Reg.PRESENT_POSITION,
+        Reg.LOCK,
+        Reg.TORQUE_LIMIT,
+        Reg.GOAL_VELOCITY,
+        Reg.GOAL_TIME,
+        Reg.GOAL_POSITION,
+        Reg.ACCELERATION,
+        Reg.TORQUE_ENABLE,
+    )
+    by_size: dict[int, Window] = {}
+    for end in (STATE_END, Reg.GOAL_POSITION_2.end):
+        for start in starts:
+            window = Window(start.address, end - start.address)
+            by_size.setdefault(window.size, window)
+    return tuple(by_size[size] for size in sorted(by_size))
+
+
+WINDOWS: Final = _windows()  # the smallest, and so fastest, first
+
+
+class WindowChooser:
+    """Remembers which answers are still due and chooses blocks accordingly.
+
+    Args:
+        windows: blocks that the servos let be read, preferred ones first.
+        late_window_s: how late an answer can come [s].
+    """
+
+    def __init__(self, windows: Sequence[Window], late_window_s: float) -> None:
+        self._windows = tuple(windows)
+        self._late_window_s = late_window_s
+        self._missed_s: dict[tuple[Window, int], float] = {}
+        self._last_miss_s = -float('inf')
+
+    def missed(self, window: Window, servo_id: int, now: float) -> None:
+        """An answer to a request for this block did not come."""
+        self._missed_s[window, servo_id] = now
+        self._last_miss_s = now
+
+    def is_due(self, window: Window, servo_id: int, now: float) -> bool:
+        """Whether an answer of this size to an earlier request can still come."""
+        return now - self._missed_s.get((window, servo_id), -float('inf')) < self._late_window_s
+
+    def choose(self, ids: Iterable[int], now: float) -> Window:
+        """The first block for which the fewest of these servos still owe an answer."""
+        if now - self._last_miss_s >= self._late_window_s:
+            return self._windows[0]
+        wanted = tuple(ids)
+        return min(
+            self._windows,
+            key=lambda window: sum(self.is_due(window, servo_id, now) for servo_id in wanted),
+        )
+
+
+_GRACE_S = 0.0015  # a begun answer is whole or broken after this
+
+
+class SyncReads:
+    """Sync reads.
+
+    Args:
+        port: the open port.
+        ids: all servos on it.
+        counters: where to count.
+        late: whose answers are still due.
+        config: times and retries.
+    """
+
+    def __init__(
+        self,
+        port: ArmPort,
+        ids: Sequence[int],
+        *,
+        counters: BusCounters,
+        late: LateAnswers,
+        config: BusConfig,
+    ) -> None:
+        self.counters = counters
+        self._known_ids = frozenset(ids)
+        self._port = port
+        self._late = late
+        self._config = config
+        self._timer = AnswerTimer(config.min_timeout_s, config.timeout_s)
+        self._requests: dict[tuple[Window, tuple[int, ...]], bytes] = {}
+
+    def read_register(
+        self, register: Reg, ids: tuple[int, ...], *, retries: int | None = None
+    ) -> dict[int, int]:
+        """Servo id -> decoded value, without the servos that do not answer after all retries."""
+        pending, values = ids, dict[int, int]()
+        for attempt in range(1 + (self._config.single_retries if retries is None else retries)):
+            if not pending:
+                break
+            self.counters.retried += attempt > 0
+            self._late.wait_out(self._port, pending)
+            window = Window(register.address, register.size)
+            answers = self.ask(window, pending, patience_s=self._config.single_timeout_s)
+            values.update({servo_id: register.decode(data) for servo_id, (_, data) in answers.good.items()})
+            pending = tuple(servo_id for servo_id in pending if servo_id not in values)
+            for servo_id in pending:
+                self._late.missed(servo_id)
+        return {servo_id: values[servo_id] for servo_id in ids if servo_id in values}
+
+    def ask(self, window: Window, ids: tuple[int, ...], *, patience_s: float = 0.0) -> Answers:
+        """One sync read, sent once, and what came of it.
+
+        Args:
+            window: the registers.
+            ids: the servos.
+            patience_s: wait at least this long beyond the time on the wire [s].
+
+        Raises:
+            PortError: the port is closed or gone.
+        """
+        port, timer = self._port, self._timer
+        request = self._requests.get((window, ids))
+        if request is None:
+            request = self._requests[window, ids] = protocol.sync_read(window.start, window.size, ids)
+        answer_bytes = len(ids) * (window.size + protocol.OVERHEAD)
+        wire_s = protocol.wire_time_s(len(request) + answer_bytes, port.baudrate)
+        collector = AnswerCollector(ids, window.size, self._known_ids)
+        port.discard_input()
+        begin = time.monotonic()
+        port.send(request)
+        self.counters.sent += 1
+        deadline = begin + max(timer.timeout_s(wire_s), wire_s + patience_s)
+        ended = False
+        while not ended and (data := port.receive(deadline)):
+            ended = collector.feed(data)
+            if not ended and collector.enough_bytes:
+                deadline = min(deadline, time.monotonic() + _GRACE_S)
+        answers = collector.result()
+        if ended:
+            timer.finished(time.monotonic() - begin - wire_s)
+        else:
+            timer.unfinished()
+        self._count(answers, len(ids))
+        return answers
+
+    def _count(self, answers: Answers, due: int) -> None:
+        missing = due - len(answers.good)
+        damaged = min(missing, answers.damaged)
+        self.counters.received += len(answers.good)
+        self.counters.late += answers.late
+        self.counters.corrupt += damaged
+        self.counters.lost += missing - damaged
+
 
 _PROBES = 3
 _SILENT_AFTER = 5  # cycles without an answer after which a servo is no longer asked twice
@@ -142,7 +326,14 @@ class StateReader:
         )
 
     def cycle(self) -> BusReading:
-        """One cycle; see `ServoBus.cycle_read`."""
+        """State and faults of all servos, in one transaction where nothing is lost.
+
+        Servos whose answer is missing are asked again, `config.retries` times within `config.budget_s`. What
+        is missing then keeps its last good state, with `ok` False and its age.
+
+        Raises:
+            PortError: the port is closed or gone; call `ServoBus.reconnect` until it returns True.
+        """
         begin = time.monotonic()
         fresh: dict[int, ServoReading] = {}
         # A mute servo goes first: the answer of the last one then ends the wait for it.

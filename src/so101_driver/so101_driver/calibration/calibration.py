@@ -3,7 +3,8 @@
 
 A calibration says which ticks each joint can reach, and therefore where its zero is. The zero of an arm
 joint is the middle of its recorded range, as in LeRobot's degrees mode; the gripper is anchored at its closed
-end, see `GripperMap`. Angles are in rad, with the zeros and signs of the vendor's "new calibration" model.
+end, see `GripperMap`. Angles are in rad, with the zeros and signs of the vendor's "new calibration" model;
+`ArmReading` is what is known of the six joints in these units.
 """
 
 from collections.abc import Mapping
@@ -13,13 +14,15 @@ import hashlib
 import json
 import math
 from types import MappingProxyType
-from typing import get_args, Literal
+from typing import Any, get_args, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.joints import GRIPPER, GRIPPER_CLOSED_RAD, GRIPPER_OPEN_RAD, JOINT_NAMES
+from so101_contract.joints import GRIPPER, GRIPPER_CLOSED_RAD, GRIPPER_OPEN_RAD, JOINT_NAMES, NUM_JOINTS
 from so101_driver.bus.registers import TICKS_PER_TURN
+
+Vector = npt.NDArray[np.float64]
 
 MAX_TICK = TICKS_PER_TURN - 1
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
@@ -291,3 +294,68 @@ def _vector(values: npt.ArrayLike, what: str) -> FloatArray:
     if not np.isfinite(array).all():
         raise ValueError(f'expected finite {what}, got {array.tolist()}; hold the arm where it is')
     return array
+
+
+@dataclass(frozen=True)
+class ArmReading:
+    """What is known of the six joints now, in the order of `JOINT_NAMES`; every array is (6,).
+
+    A joint that did not answer keeps its last values, a growing age and `fresh` False.
+
+    Attributes:
+        position_rad: joint positions [rad]; they may lie outside the limits.
+        velocity_rad_s: joint velocities [rad/s].
+        temperature_c: servo temperatures [degC].
+        voltage_v: supply voltages at the servos [V].
+        current_a: motor currents [A].
+        load: motor output as a signed fraction of full output, -1..1.
+        error: error bits of each servo (`registers.ServoError`).
+        age_s: time since each joint answered [s]; infinite where it never did.
+        fresh: whether the joint answered in this cycle.
+        stamp_s: when the joints were read, monotonic [s]; NaN where that does not matter.
+    """
+
+    position_rad: Vector
+    velocity_rad_s: Vector
+    temperature_c: Vector
+    voltage_v: Vector
+    current_a: Vector
+    load: Vector
+    error: npt.NDArray[np.int64]
+    age_s: Vector
+    fresh: npt.NDArray[np.bool_]
+    stamp_s: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Check shapes and make read-only copies."""
+        for name in list(self.__dataclass_fields__)[:-1]:
+            dtype = {'error': np.int64, 'fresh': np.bool_}.get(name, np.float64)
+            array: npt.NDArray[Any] = np.array(getattr(self, name), dtype=dtype)
+            if array.shape != (NUM_JOINTS,):
+                raise ValueError(
+                    f'{name} needs one value per joint, shape ({NUM_JOINTS},), got shape {array.shape}.'
+                )
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def nothing(cls, stamp_s: float = math.nan) -> 'ArmReading':
+        """Return the reading of an arm that does not answer."""
+        unknown = np.full(NUM_JOINTS, np.nan)
+        return cls(
+            position_rad=unknown,
+            velocity_rad_s=unknown,
+            temperature_c=unknown,
+            voltage_v=unknown,
+            current_a=unknown,
+            load=unknown,
+            error=np.zeros(NUM_JOINTS, dtype=np.int64),
+            age_s=np.full(NUM_JOINTS, np.inf),
+            fresh=np.zeros(NUM_JOINTS, dtype=np.bool_),
+            stamp_s=stamp_s,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every joint was read in this cycle."""
+        return bool(self.fresh.all())

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import statistics
 import time
 
+from so101_contract.config import SERVO_HOT_C, SERVO_WARM_C
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import BusError, ServoTimeout
 from so101_driver.bus.readings import BusReading

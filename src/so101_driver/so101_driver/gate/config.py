@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 import math
 
+from so101_contract.config import SERVO_HOT_C, SERVO_WARM_C
 from so101_contract.joints import GRIPPER, JOINT_LIMITS_RAD, JOINT_NAMES
-from so101_contract.thresholds import SERVO_HOT_C, SERVO_WARM_C
 from so101_interfaces_py.params import check_bounds, param
 
 GRIPPER_INDEX = JOINT_NAMES.index(GRIPPER)

@@ -34,27 +34,20 @@ class Grip(NamedTuple):
     fresh: bool = True
 
 
-class Step(NamedTuple):
-    """One step of the goals.
+class GoalFollower:
+    """Six goals that never go too fast, too far ahead of their joints, out of their limits, or squeeze too hard.
 
     Attributes:
-        goal_rad: the new goals (6,) [rad].
-        ramp_limited: the speed limit cut the step of a joint.
-        lead_limited: a goal waited for its joint.
+        goal: the goals (6,) [rad].
+        ramp_limited: in the last step the speed limit cut that of a joint.
+        lead_limited: in the last step a goal waited for its joint.
     """
-
-    goal_rad: Vector
-    ramp_limited: bool
-    lead_limited: bool
-
-
-class GoalFollower:
-    """Six goals that never go too fast, too far ahead of their joints, out of their limits, or squeeze too hard."""
 
     def __init__(self, config: GateConfig) -> None:
         self.lower = np.array(config.joint_lower_rad)
         self.upper = np.array(config.joint_upper_rad)
         self.goal = np.zeros(NUM_JOINTS)
+        self.ramp_limited = self.lead_limited = False
         self._speed_limit = np.array(config.max_speed_rad_s)
         self._recovery_speed = np.minimum(config.recovery_speed_rad_s, self._speed_limit)
         self._acceleration = config.max_acceleration_rad_s2
@@ -80,8 +73,8 @@ class GoalFollower:
         """Forget that the gripper is in contact: it holds nothing any more."""
         self._guard.reset()
 
-    def lead(self, target: Vector, measured: Vector, dt: float, grip: Grip | None = None) -> Step:
-        """Move the goals towards a target for one tick.
+    def lead(self, target: Vector, measured: Vector, dt: float, grip: Grip | None = None) -> Vector:
+        """Move the goals towards a target for one tick; return a copy of them.
 
         This is the one place where a target is clamped into the joint limits. A goal that started outside of
         them moves inwards only, at recovery speed. When a joint is pushed farther than the lead from its goal,
@@ -94,16 +87,17 @@ class GoalFollower:
             grip: of the gripper; None leaves it unguarded.
         """
         goal = self.goal
+        self.ramp_limited = self.lead_limited = False
         if grip is not None:
             target = self._held(target, float(measured[GRIPPER_INDEX]), dt, grip)
         wanted = self.clamp(target)
         clamped = bool((wanted != target).any())
         if dt <= 0.0:
-            return Step(goal.copy(), False, False)
+            return goal.copy()
         inside = (goal >= self.lower) & (goal <= self.upper)
         if not clamped and self._in_reach(wanted, measured, inside, dt):
             self.goal = wanted
-            return Step(wanted.copy(), False, False)
+            return wanted.copy()
         return self._ramp(wanted, measured, inside, dt)
 
     def _held(self, target: Vector, gripper: float, dt: float, grip: Grip) -> Vector:
@@ -122,7 +116,7 @@ class GoalFollower:
         followed = np.abs(wanted - measured) <= self._lead
         return self._acceleration == 0.0 and bool((near & followed & inside).all())
 
-    def _ramp(self, wanted: Vector, measured: Vector, inside: Flags, dt: float) -> Step:
+    def _ramp(self, wanted: Vector, measured: Vector, inside: Flags, dt: float) -> Vector:
         goal = self.goal
         low, high = np.minimum(self.lower, goal), np.maximum(self.upper, goal)
         behind, ahead = measured - self._lead, measured + self._lead
@@ -135,7 +129,8 @@ class GoalFollower:
         self._speed = (self.goal - goal) / dt
         too_fast = np.abs(allowed - goal) > limit * dt + 1e-9
         waits = ~too_fast & (np.abs(allowed - wanted) > 1e-9)
-        return Step(self.goal.copy(), ramp_limited=bool(np.any(too_fast)), lead_limited=bool(np.any(waits)))
+        self.ramp_limited, self.lead_limited = bool(np.any(too_fast)), bool(np.any(waits))
+        return self.goal.copy()
 
     def _speed_towards(self, error: Vector, limit: Vector, dt: float) -> Vector:
         wanted = np.clip(error, -limit * dt, limit * dt) / dt

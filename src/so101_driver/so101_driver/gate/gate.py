@@ -28,12 +28,12 @@ import numpy.typing as npt
 
 from so101_contract.joints import GRIPPER
 from so101_driver.bus.registers import ServoError
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import ExitPolicy, GateConfig, GRIPPER_INDEX, StopAction
 from so101_driver.gate.follower import GoalFollower, Grip, ParkPath
 from so101_driver.gate.health import HealthMonitor
 from so101_driver.gate.inputs import CommandSlot, ReadingWatch, TickClock, TorqueSwitch
 from so101_driver.gate.types import (
-    ArmReading,
     Finding,
     GateCounters,
     GateOutput,
@@ -314,10 +314,10 @@ class SafetyGate:
             overloaded=bool(int(reading.error[GRIPPER_INDEX]) & ServoError.OVERLOAD),
             fresh=bool(reading.fresh[GRIPPER_INDEX]),
         )
-        step = self._follower.lead(target, reading.position_rad, dt, grip)
-        self.counters.ramp_limited += step.ramp_limited
-        self.counters.lead_limited += step.lead_limited
-        return step.goal_rad
+        goal = self._follower.lead(target, reading.position_rad, dt, grip)
+        self.counters.ramp_limited += self._follower.ramp_limited
+        self.counters.lead_limited += self._follower.lead_limited
+        return goal
 
     # Helpers ------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from so101_contract.joints import GRIPPER, JOINT_NAMES
 from so101_driver.bus.registers import ServoError
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import GateConfig, GRIPPER_INDEX
-from so101_driver.gate.types import ArmReading, Finding, Level, NUM_JOINTS
+from so101_driver.gate.types import Finding, Level, NUM_JOINTS
 
 HYSTERESIS_C = 3.0
 """A warm servo counts as warm until it is this much cooler than the warning [degC]."""

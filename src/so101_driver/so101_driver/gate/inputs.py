@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.joints import JOINT_NAMES, order_by_name
+from so101_contract.joints import JOINT_NAMES
+from so101_contract.messages import order_by_name
+from so101_driver.calibration.calibration import ArmReading
 from so101_driver.gate.config import GateConfig
-from so101_driver.gate.types import ArmReading, GateCounters, NUM_JOINTS, Reply, Vector
+from so101_driver.gate.types import GateCounters, NUM_JOINTS, Reply, Vector
 
 
 class ReadingWatch:

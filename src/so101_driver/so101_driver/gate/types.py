@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into the safety gate and what comes out of it."""
+"""What the safety gate says: its states, findings and answers, and what it wants from the servos."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,71 +54,6 @@ class Finding:
     code: str
     joint: str
     sentence: str
-
-
-@dataclass(frozen=True)
-class ArmReading:
-    """What is known of the six joints now, in the order of `JOINT_NAMES`; every array is (6,).
-
-    A joint that did not answer keeps its last values, a growing age and `fresh` False.
-
-    Attributes:
-        position_rad: joint positions [rad]; they may lie outside the limits.
-        velocity_rad_s: joint velocities [rad/s].
-        temperature_c: servo temperatures [degC].
-        voltage_v: supply voltages at the servos [V].
-        current_a: motor currents [A].
-        load: motor output as a signed fraction of full output, -1..1.
-        error: error bits of each servo (`registers.ServoError`).
-        age_s: time since each joint answered [s]; infinite where it never did.
-        fresh: whether the joint answered in this cycle.
-        stamp_s: when the joints were read, monotonic [s]; NaN where that does not matter.
-    """
-
-    position_rad: Vector
-    velocity_rad_s: Vector
-    temperature_c: Vector
-    voltage_v: Vector
-    current_a: Vector
-    load: Vector
-    error: npt.NDArray[np.int64]
-    age_s: Vector
-    fresh: npt.NDArray[np.bool_]
-    stamp_s: float = math.nan
-
-    def __post_init__(self) -> None:
-        """Check shapes and make read-only copies."""
-        for name in list(self.__dataclass_fields__)[:-1]:
-            dtype = {'error': np.int64, 'fresh': np.bool_}.get(name, np.float64)
-            array: npt.NDArray[Any] = np.array(getattr(self, name), dtype=dtype)
-            if array.shape != (NUM_JOINTS,):
-                raise ValueError(
-                    f'{name} needs one value per joint, shape ({NUM_JOINTS},), got shape {array.shape}.'
-                )
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-
-    @classmethod
-    def nothing(cls, stamp_s: float = math.nan) -> 'ArmReading':
-        """Return the reading of an arm that does not answer."""
-        unknown = np.full(NUM_JOINTS, np.nan)
-        return cls(
-            position_rad=unknown,
-            velocity_rad_s=unknown,
-            temperature_c=unknown,
-            voltage_v=unknown,
-            current_a=unknown,
-            load=unknown,
-            error=np.zeros(NUM_JOINTS, dtype=np.int64),
-            age_s=np.full(NUM_JOINTS, np.inf),
-            fresh=np.zeros(NUM_JOINTS, dtype=np.bool_),
-            stamp_s=stamp_s,
-        )
-
-    @property
-    def complete(self) -> bool:
-        """Whether every joint was read in this cycle."""
-        return bool(self.fresh.all())
 
 
 @dataclass

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from so101_contract.joints import JOINT_NAMES
 from so101_driver.bus.bus import ServoBus
+from so101_driver.bus.config import BusConfig
 from so101_driver.bus.errors import BusError
-from so101_driver.bus.port import BusConfig
 from so101_driver.calibration.calibration import CalibrationError
 from so101_driver.calibration.files import check_arm_id
 from so101_driver.setup.motors import BUS_RATE, MotorSetup, next_step, SetUpMotor, SetupState

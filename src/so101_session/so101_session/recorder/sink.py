@@ -13,7 +13,7 @@ from so101_bags.messages import Decoders, EventMessage
 from so101_bags.metadata import Definition, OfferedQos
 from so101_bags.storage import BagError, DecodeError
 from so101_bags.write import BagWriter
-from so101_contract.episodes import EventKind
+from so101_contract.session import EventKind
 
 _log = logging.getLogger(__name__)
 _MB = 1e6

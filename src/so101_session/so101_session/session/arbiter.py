@@ -16,15 +16,14 @@ A message on `teleop/ee_delta` says what the human wants for a whole step, howev
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 
 import numpy as np
 
-from so101_contract.action import ActionSpec, ClipCounter, EeDeltaValue
-from so101_contract.episodes import EventKind, Source
+from so101_contract.action import ActionSpec, ClipCounter
 from so101_contract.messages import ExecutedAction
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver, EventKind, Source
 from so101_session.session.takeover import GripperRamp, Takeover
 
 LATEST = 0.8
@@ -72,7 +71,7 @@ class Arbiter:
         self._open: tuple[int, int] | None = None
         self._opened_s = -math.inf
         self._answered = self._moves = self._aborted = False
-        self._said: EeDeltaValue | None = None
+        self._said: ExecutedAction | None = None
         self._said_s = -math.inf
         self._said_used = True
 
@@ -185,18 +184,19 @@ class Arbiter:
     def _hold(self, episode: int, index: int) -> ExecutedAction:
         return ExecutedAction(episode, index, np.zeros(3), self.ramp.opening, Source.NONE)
 
-    def _answer(self, value: EeDeltaValue, source: Source) -> ExecutedAction:
+    def _answer(self, action: ExecutedAction, source: Source) -> ExecutedAction:
         assert self._open is not None
         self._answered = True
         self.unanswered = 0
         self.counts['policy' if source is Source.POLICY else 'human'] += 1
         before = self.ramp.opening
-        opening = self.ramp.next(value.opening)
-        self._moves = bool(value.translation.any()) or opening != before
-        return ExecutedAction(*self._open, value.translation, opening, source)
+        opening = self.ramp.next(action.opening)
+        self._moves = bool(action.translation.any()) or opening != before
+        episode, index = self._open
+        return replace(action, episode=episode, index=index, opening=opening, source=source, stamp_ns=0)
 
-    def _limited(self, action: ExecutedAction) -> EeDeltaValue:
+    def _limited(self, action: ExecutedAction) -> ExecutedAction:
         """Return what is executed of an action: no more than a network could say."""
-        value = self._spec.limit(EeDeltaValue(action.translation, action.opening))
-        self.clips.add(value)
-        return value
+        inside = self._spec.limit(action)
+        self.clips.add(inside)
+        return replace(action, translation=inside.translation, opening=inside.opening)

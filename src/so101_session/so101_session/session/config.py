@@ -4,9 +4,9 @@
 from dataclasses import dataclass
 import math
 
-from so101_contract.arm_start import AtPoint
+from so101_contract.config import LONG_INTERVENTION_STEPS
 from so101_contract.observation_spec import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, OBSERVATIONS
-from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+from so101_contract.task_report import AtPoint
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig

@@ -4,7 +4,7 @@
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from so101_contract.episodes import EventKind, Outcome, Source
+from so101_contract.session import EventKind, Outcome, Source
 
 
 class SessionError(ValueError):

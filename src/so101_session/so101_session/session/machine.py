@@ -23,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind, NO_EPISODE, Outcome
 from so101_contract.messages import ExecutedAction, StepRecord
-from so101_contract.session_status import Driver, SessionState, SessionStatus
+from so101_contract.session import Driver, EventKind, NO_EPISODE, Outcome, SessionState, SessionStatus
 from so101_contract.task_report import TaskReport
 from so101_session.session.arbiter import Answer, Arbiter, HandOver, Stop
 from so101_session.session.clock import Jitter, Problem, Senses

@@ -26,9 +26,9 @@ from so101_interfaces.msg import (
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_srvs.srv import SetBool, Trigger
 
-from so101_contract import session_status, task_report
+from so101_contract import session as session_status
+from so101_contract import task_report
 from so101_contract.action import ActionSpec
-from so101_contract.episodes import EventKind, Outcome, Source
 from so101_contract.errors import ActionError, ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import (
@@ -41,7 +41,7 @@ from so101_contract.messages import (
     StepRecord,
 )
 from so101_contract.observation_spec import get_observation
-from so101_contract.session_status import SessionState
+from so101_contract.session import EventKind, Outcome, SessionState, Source
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, ns_to_stamp
 from so101_interfaces_py.params import load_configs, ParameterError

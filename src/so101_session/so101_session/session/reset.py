@@ -18,7 +18,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.arm_start import ArmStart, AtPoint
 from so101_contract.joints import (
     ARM_JOINTS,
     gripper_opening_to_rad,
@@ -26,7 +25,7 @@ from so101_contract.joints import (
     limits_arrays,
     NUM_JOINTS,
 )
-from so101_contract.task_report import TaskReport
+from so101_contract.task_report import ArmStart, AtPoint, TaskReport
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
 from so101_kinematics.ik import InverseKinematics
 from so101_session.session.clock import Senses

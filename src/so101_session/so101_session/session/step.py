@@ -8,9 +8,8 @@ last step carries what that is worth.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from so101_contract.episodes import Outcome
 from so101_contract.messages import StepRecord
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver, Outcome
 from so101_contract.task_report import TaskReport
 from so101_session.session.arbiter import Answer, Arbiter
 from so101_session.session.clock import Problem, Senses

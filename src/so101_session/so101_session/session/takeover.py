@@ -16,7 +16,7 @@ way must not take over again. Taking over by the service always works at once.
 from dataclasses import dataclass
 import math
 
-from so101_contract.session_status import Driver
+from so101_contract.session import Driver
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 
 from so101_contract.action import ActionSpec
+from so101_contract.config import STICK_DEAD_ZONE
 from so101_contract.observation_spec import CONTROL_RATE_HZ
-from so101_contract.thresholds import STICK_DEAD_ZONE
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, param
 from so101_kinematics.config import KinematicsConfig

@@ -14,11 +14,11 @@ from so101_interfaces.msg import EeDelta, EpisodeEvent, SessionStatus, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_srvs.srv import SetBool, Trigger
 
-from so101_contract import session_status
+from so101_contract import session as session_status
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import Source
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
 from so101_contract.messages import action_message
+from so101_contract.session import Source
 from so101_driver.calibration.calibration import CalibrationError
 from so101_driver.calibration.files import find_calibration
 from so101_interfaces_py import qos, topics

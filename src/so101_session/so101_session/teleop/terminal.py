@@ -15,7 +15,7 @@ import termios
 import time
 from typing import Any, TextIO
 
-from so101_contract.session_status import SessionStatus
+from so101_contract.session import SessionStatus
 from so101_session.teleop.devices.base import DeviceError, DeviceState
 from so101_session.teleop.devices.keys import KeyMap
 

@@ -5,10 +5,13 @@ It sees the ground truth of the twin, and acts through the topics of teleoperati
 
 With a session it answers steps: episodes begin and end by `session/event`, it takes over and gives back by
 `session/intervene`, and speaks on `teleop/ee_delta` while it acts. Without one (`topic:=ee_delta_cmd`, demonstrations
-only) it drives the arm and resets the scene itself.
+only) it drives the arm and resets the scene itself. After a fault of the arm it looks, clears the fault, and switches
+the motors on again (`Recovery`).
 """
 
+from collections import deque
 from dataclasses import dataclass
+from enum import Enum
 import sys
 import time
 from typing import Any
@@ -22,9 +25,9 @@ from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
-from so101_contract.episodes import EventKind, Source
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import action_message
+from so101_contract.session import EventKind, Source
 from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
@@ -34,11 +37,66 @@ from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Habits, Operator
-from so101_sim.human.recovery import Recovery, RecoveryAction, WITHOUT_POWER_S
 from so101_sim.human.session_human import Demonstrations, DemonstrationStage, SessionHuman, Turn
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import home_pose
+
+LOOK_S = 1.0
+"""How long the human looks before doing something, and between two things [s]."""
+TRIES = 3
+"""Motors that do not switch on so often want their power taken away and given back, as an overloaded servo does."""
+WITHOUT_POWER_S = 0.3
+"""How long. Nobody pulls a plug and puts it back faster than the driver notices [s]."""
+MOST = 20
+WINDOW_S = 600.0
+"""More faults than `MOST` in this time are no accident: the arm is left alone [s]."""
+
+
+class RecoveryAction(Enum):
+    """What to do."""
+
+    CLEAR_FAULT = 'clears the fault'
+    ENABLE = 'switches the motors on again'
+    POWER_CYCLE = 'takes the power away and gives it back'
+
+
+class Recovery:
+    """Decides from the state of the arm. Times are of any one clock [s]."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._cleared: deque[float] = deque(maxlen=MOST)
+        self._must_enable = False
+        self._tries = 0
+
+    def update(self, *, fault: bool, disabled: bool, now_s: float) -> RecoveryAction | None:
+        """Return what to do now, if anything.
+
+        Args:
+            fault: the arm is in a latched fault.
+            disabled: its motors are off.
+            now_s: time [s].
+        """
+        if not fault and not (disabled and self._must_enable):
+            self._since_s = None
+            self._must_enable = False
+            self._tries = 0
+            return None
+        if self._since_s is None:
+            self._since_s = now_s
+        if now_s - self._since_s < LOOK_S:
+            return None
+        self._since_s = now_s
+        if not fault:
+            self._tries += 1
+            return RecoveryAction.POWER_CYCLE if self._tries % (TRIES + 1) == 0 else RecoveryAction.ENABLE
+        if len(self._cleared) == MOST and now_s - self._cleared[0] < WINDOW_S:
+            return None
+        self._cleared.append(now_s)
+        self._must_enable = True
+        return RecoveryAction.CLEAR_FAULT
+
 
 STALE_S = 0.5
 """Without a newer ground truth than this it does nothing [s]."""

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.thresholds import LONG_INTERVENTION_STEPS
+from so101_contract.config import LONG_INTERVENTION_STEPS
 from so101_sim.errors import PresetError
 from so101_sim.human.expert import Expert, Phase, Skill
 from so101_sim.scene.ground_truth import GroundTruth

@@ -16,7 +16,7 @@ from enum import StrEnum
 import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.episodes import EventKind
+from so101_contract.session import EventKind
 from so101_contract.task_report import TaskState
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Operator

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import mujoco
 import numpy as np
 
-from so101_contract.arm_start import ArmStart, AtPoint, AtPose, home_pose, HOME_TCP, NearCube
+from so101_contract.task_report import ArmStart, AtPoint, AtPose, home_pose, HOME_TCP, NearCube
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
 from so101_sim.scene.scene import SceneConfig, SceneIndex

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 import struct
 
-from so101_contract.thresholds import STICK_DEAD_ZONE
+from so101_contract.config import STICK_DEAD_ZONE
 from so101_session.teleop.devices.base import Device, DeviceError, DeviceState, Event, Feedback, limited
 
 DEADMAN = 'deadman'

@@ -1,17 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the session says of itself (`so101_interfaces/msg/SessionStatus` on `session/status`), and back.
+"""The words of a session: who acts, what happens to an episode, how it ends; and what the session says of itself.
 
-For people, pages and programs that wait for something; nothing is learned from it. Messages are taken by the names of
-their fields; this package imports no ROS.
+`Source`, `EventKind` and `Outcome` have the values of the messages' constants. `SessionStatus` (`session/status`, both
+ways) is for people and programs that wait; nothing is learned from it. No ROS here: messages are taken by their fields.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
 from so101_contract.action import AXES
-from so101_contract.episodes import Outcome
+
+NO_EPISODE = 0
+"""Episode number of the steps between episodes; nothing is learned from them."""
+
+
+class Source(IntEnum):
+    """Who decided an action (`EeDelta.source`)."""
+
+    NONE = 0
+    POLICY = 1
+    TELEOP = 2
+    RESET = 3
+
+
+class EventKind(IntEnum):
+    """What happened to an episode (`EpisodeEvent.kind`)."""
+
+    START = 0
+    SUCCESS = 1
+    FAILURE = 2
+    DISCARD = 3
+    TIME_LIMIT = 4
+    ABORT = 5
+    PAUSE = 6
+    RESUME = 7
+    INTERVENTION_START = 8
+    INTERVENTION_END = 9
+    RESET_START = 10
+    RESET_DONE = 11
+
+    @property
+    def outcome(self) -> 'Outcome | None':
+        """The outcome that this event gives its episode, or None where it gives none."""
+        return Outcome(self.value) if self.value in {outcome.value for outcome in Outcome} else None
+
+
+class Outcome(IntEnum):
+    """How an episode ended."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    DISCARD = 3
+    TIME_LIMIT = 4
+    ABORT = 5
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows, so that no value is bootstrapped; else the episode was cut short."""
+        return self in (Outcome.SUCCESS, Outcome.FAILURE)
+
 
 Message = TypeVar('Message')
 
