@@ -7,9 +7,11 @@ that the stack sets itself would be overridden; both are refused here, before an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -104,11 +106,16 @@ def config_types(node: str, given: Mapping[str, Any] | None = None) -> tuple[typ
     Raises:
         ParameterError: one of the given ones excludes another.
     """
-    point = next(iter(entry_points(group='console_scripts', name=node)))
-    module = import_module(point.module)
+    module = _module_of(node)
     choose = getattr(module, 'configs_for', None)
     types: tuple[type, ...] = module.CONFIG if choose is None or given is None else choose(given)
     return types
+
+
+@cache  # what is installed is looked through once, not for each value
+def _module_of(node: str) -> ModuleType:
+    point = next(iter(entry_points(group='console_scripts', name=node)))
+    return import_module(point.module)
 
 
 def _check_keys(section: Section) -> None:
