@@ -2,8 +2,7 @@
 """Serialised messages (CDR, XCDR1 of the OMG's DDS-XTypes 1.3) and the values that learning needs from them.
 
 A reader is compiled from the definition that the bag itself carries, so a bag of another version is read by the names
-of its fields. It goes through the bytes once, up to the last field that is asked for, and copies no arrays: that is
-three times as quick as deserialising whole messages.
+of its fields. It goes through the bytes once, up to the last field that is asked for, and copies no arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
