@@ -98,33 +98,56 @@ class Arm:
         self.obeys = True
         self.commands.clear()
 
+    def act_until(self, act, done):
+        """Act from the start pose; again from there, where a busy machine made an action stale on the way."""
+        for _ in range(20):
+            self.rest()
+            act()
+            end = time.monotonic() + 2.0
+            while time.monotonic() < end and not done():
+                rclpy.spin_once(self.node, timeout_sec=0.01)
+            if done():
+                return
+        pytest.fail('the actions had no effect in twenty attempts')
+
+    def say_until(self, xyz, done):
+        """Send an action, again and again, until it has an effect."""
+        end = time.monotonic() + 200.0
+        while not done():
+            assert time.monotonic() < end, 'waited too long'
+            self.delta(xyz)
+            self.spin(0.1)
+
 
 @pytest.fixture(scope='module')
 def arm(start):
     rclpy.init()
     start('so101_kinematics', 'kinematics_node', '--ros-args', '-r', '__ns:=/left')
     arm = Arm()
-    arm.spin_until(lambda: arm.poses)
+    arm.spin_until(lambda: arm.poses and arm.deltas.get_subscription_count())
     yield arm
     arm.node.destroy_node()
     rclpy.try_shutdown()
 
 
 def test_F9_an_action_moves_the_tcp_along_the_axes_of_the_base(arm):
-    arm.rest()
-    before = arm.tcp()
-    for _ in range(10):
-        arm.delta([0.0, 0.004, 0.002])
-        arm.spin(0.1)
-    arm.spin_until(lambda: np.linalg.norm(arm.tcp() - before - [0.0, 0.04, 0.02]) < 2e-3)
+    before = FK.pose(START).position
+
+    def act():
+        for _ in range(10):
+            arm.delta([0.0, 0.004, 0.002])
+            arm.spin(0.1)
+
+    arm.act_until(act, lambda: np.linalg.norm(arm.tcp() - before - [0.0, 0.04, 0.02]) < 2e-3)
 
 
 def test_A6_the_gripper_is_an_opening_not_a_difference(arm):
-    arm.rest()
-    for _ in range(8):
-        arm.delta([0.0, 0.0, 0.0], gripper=1.0)
-        arm.spin(0.1)
-    arm.spin_until(lambda: arm.commands and arm.commands[-1][5] > 1.7)
+    def act():
+        for _ in range(8):
+            arm.delta([0.0, 0.0, 0.0], gripper=1.0)
+            arm.spin(0.1)
+
+    arm.act_until(act, lambda: arm.commands and arm.commands[-1][5] > 1.7)
 
 
 @pytest.mark.parametrize(
@@ -143,17 +166,15 @@ def test_A14_a_bad_action_moves_nothing(arm, action):
 
 
 def test_a_huge_action_is_shortened_and_the_loop_goes_on(arm):
-    arm.rest()
-    before = arm.tcp()
-    arm.delta([1e6, 0.0, 0.0])
+    before = FK.pose(START).position
+    arm.act_until(lambda: arm.delta([1e6, 0.0, 0.0]), lambda: np.linalg.norm(arm.tcp() - before) > 0.005)
     arm.spin(0.5)
-    assert 0.005 < np.linalg.norm(arm.tcp() - before) < 0.06
+    assert np.linalg.norm(arm.tcp() - before) < 0.06
 
 
 def test_an_arm_that_does_not_follow_gets_no_commands_and_is_picked_up_where_it_is(arm):
     arm.rest()
-    arm.delta([0.0, 0.0, 0.01])
-    arm.spin_until(lambda: arm.commands)
+    arm.say_until([0.0, 0.0, 0.01], lambda: arm.commands)
     arm.status.publish(ArmStatus(state=ArmStatus.E_STOP))
     arm.spin(0.3)
     arm.commands.clear()
@@ -165,8 +186,7 @@ def test_an_arm_that_does_not_follow_gets_no_commands_and_is_picked_up_where_it_
     moved = arm.q.copy()
     arm.status.publish(ArmStatus(state=ArmStatus.ENABLED))
     arm.spin(0.3)
-    arm.delta([0.0, 0.0, 0.005])
-    arm.spin_until(lambda: arm.commands)
+    arm.say_until([0.0, 0.0, 0.005], lambda: arm.commands)
     assert np.abs(arm.commands[0] - moved)[:5].max() < 0.05
 
 
@@ -248,5 +268,4 @@ def test_links_and_description_are_published_where_no_robot_state_publisher_does
 
 def test_rviz_gets_setpoint_and_workspace(arm):
     arm.rest()
-    arm.delta([0.0, 0.0, 0.01])
-    arm.spin_until(lambda: len(arm.latest.get(topics.MARKERS, MarkerArray()).markers) == 4)
+    arm.say_until([0.0, 0.0, 0.01], lambda: len(arm.latest.get(topics.MARKERS, MarkerArray()).markers) == 4)
