@@ -70,6 +70,17 @@ def make_ready(ear: Ear, page: Any) -> None:
         page.wait_for_timeout(300)
 
 
+def make_run(ear: Ear, page: Any) -> None:
+    """Press Start where the session waits for it, until an episode runs."""
+    deadline = time.monotonic() + 60.0
+    while (status := ear.status()) is None or status.state != 'running':
+        if time.monotonic() > deadline:
+            raise TimeoutError('expected an episode to run within 60 s')
+        if status is not None and status.state == 'waiting':
+            page.keyboard.press('n')
+        page.wait_for_timeout(300)
+
+
 def stop_once(ear: Ear, page: Any) -> float:
     """Press the stop key and return when the arm said that it has stopped [s]."""
     make_ready(ear, page)
@@ -110,7 +121,7 @@ def close_once(ear: Ear, view: Any, address: str) -> tuple[float, float]:
     """Close a page in the middle of a motion; return how long target and hand went on moving [s]."""
     page, _ = open_page(view, address)
     make_ready(ear, page)
-    wait_until(lambda: ear.status() is not None and ear.status().state == 'running', 60.0, 'an episode runs')
+    make_run(ear, page)
     page.keyboard.press('t')
     wait_until(lambda: ear.status().driver == 'human', 20.0, 'the human drives')
     joints = ear.since(topics.JOINT_STATES, time.monotonic() - 1.0)[-1][1]

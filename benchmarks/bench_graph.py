@@ -95,7 +95,7 @@ def measure(seconds: float, speed: float) -> tuple[Window, dict[str, Any]]:
         for number in track(range(slices), 'running'):
             end = started + (number + 1) * seconds / slices
             while time.monotonic() < end:
-                stopped += rig.keep_enabled()
+                stopped += rig.keep_going() == 'enabled'
                 time.sleep(0.5)
             until = time.monotonic() - 1.0
             for window in (everything, parts[3 * number // slices]):

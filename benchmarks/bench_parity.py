@@ -19,7 +19,7 @@ from so101_bags.storage import find_bags
 from so101_bringup.options import parse_options
 from so101_bringup.programs import executable_path, ros_arguments
 from so101_bringup.stack import policy
-from so101_bringup.supervisor import Supervisor
+from so101_bringup.supervisor import Lines, Supervisor
 from so101_contract.observation_spec import get_observation
 
 
@@ -27,7 +27,7 @@ def run_graph(folder: Path, episodes: int, drops: float) -> None:
     """Let the policy drive, helped by the scripted operator, and record it."""
     words = [f'episodes:={episodes}', f'record:={folder}', 'console:=false', 'checkpoint:=default']
     options = parse_options([*words, 'operator:=intervene'])
-    supervisor = Supervisor(os.environ, write=lambda line: print(line, file=sys.stderr))
+    supervisor = Supervisor(os.environ, Lines(lambda line: print(line, file=sys.stderr)))
     for node in policy(options):
         lossy = {'camera_drop_share': drops} if node.name == 'twin_node' else {}
         spec = replace(node, parameters={**node.parameters, **lossy})

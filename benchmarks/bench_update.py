@@ -73,7 +73,7 @@ def random_batch(spec: Any, rows: int, device: str) -> Any:
     """Return a batch in which nothing means anything; half of it is demonstrated."""
     import torch
 
-    from hilserl_learner.data.replay import Batch
+    from hilserl_learner.data.batch import Batch
 
     draw = torch.Generator().manual_seed(0)
     shape = (rows, spec.cameras, spec.image_channels, spec.image_size, spec.image_size)
@@ -82,13 +82,16 @@ def random_batch(spec: Any, rows: int, device: str) -> Any:
     return Batch(
         images=images[0],
         state=states[0],
-        action=torch.rand(rows, spec.action_size, generator=draw) * 2 - 1,
+        actions=torch.rand(rows, 1, spec.action_size, generator=draw) * 2 - 1,
+        known=torch.ones(rows, 1, dtype=torch.bool),
         reward=torch.rand(rows, generator=draw),
         discount=torch.full((rows,), 0.97),
         next_images=images[1],
         next_state=states[1],
         intervened=torch.zeros(rows, dtype=torch.bool),
         is_demo=torch.arange(rows) < rows // 2,
+        base=torch.full((rows, spec.action_size), float('nan')),
+        next_base=torch.full((rows, spec.action_size), float('nan')),
     ).to(device)
 
 

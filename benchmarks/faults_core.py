@@ -153,11 +153,30 @@ def finish(name: str, results: Sequence[Result], introduction: str, options: arg
     """Show and write what came of the faults; return the exit code."""
     if options.markdown:
         machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
-        options.markdown.write_text(markdown(results, introduction.format(machine=machine)))
+        write_part(options.markdown, markdown(results, introduction.format(machine=machine)))
     passed = sum(result.passed for result in results)
     head = Row('faults that ended as they should', 'faults', len(results), passed)
     rows = [head.beside('all', len(results), more_is_better=True), *(result.row for result in results)]
     return Report(name, rows, passed=passed == len(results)).finish(options)
+
+
+def write_part(page: Path, part: str) -> None:
+    """Write a part of a page; it begins with its heading, and the other parts of the page stay as they are."""
+    heading = part.split('\n', 1)[0]
+    present = page.read_text() if page.exists() else ''
+    parts = [f'## {text}' if i else text for i, text in enumerate(('\n' + present).split('\n## '))]
+    parts = [text.strip() + '\n' for text in parts if text.strip()]
+    starts = [text.split('\n', 1)[0] for text in parts]
+    if heading in starts:
+        parts[starts.index(heading)] = part
+    else:
+        parts.insert(0 if heading.startswith('# ') else len(parts), part)
+    page.write_text('\n'.join(parts))
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return the line of a table."""
+    return '| ' + ' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells) + ' |'
 
 
 def markdown(results: Sequence[Result], introduction: str) -> str:
@@ -174,5 +193,5 @@ def markdown(results: Sequence[Result], introduction: str) -> str:
             *(fault.name, fault.inject, fault.expected, result.measured, str(fault.bound)),
             *('pass' if result.passed else '**FAIL**', result.remark),
         )
-        lines.append('| ' + ' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells) + ' |')
+        lines.append(markdown_row(cells))
     return '\n'.join(lines) + '\n'

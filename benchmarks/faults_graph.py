@@ -107,11 +107,11 @@ def _node(
 
 def _resumed(rig: GraphRig, outcome: Outcome, since_s: float) -> None:
     """Note how long it takes until steps come again."""
-    by_hand = 0
+    by_hand: list[str] = []
 
     def steps_come() -> bool:
-        nonlocal by_hand
-        by_hand += rig.keep_enabled()  # a machine without time for the virtual bus stops the arm
+        # Who stopped the arm has to ask for motion again; a machine without time for the virtual bus stops it too.
+        by_hand.append(rig.keep_going())
         return len(rig.ear.since(topics.STEP, since_s)) > 5 and any(
             message.source == EeDelta.SOURCE_POLICY
             for _, message in rig.ear.since(topics.EE_DELTA_CMD, since_s)
@@ -119,8 +119,8 @@ def _resumed(rig: GraphRig, outcome: Outcome, since_s: float) -> None:
 
     took = wait_until(steps_come, RESUME_S, 'the policy drives again') - since_s
     outcome.note += f'{"; " if outcome.note else ""}drives again {took:.1f} s later'
-    if by_hand:
-        outcome.note += ', the arm enabled by hand'
+    done = [what for what in ('enabled', 'started') if what in by_hand]
+    outcome.note += f', {" and ".join(done)} by hand' if done else ''
 
 
 def _camera(rig: GraphRig, outcome: Outcome) -> None:

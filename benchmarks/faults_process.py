@@ -135,7 +135,7 @@ FAULTS = (
         'SIGINT far from rest',
         'SIGINT to an enabled arm stretched out, up to 3.3 rad from rest; commands going on',
         'the process has ended in time; the arm is released where it is then',
-        Bound(2.0, 's'),
+        Bound(3.5, 's'),
         _ended(signal.SIGINT, 'park_and_release', FAR),
     ),
     Fault(

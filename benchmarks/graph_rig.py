@@ -22,6 +22,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step, TaskReport
 from so101_interfaces.msg import SessionStatus as SessionStatusMessage
+from so101_interfaces.srv import StartEpisode
 from std_srvs.srv import SetBool
 
 from so101_contract.session import SessionStatus, to_record
@@ -35,6 +36,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     'kinematics': ('-m', 'so101_kinematics.kinematics_node'),
     'session': ('-m', 'so101_session.session.node'),
     'operator': ('-m', 'so101_sim.human.node'),
+    'classifier': ('-m', 'hilserl_learner.classifier.node'),
+    'console': ('-m', 'so101_console.console_node'),
     'policy': (str(Path(__file__).with_name('graph_policy.py')),),
 }
 START_S = 60.0
@@ -213,7 +216,7 @@ class GraphRig:
         elif name == 'arm':
             known = {'port': str(self._link), 'calibration': f'{self._link}.json', 'enable_at_start': True}
         elif name == 'session':
-            known = {'reward_source': 'sim'}
+            known = {'reward_source': 'sim', 'autostart': True}
         words = [sys.executable, *MODULES[name], '--ros-args']
         for key, value in {**known, **self._parameters.get(name, {})}.items():
             words += ['-p', f'{key}:={str(value).lower() if isinstance(value, bool) else value}']
@@ -244,11 +247,22 @@ class GraphRig:
             wait_until(lambda: not stopped(), 0.5, 'the arm is enabled')
         return True
 
+    def keep_going(self) -> str:
+        """Do what a human does after a stop, and return it: enable the arm, then press Start; else nothing."""
+        if self.keep_enabled():
+            return 'enabled'
+        status = self.ear.status()
+        if status is None or status.state != 'waiting':
+            return ''
+        # It is refused while something is missing: the next call tries again.
+        answer = self.ear.call(StartEpisode, topics.START_EPISODE_SERVICE, StartEpisode.Request())
+        return 'started' if answer.success else ''
+
     def running(self, timeout_s: float = 60.0, beyond: int = 0) -> None:
         """Wait for an episode that has come beyond some steps."""
 
         def runs() -> bool:
-            self.keep_enabled()
+            self.keep_going()
             status = self.ear.status()
             return status is not None and status.state == 'running' and status.index > beyond
 

@@ -11,16 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
-DOMAIN = 'SO101_BENCH_DOMAIN'
-"""Environment variable by which whoever starts several benches gives each a ROS domain."""
-
 Words = Sequence[object]
 
 
 def isolate() -> None:
     """Keep this process and its children off every other ROS graph; call it before rclpy starts."""
-    os.environ['ROS_DOMAIN_ID'] = os.environ.get(DOMAIN) or str(10 + os.getpid() % 90)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    from so101_interfaces_py import graph
+
+    graph.isolate()
 
 
 def use_sources(*packages: str) -> None:

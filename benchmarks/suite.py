@@ -24,7 +24,7 @@ import time
 from typing import Any, Self
 
 from page import render
-from processes import DOMAIN, ROOT
+from processes import ROOT
 from report import Report, shown
 
 LIMITS_S: Mapping[str, float] = {
@@ -39,16 +39,26 @@ LIMITS_S: Mapping[str, float] = {
     'update': 900.0,
     'replay': 900.0,
     'ingest': 900.0,
+    'lerobot': 1800.0,
     'graph': 900.0,
     'takeover': 1200.0,
     'faults_graph': 1500.0,
+    'faults_orders': 7200.0,
+    'faults_payloads': 900.0,
     'parity': 1200.0,
+    'vla': 3600.0,
+    'classifier': 3600.0,
     'console': 900.0,
 }
 """In the order in which they run."""
 
-PAGES = ('faults', 'faults_graph')
-"""Those that also write a page of their own, under their name."""
+PAGES = {
+    'faults': 'faults.md',
+    'faults_graph': 'faults_graph.md',
+    'faults_orders': 'faults.md',
+    'faults_payloads': 'faults.md',
+}
+"""Those that also write a page of their own, or a part of one."""
 
 GRACE_S = 15.0
 """A bench that is told to end has this long to end its programs."""
@@ -107,7 +117,7 @@ def measures(program: Path) -> str:
 
 
 def run(
-    program: Path, limit_s: float, folder: Path, domain: int, *, quick: bool = False, page: Path | None = None
+    program: Path, limit_s: float, folder: Path, *, quick: bool = False, page: Path | None = None
 ) -> Entry:
     """Run one bench, and return what came of it; a page of its own is written where one is named."""
     name = program.stem.removeprefix('bench_')
@@ -118,7 +128,7 @@ def run(
     date = datetime.now().astimezone().isoformat(timespec='minutes')
     busy, began = os.getloadavg()[0], time.monotonic()
     files = ['--json', str(found), *([] if page is None else ['--markdown', str(page)])]
-    failure = _call([sys.executable, str(program), *options, *files], limit_s, log, domain)
+    failure = _call([sys.executable, str(program), *options, *files], limit_s, log)
     report: Report | None = None
     if found.exists():
         try:
@@ -140,9 +150,9 @@ def run(
     )
 
 
-def _call(words: Sequence[str], limit_s: float, log: Path, domain: int) -> str:
+def _call(words: Sequence[str], limit_s: float, log: Path) -> str:
     """Run a program into a log; return why it failed, or nothing."""
-    environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain), DOMAIN: str(domain), 'PYTHONUNBUFFERED': '1'}
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     with log.open('w', encoding='utf-8') as file:
         process = subprocess.Popen(
             words,
@@ -228,9 +238,8 @@ def main() -> int:
     began, done = time.monotonic(), []
     for number, (name, program) in enumerate(programs.items(), 1):
         print(f'{number:>2}/{len(programs)} {name:<16}', end=' ', flush=True)
-        domain = 10 + (os.getpid() + number) % 90
-        page = out / f'{name}.md' if name in PAGES and not options.quick else None
-        entry = run(program, LIMITS_S[name], scratch, domain, quick=options.quick, page=page)
+        page = out / PAGES[name] if name in PAGES and not options.quick else None
+        entry = run(program, LIMITS_S[name], scratch, quick=options.quick, page=page)
         print(f'{entry.seconds:6.0f} s  {verdict(entry)}', flush=True)
         done.append(entry)
         entries[name] = entry

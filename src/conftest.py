@@ -5,9 +5,12 @@ import os
 
 import pytest
 
-# Before anything imports rclpy; child processes inherit it. Domains above 100 leave the usual port range.
-os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+from so101_interfaces_py.graph import isolate
+
+# One thread for torch: the graphs of the tests need the other core.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Before anything imports rclpy; child processes inherit it. A worker of pytest-xdist gets a domain of its own.
+isolate(anew='PYTEST_XDIST_WORKER' in os.environ)
 
 
 @pytest.fixture

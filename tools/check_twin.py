@@ -14,7 +14,6 @@
 import argparse
 from collections.abc import Callable, Sequence
 import json
-import os
 import sys
 import time
 
@@ -23,6 +22,7 @@ import numpy as np
 from so101_contract.action import EeDeltaValue
 from so101_contract.joints import JOINT_NAMES
 from so101_interfaces_py import topics
+from so101_interfaces_py.graph import isolate
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
@@ -227,8 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--preset', choices=sorted(PRESETS), default='easy')
     parser.add_argument('--episodes', type=int, default=0, help='demonstrations through the graph')
     options = parser.parse_args(arguments)
-    os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    isolate()
     parameters = {'twin': {'preset': options.preset}}
     with Graph('arm', 'kinematics', parameters=parameters) as graph, Probe() as probe:
         probe.wait_until(lambda: probe.node.joints and probe.node.reports, 'joints and ground truth', 60.0)

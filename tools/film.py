@@ -22,7 +22,6 @@ from so101_sim.human.expert import Expert, Phase
 from so101_sim.render import Renderer, UInt8Array
 from so101_sim.scene.presets import PRESETS
 from so101_sim.scene.scene import build_scene, OVERVIEW, SceneConfig, SUN
-from so101_sim.tasks import TASKS
 
 SIZE = (480, 360)
 INSET = 132
@@ -135,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         'output', type=Path, help='a .gif for a film, a .png for pictures of the wrist camera'
     )
-    parser.add_argument('--task', choices=sorted(TASKS), default='lift')
+    parser.add_argument('--task', default='lift', help='name or file (default: %(default)s)')
     parser.add_argument('--preset', choices=sorted(PRESETS), default='easy')
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)

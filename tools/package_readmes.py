@@ -30,8 +30,39 @@ KINDS = {
     'create_service': 'serves',
     'create_client': 'calls',
 }
+BASES = ('drqv2_policy_node.step_node',)
+"""Modules with what a node of another package does too."""
+
+CAMERAS = ('`image_raw` of each camera', '`sensor_msgs/Image`', 'best effort, depth 10')
 CHOSEN: Mapping[tuple[str, str], tuple[str, str, str]] = {
-    ('console_node', '{service}'): ('`arm/*`, `session/*`, `learner/*`', 'one for each button', ''),
+    ('console_node', '{service}'): (
+        '`arm/*`, `session/*`, `learner/*`, `classifier/*`',
+        'one for each button',
+        '',
+    ),
+    ('classifier_node', '{topic}'): (
+        'steps, events and the pictures of each camera',
+        'as the topic has',
+        'every one',
+    ),
+    **{
+        (node, f'{{{word}}}/{topic}'): (
+            f'`{topic}` of each camera',
+            f'`sensor_msgs/{kind}`',
+            'best effort, depth 1',
+        )
+        for node, word in (('camera_node', 'name'), ('twin_node', 'camera'))
+        for topic, kind in (
+            ('image_raw', 'Image'),
+            ('image_raw/compressed', 'CompressedImage'),
+            ('camera_info', 'CameraInfo'),
+        )
+    },
+    ('console_node', '{camera}/image_raw'): (
+        '`image_raw` of each camera',
+        '`sensor_msgs/Image`',
+        'best effort, depth 1',
+    ),
     ('learner_node', '{topic}'): (
         'what a transition is made of, of each of `arms`',
         'as the topic has',
@@ -43,11 +74,8 @@ CHOSEN: Mapping[tuple[str, str], tuple[str, str, str]] = {
         '`so101_interfaces/EeDelta`',
         'reliable, depth 1',
     ),
-    ('policy_node', '{name}/image_raw'): (
-        '`image_raw` of each camera',
-        '`sensor_msgs/Image`',
-        'best effort, depth 10',
-    ),
+    ('policy_node', '{name}/image_raw'): CAMERAS,
+    ('vla_policy_node', '{name}/image_raw'): CAMERAS,
     ('recorder_node', '{topic}'): (
         'each of `topics` and `more_topics`',
         'as the topic has',
@@ -114,11 +142,11 @@ def rooms(package: str, modules: Mapping[str, Module]) -> Iterator[str]:
 
 
 def reachable(start: str, modules: dict[str, Module]) -> list[str]:
-    """Return a module and those of its package that it reaches by imports, but for other nodes."""
+    """Return a module, those of its package that it reaches by imports, and the `BASES` among them."""
     package, found, waiting = start.split('.', maxsplit=1)[0], [], [start]
     while waiting:
         name = waiting.pop()
-        if name not in found and name.split('.')[0] == package:
+        if name not in found and (name.split('.')[0] == package or name in BASES):
             found.append(name)
             waiting += sorted(imports_of(modules[name], modules), reverse=True)
     return found

@@ -25,7 +25,9 @@ ORDER = (
     'so101_driver',
     'so101_bags',
     'so101_sim',
+    'so101_fetch',
     'drqv2_policy_node',
+    'vla_policy_node',
     'so101_session',
     'hilserl_learner',
     'so101_console',
@@ -206,9 +208,9 @@ def account(root: Path = ROOT) -> list[Bound]:
     folders = Counter(module.path.parent for module in plain)
     biggest, size = folders.most_common(1)[0]
     return [
-        Bound('modules, with every __init__', 240, count=len(modules)),
-        Bound('lines', 48_000, count=sum(len(module.lines) for module in modules.values())),
-        Bound(f'modules in the largest folder ({biggest.relative_to(root)})', 15, count=size),
+        Bound('modules, with every __init__', 370, count=len(modules)),
+        Bound('lines', 76_000, count=sum(len(module.lines) for module in modules.values())),
+        Bound(f'modules in the largest folder ({biggest.relative_to(root)})', 16, count=size),
         Bound(
             'modules under 60 lines',
             25,
@@ -216,7 +218,7 @@ def account(root: Path = ROOT) -> list[Bound]:
         ),
         Bound(
             'modules under 130 lines that have a single user',
-            20,
+            27,
             [
                 f'{module.name} ({len(module.lines)}), used by {next(iter(users[module.name]))}'
                 for module in plain

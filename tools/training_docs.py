@@ -7,14 +7,24 @@ from pathlib import Path
 import re
 import sys
 
+from hilserl_learner.agents.bc import BcConfig
 from hilserl_learner.agents.drqv2 import FaithfulConfig
 from hilserl_learner.agents.hil import HilConfig
+from hilserl_learner.agents.on_base import OnBaseConfig
 from hilserl_learner.agents.sac import SacConfig
 from hilserl_learner.training.settings import RunConfig
 from hilserl_learner.training.trainer import TrainerConfig
 from so101_interfaces_py.params import table
 
-CONFIGS: tuple[type, ...] = (HilConfig, TrainerConfig, RunConfig, SacConfig, FaithfulConfig)
+CONFIGS: tuple[type, ...] = (
+    HilConfig,
+    TrainerConfig,
+    RunConfig,
+    OnBaseConfig,
+    SacConfig,
+    FaithfulConfig,
+    BcConfig,
+)
 
 END = '<!-- end -->'
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'training.md'

@@ -20,8 +20,11 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
+            'classifier_node = hilserl_learner.classifier.node:main',
             'learner_node = hilserl_learner.live.node:main',
+            'trial_node = hilserl_learner.trial.node:main',
             'ingest = hilserl_learner.ingest.cli:main',
+            'export = hilserl_learner.cli.export:main',
             'train = hilserl_learner.cli.train:main',
             'eval = hilserl_learner.cli.eval:main',
             'plot = hilserl_learner.cli.plot:main',

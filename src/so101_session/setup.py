@@ -16,11 +16,12 @@ setup(
     zip_safe=False,
     maintainer='SO-101 HIL-SERL maintainers',
     maintainer_email='maintainers@so101-hilserl.example.org',
-    description='Control clock, arbitration between policy and human, episodes, teleoperation, recording.',
+    description='Control clock, arbitration between policy and human, episodes, teleoperation, recording, LeRobot.',
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
             'session_node = so101_session.session.node:main',
+            'lerobot_node = so101_session.lerobot.node:main',
             'teleop_node = so101_session.teleop.node:main',
             'recorder_node = so101_session.recorder.node:main',
             'record = so101_session.recorder.cli:main',

@@ -3,12 +3,16 @@
 
 __all__ = [
     'acting',
+    'acting_on_base',
+    'answering',
     'config',
     'networks',
+    'on_base',
     'policy',
     'policy_requirements',
     'robobase',
     'spec',
+    'step_node',
     'store',
     'weights',
 ]

@@ -63,13 +63,9 @@ def bottleneck(inputs: int, width: int) -> nn.Sequential:
 
 
 def bottlenecks(spec: NetworkSpec, feature_size: int) -> nn.ModuleDict:
-    """Return the bottleneck of the features and that of the state."""
-    return nn.ModuleDict(
-        {
-            FEATURES: bottleneck(feature_size, spec.bottleneck),
-            STATE: bottleneck(spec.stacked_state, spec.bottleneck),
-        }
-    )
+    """Return the bottleneck of the features, where there are cameras, and that of the state."""
+    sizes = {FEATURES: feature_size, STATE: spec.stacked_state}
+    return nn.ModuleDict({name: bottleneck(size, spec.bottleneck) for name, size in sizes.items() if size})
 
 
 def mlp(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
@@ -214,6 +210,8 @@ class Encoder(nn.Module):
                 f'expected images (B, {", ".join(map(str, expected))}) with time folded into channels, got '
                 f'{tuple(images.shape)}; fold them once, oldest frame first'
             )
+        if not spec.cameras:
+            return torch.empty(len(images), 0, device=images.device)
         features = [_features(convs, images[:, view]) for view, convs in enumerate(self.convs_per_cam)]
         return features[0] if len(features) == 1 else torch.cat(features, dim=1)
 
@@ -236,6 +234,7 @@ class _Inputs(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.input_preprocess_modules = bottlenecks(spec, feature_size(spec))
+        self.seeing = spec.cameras > 0
         self.affine = spec.normalization.mode is NormalizationMode.AFFINE
         if self.affine:
             # Not part of the state dict: the spec carries them, and RoboBase knows no such tensors.
@@ -244,10 +243,12 @@ class _Inputs(nn.Module):
                 self.register_buffer(name, entries.repeat(spec.frame_stack), persistent=False)
 
     def inputs(self, features: Tensor, state: Tensor) -> Tensor:
-        """Return features and state (B, 2 * bottleneck)."""
+        """Return features and state (B, 2 * bottleneck), or the state alone where there are no cameras."""
         if self.affine:
             state = (state - self.offset) / self.scale
         modules = self.input_preprocess_modules
+        if not self.seeing:
+            return modules[STATE](state)  # type: ignore[no-any-return]
         return torch.cat([modules[FEATURES](features), modules[STATE](state)], dim=1)
 
 
@@ -259,7 +260,7 @@ class Actor(_Inputs):
     ) -> None:
         super().__init__(spec)
         self.spec = spec
-        self.main_mlp = mlp(2 * spec.bottleneck, spec.mlp)
+        self.main_mlp = mlp(spec.inputs, spec.mlp)
         self.out_mlp = nn.Sequential(linear(spec.mlp[-1], spec.action_size))
         if start:
             _start(self, generator)
@@ -278,7 +279,7 @@ class QFunction(_Inputs):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        self.main_mlp = mlp(2 * spec.bottleneck + spec.action_size, spec.critic_widths)
+        self.main_mlp = mlp(spec.inputs + spec.action_size, spec.critic_widths)
         self.out_mlp = nn.Sequential(linear(spec.critic_widths[-1], 1))
 
     def forward(self, features: Tensor, state: Tensor, action: Tensor) -> Tensor:
@@ -292,8 +293,7 @@ class SharedQ(_Inputs):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__(spec)
-        inputs = 2 * spec.bottleneck + spec.action_size
-        self.ensemble = EnsembleMlp(spec.num_critics, inputs, spec.critic_widths)
+        self.ensemble = EnsembleMlp(spec.num_critics, spec.inputs + spec.action_size, spec.critic_widths)
 
     def forward(self, features: Tensor, state: Tensor, action: Tensor, members: Tensor | None) -> Tensor:
         """Return the values (B, N), or those of the listed members."""
@@ -335,7 +335,9 @@ class Critic(nn.Module):
 
 @functools.lru_cache(maxsize=64)
 def feature_size(spec: NetworkSpec) -> int:
-    """Return F, found by sending an image of no content through the convolutions."""
+    """Return F, found by sending an image of no content through the convolutions; 0 without cameras."""
+    if not spec.cameras:
+        return 0
     with torch.device('meta'), torch.no_grad():
         image = torch.empty(1, spec.image_channels, spec.image_size, spec.image_size)
         for stride in spec.strides:
@@ -370,7 +372,7 @@ def from_bytes(payload: bytes) -> tuple[NetworkSpec, dict[str, Tensor]]:
         tensors = load(payload)
         (length,) = struct.unpack_from('<Q', payload)
         text = json.loads(payload[8 : 8 + length]).get('__metadata__', {})[SPEC_KEY]
-    except (SafetensorError, struct.error, ValueError, KeyError) as error:
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(
             f'expected tensors of a policy with their network spec in the header, got {error!r}; '
             f'restore the file, or convert the checkpoint again'

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from drqv2_policy_node.networks import Actor, Encoder, to_bytes
+from drqv2_policy_node.networks import Actor, Critic, Encoder, to_bytes
 from drqv2_policy_node.spec import NetworkError, NetworkSpec
-from so101_contract.action import ACTION_SIZE, GripperConvention
+from so101_contract.action import GripperConvention
 from so101_contract.manifest import Golden, golden_observation, PolicyManifest
 from so101_contract.observation import canonical_images, canonical_state, Observation
 from so101_contract.observation_spec import ObservationSpec
 
-ENCODER, ACTOR = 'encoder', 'actor.actor_model'
-"""Names of the two parts in a tensor file: RoboBase's."""
+ENCODER, ACTOR, CRITIC = 'encoder', 'actor.actor_model', 'critic'
+"""Names of the parts in a tensor file: RoboBase's, and the critics of a policy that acts on top of a base."""
 
 EDGE = 1.0 - 1e-6
 """Largest action with exploration noise, as in RoboBase."""
@@ -39,28 +39,45 @@ class Policy:
         actor: its actor.
         manifest: says what they see and what their numbers mean.
         directory: where it was loaded from; None where it comes from elsewhere.
+        critic: chooses between its actions and a base policy's; None where it acts alone.
     """
 
     def __init__(
-        self, encoder: Encoder, actor: Actor, manifest: PolicyManifest, directory: Path | None = None
+        self,
+        encoder: Encoder,
+        actor: Actor,
+        manifest: PolicyManifest,
+        directory: Path | None = None,
+        *,
+        critic: Critic | None = None,
     ) -> None:
         _check(encoder, actor, manifest)
+        if (critic is None) != (manifest.on_base is None):
+            raise PolicyError(
+                'expected critics of a policy that acts on top of a base, and of no other, got '
+                f'{"none" if critic is None else "some"}; export the policy again'
+            )
+        self.critic: Critic | None = None if critic is None else _frozen(critic)
         self.manifest = manifest
         self.directory = directory
         self.encoder: Encoder = _frozen(encoder)
         self.actor: Actor = _frozen(actor)
 
     @classmethod
-    def create(cls, encoder: Encoder, actor: Actor, **fields: Any) -> 'Policy':
+    def create(
+        cls, encoder: Encoder, actor: Actor, *, critic: Critic | None = None, **fields: Any
+    ) -> 'Policy':
         """Return a policy whose manifest holds the hash and the golden action of these networks.
 
         Args:
             encoder: its convolutions.
             actor: its actor.
+            critic: see `Policy`.
             fields: every field of `PolicyManifest` except `golden` and `tensors_sha256`.
         """
-        unknown = Golden(pattern=GOLDEN_PATTERN, action=(0.0,) * ACTION_SIZE)
-        policy = cls(encoder, actor, PolicyManifest(golden=unknown, tensors_sha256='0' * 64, **fields))
+        unknown = Golden(pattern=GOLDEN_PATTERN, action=(0.0,) * fields['action'].size)
+        manifest = PolicyManifest(golden=unknown, tensors_sha256='0' * 64, **fields)
+        policy = cls(encoder, actor, manifest, critic=critic)
         policy.manifest = replace(
             policy.manifest,
             golden=replace(unknown, action=tuple(policy.golden_action(GOLDEN_PATTERN).tolist())),
@@ -84,7 +101,7 @@ class Policy:
             rng: source of the noise; needed where std is above 0.
 
         Returns:
-            (4,) float32 in network units.
+            (A,) float32 in network units, four where it moves the TCP.
 
         Raises:
             ContractError: the observation has other shapes, types or cameras, or a state that is not finite.
@@ -101,7 +118,7 @@ class Policy:
         return np.clip(noisy, -EDGE, EDGE).astype(np.float32)
 
     def golden_action(self, pattern: int) -> npt.NDArray[np.float32]:
-        """Return the mean action for the golden observation of that pattern (4,)."""
+        """Return the mean action for the golden observation of that pattern (A,)."""
         return self.act(golden_observation(self.manifest.observation, pattern))
 
     def self_test(self) -> None:
@@ -114,7 +131,10 @@ class Policy:
 
     def tensor_bytes(self) -> bytes:
         """Return the tensors as safetensors with the network spec in the header."""
-        return to_bytes(self.network, {ENCODER: self.encoder, ACTOR: self.actor})
+        parts = {ENCODER: self.encoder, ACTOR: self.actor}
+        if self.critic is None:
+            return to_bytes(self.network, parts)
+        return to_bytes(self.critic.spec, {**parts, CRITIC: self.critic})
 
 
 def policy_inputs(
@@ -131,10 +151,12 @@ def policy_inputs(
             f'use the observation spec of the policy'
         )
     views = [canonical_images(observation.images[name], spec, batched=False) for name in spec.camera_names]
+    folded = np.zeros((len(views), 3 * spec.frame_stack, spec.image_size, spec.image_size), np.uint8)
+    for view, stack in zip(folded, views, strict=True):
+        view[:] = stack.reshape(view.shape)
     state = canonical_state(observation.state, spec, batched=False)
     if not np.isfinite(state).all():
         raise PolicyError(f'expected a finite state, got {state.tolist()}; hold until there is one')
-    folded = np.stack([view.reshape(-1, *view.shape[-2:]) for view in views])
     return folded[None], np.ascontiguousarray(state).reshape(1, -1)
 
 
@@ -147,9 +169,9 @@ def _check(encoder: Encoder, actor: Actor, manifest: PolicyManifest) -> None:
     if lines:
         raise PolicyError('expected an encoder and an actor of one spec, got:\n  ' + '\n  '.join(lines))
     encoder.spec.require_observation(manifest.observation)
-    if encoder.spec.action_size != ACTION_SIZE:
+    if encoder.spec.action_size != manifest.action.size:
         raise PolicyError(
-            f'expected {ACTION_SIZE} actions, got {encoder.spec.action_size}; '
+            f'expected {manifest.action.size} actions, got {encoder.spec.action_size}; '
             f'a policy of another arm cannot move this one'
         )
     if manifest.action.gripper is not GripperConvention.SIGNED:

@@ -2,153 +2,86 @@
 """The policy as a ROS node: steps in, actions out, each from exactly the messages that its step names."""
 
 from dataclasses import replace
-import functools
 import sys
-import time
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
-from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, PolicyWeights, Step
+from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, PolicyWeights
 from std_msgs.msg import String
 import torch
 
-from drqv2_policy_node.acting import (
-    Acting,
-    ActingStats,
-    Decision,
-    exploration_std,
-    Hold,
-    Installed,
-    LIMITS,
-    Mode,
-    Observed,
-    sentence,
-)
-from drqv2_policy_node.config import PolicyNodeConfig
-from drqv2_policy_node.policy_requirements import live_config, session_mismatch, start_remark
-from drqv2_policy_node.store import find_policy, load_policy
+from drqv2_policy_node.acting import Acting, Decision, exploration_std, Installed, Observed
+from drqv2_policy_node.acting_on_base import ActingOnBase, Base, HeardBase, StoredBase
+from drqv2_policy_node.answering import Answer, LIMITS, Mode
+from drqv2_policy_node.config import AnsweringConfig, PolicyNodeConfig
+from drqv2_policy_node.on_base import BaseTerms, OnBase
+from drqv2_policy_node.policy import PolicyError
+from drqv2_policy_node.policy_requirements import live_config, start_remark
+from drqv2_policy_node.step_node import StepNode
+from drqv2_policy_node.store import find_policy, load_policy, NO_POLICY
 from drqv2_policy_node.weights import examine, Loaded, WeightsLoader
+from so101_contract.action import EeDeltaValue
 from so101_contract.assembly import Assembler
 from so101_contract.errors import ContractError
-from so101_contract.joints import VelocityEstimator
-from so101_contract.messages import action_message, image_sample, joint_sample, step_record
+from so101_contract.manifest import LiveConfig
+from so101_contract.messages import action_message, action_record
 from so101_contract.observation import observation_digest
-from so101_contract.observation_spec import CameraSpec
-from so101_contract.session import EventKind, Source
+from so101_contract.session import Source
 from so101_interfaces_py import qos, topics
+from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import load_config, ParameterError
 from so101_interfaces_py.spin import run_node
 from so101_kinematics.fk import state_function
 
 CONFIG = (PolicyNodeConfig,)
-TICK_S = 0.02
-STATUS_PERIOD_S = 1.0
-REASON_LASTS_S = 1.0
-"""How long the reason of a single unanswered step is shown [s]; the next answer clears it."""
+
+SERVER = 'server'
+"""Base that vla_policy_node asks."""
+
+BASE_WAIT = 0.5
+"""Share of a step for which the base's word is waited for: an action needs the rest of it."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long another thread of this process may keep an action waiting [s]."""
 
-MODES = {Mode.EVAL: PolicyStatus.MODE_EVAL, Mode.EXPLORE: PolicyStatus.MODE_EXPLORE}
 
+class PolicyNode(StepNode):
+    """Answers steps with a stored policy, or with what the learner sends."""
 
-class PolicyNode(Node):
-    """Answers session/step with policy/ee_delta.
-
-    It acts in the callback of whichever message completes a step's inputs: waiting for a timer would add half its
-    period to every action.
-    """
+    _config: PolicyNodeConfig
+    _acting: Acting
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__('policy_node', **node_options)
-        self._config = load_config(self, PolicyNodeConfig)
-        torch.set_num_threads(self._config.torch_threads)
-        self._live = live_config(self._config)
-        assert self._live.observation is not None
-        self._spec = self._live.observation
-        self._assembler = Assembler(self._spec, state_function(self._spec), limits=LIMITS)
-        self._acting = Acting(
-            self._assembler,
-            timing=self._config.timing,
-            mode=Mode(self._config.mode),
-            seed=self._config.seed,
-        )
-        self._stats = ActingStats()
-        self._velocity = VelocityEstimator()
+        config = load_config(self, PolicyNodeConfig)
+        torch.set_num_threads(config.torch_threads)
+        live = live_config(config)
+        assert live.observation is not None
+        acting = _acting(config, live)
         self._loaded: Loaded | None = None  # the policy in use
         self._arrived: Loaded | None = None  # assigned by the loader's thread
-        self._unheard = {topics.JOINT_STATES, *self._spec.camera_names}  # inputs that have not come yet
         self._remarks: tuple[str, ...] = ()
         self._env_steps = 0
-        self._came_ns = 0  # when the step that waits came
-        self._trouble = ''
-        self._trouble_until = self._next_status = float('-inf')
-        self._said: tuple[Any, ...] = ()
-
-        self._actions = self.create_publisher(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
-        self._status = self.create_publisher(PolicyStatus, topics.POLICY_STATUS, qos.LATCHED)
+        self.answer_steps(config, live, acting)
         self._observed = self.create_publisher(String, topics.POLICY_OBSERVED, qos.EVENT)
+        self._base_said = self.create_publisher(EeDelta, topics.POLICY_BASE, qos.EVENT)
+        if isinstance(acting, ActingOnBase) and isinstance(acting.base, HeardBase):
+            base = self.voices.only(topics.BASE_EE_DELTA, self._on_base)
+            self.create_subscription(EeDelta, topics.BASE_EE_DELTA, base, qos.EVENT)
         self._load_from_disk()
         self._loader = WeightsLoader(lambda: self._live, self._on_arrived)
-        self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_EVERY)
-        for camera in self._spec.cameras:
-            receive = functools.partial(self._on_image, camera)
-            self.create_subscription(Image, f'{camera.name}/image_raw', receive, qos.IMAGE_EVERY)
-        self.create_subscription(Step, topics.STEP, self._on_step, qos.EVENT)
-        self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
         self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, qos.LATCHED)
-        if self._config.follow_learner:
-            self.create_subscription(PolicyWeights, topics.WEIGHTS, self._loader.put, qos.WEIGHTS)
-        self.add_on_set_parameters_callback(self._on_parameters)
-        clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(TICK_S, self._tick, clock=clock)
+        if config.follow_learner:
+            weights = self.voices.only(topics.WEIGHTS, self._loader.put)
+            self.create_subscription(PolicyWeights, topics.WEIGHTS, weights, qos.WEIGHTS)
 
     def close(self) -> None:
         """End the loader's thread."""
         self._loader.close()
 
-    # --- inputs ---
-
-    def _on_joints(self, message: JointState) -> None:
-        try:
-            self._assembler.push(joint_sample(message, self._velocity))
-            self._unheard.discard(topics.JOINT_STATES)
-        except ContractError as error:
-            self._warn(f'{topics.JOINT_STATES}: {error}')
-        self._answer()
-
-    def _on_image(self, camera: CameraSpec, message: Image) -> None:
-        # Scaled down on arrival, not at the step: a third of a millisecond that no action waits for.
-        try:
-            self._assembler.push(image_sample(message, camera))
-            self._unheard.discard(camera.name)
-        except ContractError as error:
-            self._warn(f'{camera.name}: {error}')
-        self._answer()
-
-    def _on_step(self, message: Step) -> None:
-        now_ns = time.monotonic_ns()
-        self._install()
-        try:
-            unanswered = self._acting.begin(step_record(message), now_ns)
-        except ContractError as error:
-            self._warn(f'{topics.STEP}: {error}')
-            return
-        if unanswered is not None:
-            self._hold(unanswered)
-        self._came_ns = now_ns
-        self._answer()
-
-    def _on_event(self, message: EpisodeEvent) -> None:
-        if message.kind != EventKind.START:
-            return
-        self._acting.mismatch = session_mismatch(self._live, message.observation_hash, message.action_hash)
-        if message.calibration_id and message.calibration_id != self._live.calibration_id:
-            self._live = replace(self._live, calibration_id=message.calibration_id)
+    def started(self, event: EpisodeEvent) -> None:
+        """Compare the arm's calibration with that of the policy."""
+        if event.calibration_id and event.calibration_id != self._live.calibration_id:
+            self._live = replace(self._live, calibration_id=event.calibration_id)
             if self._loaded is not None:
                 self._remark(tuple(self._loaded.policy.manifest.check_recommended(self._live)))
 
@@ -156,74 +89,69 @@ class PolicyNode(Node):
         self._env_steps = int(message.env_steps)
         self._set_noise()
 
-    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        values = {parameter.name: parameter.value for parameter in parameters if parameter.name == 'mode'}
+    def _on_base(self, message: EeDelta) -> None:
+        assert isinstance(self._acting, ActingOnBase)
+        assert isinstance(self._acting.base, HeardBase)
         try:
-            self._config = replace(self._config, **values)
-        except ParameterError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        self._acting.mode = Mode(self._config.mode)
-        return SetParametersResult(successful=True)
+            self._acting.base.take(action_record(message))
+        except ContractError as error:
+            self.warn(f'{topics.BASE_EE_DELTA}: {error}')
+        self._answer()
 
-    # --- answers ---
+    def reconfigured(self, before: AnsweringConfig) -> None:
+        """Hold the noise to its new bound."""
+        self._set_noise()
 
-    def _answer(self) -> None:
-        """Act, hold, or wait for an input."""
-        step_ns = self._acting.pending_stamp_ns
-        if step_ns is None:
-            return
-        now = self.get_clock().now()
-        answer = self._acting.decide(time.monotonic_ns(), now.nanoseconds - step_ns)
-        if isinstance(answer, Decision):
-            self._publish(answer, now.nanoseconds)
-        elif answer is not None:
-            self._hold(answer)
-
-    def _publish(self, decision: Decision, stamp_ns: int) -> None:
-        step, frame_id = decision.step, decision.by.action.frame_id
-        self._actions.publish(
-            action_message(
-                decision.wire,
-                Source.POLICY,
-                stamp_ns,
-                episode=step.episode,
-                index=step.index,
-                frame_id=frame_id,
-            )
-        )
-        latency_s = (time.monotonic_ns() - self._came_ns) * 1e-9
-        self._stats.acted(latency_s, decision.action, decision.input_ns * 1e-9)
-        self._trouble = ''
+    def answered(self, answer: Answer, latency_s: float) -> None:
+        """Say what was seen, what the base said, and whether the episode begins where those of the training did."""
+        assert isinstance(answer, Decision)
+        if answer.base is not None:
+            self._tell_base(answer)
         if self._observed.get_subscription_count():
-            self._observed.publish(String(data=_observed(decision, latency_s).to_json(indent=None)))
-        if step.index == 0 and self._loaded is not None and 'joint_pos' in self._spec.block_names:
-            joints = decision.observation.state[-1, self._spec.slice_of('joint_pos')]
+            self._observed.publish(String(data=_observed(answer, latency_s).to_json(indent=None)))
+        if answer.step.index == 0 and self._loaded is not None and 'joint_pos' in self._spec.block_names:
+            joints = answer.observation.state[-1, self._spec.slice_of('joint_pos')]
             remark = start_remark(self._loaded.policy.manifest, joints)
             if remark:
                 self.get_logger().warning(remark, throttle_duration_sec=60.0)
 
-    def _hold(self, hold: Hold) -> None:
-        self._stats.holds += 1
-        self._trouble, self._trouble_until = str(hold), time.monotonic() + REASON_LASTS_S
-        self.get_logger().warning(
-            f'holding at step {hold.step.index} of episode {hold.step.episode}: {hold}',
-            throttle_duration_sec=2.0,
+    def _tell_base(self, answer: Decision) -> None:
+        """Say what the base said, for whoever learns; it is the source where the step was left to it."""
+        assert answer.base is not None
+        base = answer.base
+        self._base_said.publish(
+            action_message(
+                EeDeltaValue(base.translation, base.opening),
+                Source.POLICY if base.acts else Source.NONE,
+                self.get_clock().now().nanoseconds,
+                episode=answer.step.episode,
+                index=answer.step.index,
+                frame_id=answer.frame_id,
+            )
         )
 
     # --- policies ---
 
     def _load_from_disk(self) -> None:
-        folder = find_policy(self._config.policy, self._config.observation)
+        folder = find_policy(self._config.policy, self._config.observation, self._spec)
         if folder is not None:
-            self._arrived = examine(load_policy(folder), self._live)
+            policy = load_policy(folder, on_base=isinstance(self._acting, ActingOnBase))
+            self._arrived = examine(policy, self._live)
         elif self._config.follow_learner:
             self.get_logger().info('no policy to begin with: waiting for the learner')
 
     def _on_arrived(self, loaded: Loaded) -> None:
-        """Take a policy from the loader's thread; the next action is its own."""
+        """Take a policy from the loader's thread; the next action is its own.
+
+        Raises:
+            PolicyError: it corrects a base policy, and there is none here.
+        """
+        said = loaded.policy.manifest.on_base
+        if said is not None and said.mode == 'residual' and not isinstance(self._acting, ActingOnBase):
+            raise PolicyError('expected a policy that acts alone, got one that corrects a base; set base too')
         self._arrived = loaded
 
-    def _install(self) -> None:
+    def refresh(self) -> None:
         """Exchange the policy for the newest one, between two actions; the first one once there is something to see."""
         if self._unheard or self._arrived is None:
             wanted = sorted(self._unheard) or (['the learner'] if self._config.follow_learner else [])
@@ -232,7 +160,7 @@ class PolicyNode(Node):
         loaded, self._arrived = self._arrived, None
         first, self._loaded = self._loaded is None or self._loaded.version == 0, loaded
         manifest = loaded.policy.manifest
-        self._acting.installed = Installed(
+        installed = Installed(
             policy=loaded.policy,
             action=manifest.action,
             name=manifest.name,
@@ -241,6 +169,10 @@ class PolicyNode(Node):
             observation_hash=manifest.observation.hash,
             stamp_ns=loaded.stamp_ns,
         )
+        if isinstance(self._acting, ActingOnBase):
+            self._acting.install(installed, loaded.policy)
+        else:
+            self._acting.installed = installed
         self._set_noise()
         self._remark(loaded.remarks)
         if first:
@@ -267,48 +199,47 @@ class PolicyNode(Node):
 
     # --- status ---
 
-    def _tick(self) -> None:
-        self._install()
-        self._answer()
-        now_s = time.monotonic()
-        installed, reason = self._acting.installed, self._reason(now_s)
-        said = (self._acting.mode, reason, installed and (installed.name, installed.version))
-        if said != self._said or now_s >= self._next_status:
-            self._said, self._next_status = said, now_s + STATUS_PERIOD_S
-            self._status.publish(self._status_message(reason))
+    def identity(self) -> tuple[Any, ...]:
+        """Return name and version of the policy in use."""
+        installed = self._acting.installed
+        return () if installed is None else (installed.name, installed.version)
 
-    def _reason(self, now_s: float) -> str:
-        """Return why it holds; empty where it does not. Between steps it does not hold."""
-        standing = self._acting.standing
-        if standing is not None:
-            return sentence(*standing)
-        return self._trouble if now_s < self._trouble_until else ''
+    def fill_status(self, message: PolicyStatus) -> None:
+        """Say which policy it is, with how much noise, how old its weights are, and what it is on top of."""
+        if isinstance(self._acting, ActingOnBase):
+            message.base, message.base_trouble = self._acting.base.name, self._acting.trouble
+            message.actor_share = self._acting.mixed.recent_share
+        installed = self._acting.installed
+        if installed is None:
+            return
+        message.policy, message.version = installed.name, installed.version
+        message.observation_hash = installed.observation_hash
+        message.noise_std = installed.std if self._acting.mode is Mode.EXPLORE else 0.0
+        if installed.stamp_ns is not None:
+            message.weights_age = (self.get_clock().now().nanoseconds - installed.stamp_ns) * 1e-9
 
-    def _status_message(self, reason: str) -> PolicyStatus:
-        mode, installed, stats = self._acting.mode, self._acting.installed, self._stats
-        now = self.get_clock().now()
-        message = PolicyStatus(
-            mode=PolicyStatus.MODE_HOLD if reason else MODES[mode],
-            reason=reason,
-            latency_p50=stats.latency_s(50),
-            latency_p95=stats.latency_s(95),
-            saturation=stats.saturation,
-            input_age=stats.input_age_s,
-            weights_age=float('nan'),
-            actions=stats.actions,
-            holds=stats.holds,
-        )
-        message.header.stamp = now.to_msg()
-        if installed is not None:
-            message.policy, message.version = installed.name, installed.version
-            message.observation_hash = installed.observation_hash
-            message.noise_std = installed.std if mode is Mode.EXPLORE else 0.0
-            if installed.stamp_ns is not None:
-                message.weights_age = (now.nanoseconds - installed.stamp_ns) * 1e-9
-        return message
 
-    def _warn(self, text: str) -> None:
-        self.get_logger().warning(text, throttle_duration_sec=1.0)
+def _acting(config: PolicyNodeConfig, live: LiveConfig) -> Acting:
+    """Return who answers the steps: a policy alone, or on top of a base."""
+    spec, action = live.observation, live.action
+    assert spec is not None
+    assert action is not None
+    assembler = Assembler(spec, state_function(spec), limits=LIMITS)
+    how: dict[str, Any] = {'timing': config.timing, 'mode': Mode(config.mode), 'seed': config.seed}
+    if config.base in NO_POLICY:
+        return Acting(assembler, **how)
+    base: Base
+    if config.base == SERVER:
+        base = HeardBase('policy server', action, round(BASE_WAIT * 1e9 / config.control_rate_hz))
+    else:
+        folder = find_policy(config.base, config.observation, spec)
+        if folder is None:
+            raise ParameterError(
+                f'expected the folder of a policy as base, got {config.base!r}, which there is none for here; name it'
+            )
+        base = StoredBase(examine(load_policy(folder), live).policy, '/'.join(folder.parts[-2:]))
+    mixed = OnBase(lambda _: None, None, spec, BaseTerms())
+    return ActingOnBase(assembler, base, mixed, action, **how)
 
 
 def _observed(decision: Decision, latency_s: float) -> Observed:
@@ -326,7 +257,7 @@ def _observed(decision: Decision, latency_s: float) -> Observed:
 def main() -> None:
     """Run the node."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    sys.exit(run_node(PolicyNode, (ContractError, ParameterError)))
+    leave(run_node(PolicyNode, (ContractError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from drqv2_policy_node.config import PolicyNodeConfig
+from drqv2_policy_node.config import AnsweringConfig
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.manifest import LiveConfig, PolicyManifest, Workspace
-from so101_contract.observation_spec import get_observation, Normalization
+from so101_contract.observation_spec import Normalization
+from so101_contract.task.files import observed, told_task
 from so101_kinematics.config import PICK101_WORKSPACE
 
 START_TOLERANCE_RAD = 0.5
@@ -22,14 +23,22 @@ class MismatchError(ContractError):
     """A policy was trained for something else than what runs here."""
 
 
-def live_config(config: PolicyNodeConfig) -> LiveConfig:
+def live_config(config: AnsweringConfig) -> LiveConfig:
     """Return what the parameters say that runs here.
 
     Raises:
         ContractError: there is no such observation, TCP or camera.
     """
+    task = told_task(config.task, config.cameras)
     return LiveConfig(
-        observation=get_observation(config.observation, tcp=config.tcp, camera_preset=config.camera or None),
+        observation=observed(
+            task,
+            config.observation,
+            tcp=config.tcp,
+            camera_preset=config.camera or None,
+            cameras=config.cameras,
+        ),
+        task=None if task is None else task.meaning,
         action=ActionSpec(translation_scale_m=(config.action_scale_m,) * 3),
         control_rate_hz=config.control_rate_hz,
         ik_profile=config.ik_profile,
@@ -37,7 +46,7 @@ def live_config(config: PolicyNodeConfig) -> LiveConfig:
     )
 
 
-def _workspace(config: PolicyNodeConfig) -> Workspace:
+def _workspace(config: AnsweringConfig) -> Workspace:
     """Return the box that kinematics_node keeps the TCP in with these parameters."""
     if config.ik_profile != 'pick101':
         return Workspace(low=config.workspace_min, high=config.workspace_max)
@@ -66,22 +75,23 @@ def require_compatible(manifest: PolicyManifest, live: LiveConfig) -> list[str]:
     return manifest.check_recommended(live)
 
 
-def session_mismatch(live: LiveConfig, observation_hash: str, action_hash: str) -> str:
+def session_mismatch(live: LiveConfig, observation_hash: str, action_hash: str, task_hash: str = '') -> str:
     """Return a sentence where the session's START event names another contract than the parameters; else nothing.
 
     Args:
         live: what the parameters say.
         observation_hash: of the session's observation spec; empty where it does not say.
         action_hash: of its action spec; empty where it does not say.
+        task_hash: of its task; empty where it does not say.
     """
-    specs = {'observation': live.observation, 'action': live.action}
-    said = {'observation': observation_hash, 'action': action_hash}
+    specs = {'observation': live.observation, 'action': live.action, 'task': live.task}
+    said = {'observation': observation_hash, 'action': action_hash, 'task': task_hash}
     others = [name for name, spec in specs.items() if spec is not None and said[name] not in ('', spec.hash)]
     if not others:
         return ''
     return (
         f'expected a session with the {" and ".join(others)} of this node, got another one (hash '
-        f'{", ".join(said[name][:12] for name in others)}); give both nodes the same observation, tcp and camera'
+        f'{", ".join(said[name][:12] for name in others)}); give both nodes the same task, observation, tcp and camera'
     )
 
 

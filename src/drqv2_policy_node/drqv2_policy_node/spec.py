@@ -25,6 +25,9 @@ LARGEST: Mapping[str, int] = {
     'channels': 1024,
     'convs': 16,
 }
+WITHOUT_CAMERAS = ('image_size', 'cameras')
+"""Sizes that are 0 where only the state is seen."""
+
 WIDEST, MOST_LAYERS = 8192, 16
 """A spec may come over the network: what it may ask for, so that none takes all the memory there is."""
 
@@ -56,7 +59,7 @@ class NetworkSpec(Record):
     """Everything that decides the shapes of encoder, actor and critics.
 
     Attributes:
-        image_size: S, edge of the square images [px].
+        image_size: S, edge of the square images [px]; 0 without cameras.
         frame_stack: T, frames that are folded into the channels of an image.
         cameras: V, number of views; each has convolutions of its own.
         state_size: D, state entries of one step; the networks see T * D.
@@ -93,7 +96,8 @@ class NetworkSpec(Record):
     def __post_init__(self) -> None:
         """Check that networks of these shapes exist."""
         super().__post_init__()
-        counts = [(name, getattr(self, name), largest) for name, largest in LARGEST.items()]
+        seen = LARGEST if self.image_size or self.cameras else LARGEST.keys() - set(WITHOUT_CAMERAS)
+        counts = [(name, getattr(self, name), largest) for name, largest in LARGEST.items() if name in seen]
         counts += [('hidden layers', len(self.mlp), MOST_LAYERS)]
         counts += [('width', width, WIDEST) for width in self.mlp + self.critic_mlp[:MOST_LAYERS]]
         wrong = [f'{name} {n} (1 to {largest})' for name, n, largest in counts if not 1 <= n <= largest]
@@ -103,7 +107,7 @@ class NetworkSpec(Record):
             raise NetworkError(
                 f'expected sizes in the ranges below, got {", ".join(wrong)}; correct the network spec'
             )
-        if self.feature_edge < 1:
+        if self.cameras and self.feature_edge < 1:
             raise NetworkError(
                 f'expected images that {self.convs} convolutions of the strides {list(self.strides)} leave '
                 f'something of, got {self.image_size} px; use larger images'
@@ -157,6 +161,11 @@ class NetworkSpec(Record):
         for stride in self.strides:
             image_size = (image_size - KERNEL) // stride + 1
         return image_size
+
+    @property
+    def inputs(self) -> int:
+        """Entries behind the bottlenecks: those of the features, where there are cameras, and those of the state."""
+        return self.bottleneck * (2 if self.cameras else 1)
 
     @property
     def image_channels(self) -> int:

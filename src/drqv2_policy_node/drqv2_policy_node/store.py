@@ -21,9 +21,11 @@ import shutil
 import sys
 
 from drqv2_policy_node.networks import Actor, Critic, Encoder, fill, from_bytes, to_bytes
-from drqv2_policy_node.policy import ACTOR, ENCODER, Policy, PolicyError
+from drqv2_policy_node.policy import ACTOR, CRITIC, ENCODER, Policy, PolicyError
 from so101_contract.manifest import PolicyManifest
+from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Json
+from so101_interfaces_py.files import MOST_BYTES, read_file, read_text
 
 MANIFEST, TENSORS, CRITICS = 'manifest.json', 'policy.safetensors', 'critics.safetensors'
 SOURCE, SUMS = 'source.json', 'SHA256SUMS'
@@ -57,12 +59,16 @@ def unpack(manifest: str, payload: bytes) -> Policy:
             f'the tensors are damaged or belong to another manifest, get both again'
         )
     spec, tensors = from_bytes(payload)
-    others = [name for name in tensors if not name.startswith((f'{ENCODER}.', f'{ACTOR}.'))]
+    parts = (ENCODER, ACTOR) if said.on_base is None else (ENCODER, ACTOR, CRITIC)
+    others = [name for name in tensors if not name.startswith(tuple(f'{part}.' for part in parts))]
     if others:
-        raise StoreError(f'expected tensors of encoder and actor only, got {others}; export the policy again')
+        raise StoreError(
+            f'expected tensors of {", ".join(parts)} only, got {others}; export the policy again'
+        )
     encoder = fill(Encoder(spec, start=False), tensors, ENCODER)
     actor = fill(Actor(spec, start=False), tensors, ACTOR)
-    policy = Policy(encoder, actor, said)
+    critic = None if said.on_base is None else fill(Critic(spec, start=False), tensors, CRITIC)
+    policy = Policy(encoder, actor, said, critic=critic)
     policy.self_test()
     return policy
 
@@ -113,8 +119,12 @@ def save_policy(
     return target
 
 
-def load_policy(directory: str | os.PathLike[str]) -> Policy:
+def load_policy(directory: str | os.PathLike[str], *, on_base: bool = False) -> Policy:
     """Return a stored policy, verified.
+
+    Args:
+        directory: where it is.
+        on_base: it acts on top of a base policy, so that it need not be able to act alone.
 
     Raises:
         ContractError: a file is missing, damaged, or belongs to another policy; the message says which.
@@ -122,6 +132,10 @@ def load_policy(directory: str | os.PathLike[str]) -> Policy:
     manifest = _read(Path(directory), MANIFEST).decode(errors='replace')
     policy = unpack(manifest, _read(Path(directory), TENSORS))
     policy.directory = Path(directory)
+    if not on_base and policy.manifest.on_base is not None and policy.manifest.on_base.mode == 'residual':
+        raise StoreError(
+            f'expected a policy that acts alone in {directory}, got one that corrects a base policy; name that too'
+        )
     return policy
 
 
@@ -142,8 +156,8 @@ def critic_bytes(critics: tuple[Critic, Critic]) -> bytes:
 def _read(directory: Path, name: str) -> bytes:
     """Return a file of a stored policy, after a comparison with the list of sums."""
     try:
-        content = (directory / name).read_bytes()
-        listed = dict(line.split()[::-1] for line in (directory / SUMS).read_text().splitlines())
+        content = read_file(directory / name, MOST_BYTES)
+        listed = dict(line.split()[::-1] for line in read_text(directory / SUMS).splitlines())
     except (OSError, ValueError) as error:
         raise StoreError(
             f'expected a policy with {name} and {SUMS} in {directory}, got {error}; '
@@ -194,17 +208,21 @@ def _exchange(one: Path, two: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _RENAME_EXCHANGE) == 0)
 
 
-def find_policy(name: str, observation: str) -> Path | None:
+def find_policy(name: str, observation: str, spec: ObservationSpec | None = None) -> Path | None:
     """Return the folder of a policy; None where there is to be none.
 
     Args:
         name: a folder; `default` for the policy that is shipped for this observation, which need not exist; `none`, or
             nothing.
         observation: name of the observation.
+        spec: what is observed; the policy that is shipped is not for other cameras.
     """
     if name in NO_POLICY:
         return None
     if name != DEFAULT:
         return Path(name).expanduser()
     shipped = Path(str(resources.files('drqv2_policy_node').joinpath(FOLDER, observation)))
-    return shipped if shipped.is_dir() else None
+    if not shipped.is_dir():
+        return None
+    manifest = PolicyManifest.from_json(_read(shipped, MANIFEST))
+    return shipped if spec is None or spec.cameras == manifest.observation.cameras else None

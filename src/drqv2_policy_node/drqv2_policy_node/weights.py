@@ -3,10 +3,14 @@
 
 The topic is latched with room for 64 messages, so the newest version must not need more than those. The loader works
 in a thread of its own: what comes out is ready to act, and the node only has to assign it.
+
+Versions are ordered by who sends them and by their number, never by a stamp: clocks differ, and may lie in the future.
 """
 
 from array import array
+from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 import hashlib
 import logging
@@ -22,8 +26,9 @@ from drqv2_policy_node.policy_requirements import require_compatible
 from drqv2_policy_node.robobase.schedule import parse_schedule, Schedule
 from drqv2_policy_node.store import unpack
 from so101_contract.errors import ContractError
-from so101_contract.manifest import LiveConfig
+from so101_contract.manifest import LiveConfig, PolicyManifest
 from so101_interfaces_py.conversions import stamp_to_ns
+from so101_interfaces_py.node import reason_of, worth_telling
 
 _log = logging.getLogger(__name__)
 
@@ -36,10 +41,13 @@ MAX_CHUNKS = 60
 MAX_BYTES = 1 << 30
 """Largest payload that a receiver makes room for [B]."""
 
-JOIN_TIMEOUT_S = 5.0
+MAX_MANIFEST = 1 << 18
+"""Longest manifest [characters]."""
 
-UNUSABLE = (ContractError, RuntimeError, TypeError, MemoryError)
-"""What bytes that are no policy raise: torch has its own words for networks of senseless size."""
+MAX_OPEN, MAX_SENDERS, MAX_WAITING = 4, 16, 4 * MAX_CHUNKS
+"""Versions that are put together at a time, senders that are remembered, and pieces that wait for the loader."""
+
+JOIN_TIMEOUT_S = 5.0
 
 
 class WeightsError(ContractError):
@@ -54,7 +62,8 @@ class ReceivedVersion(NamedTuple):
         payload: bytes of a safetensors file, hash verified.
         version: counts up with every publication of the learner.
         step: the learner's update count at that moment.
-        stamp_ns: when it was published [ns].
+        stamp_ns: when it was published [ns]; it orders nothing.
+        sender: which life of which learner.
     """
 
     manifest: str
@@ -62,19 +71,21 @@ class ReceivedVersion(NamedTuple):
     version: int
     step: int
     stamp_ns: int
+    sender: str = ''
 
 
 def to_messages(
-    manifest: str, payload: bytes, version: int, step: int, stamp: Time | None = None
+    manifest: str, payload: bytes, version: int, step: int, *, stamp: Time | None = None, sender: str = ''
 ) -> list[PolicyWeights]:
     """Cut a policy into messages.
 
     Args:
         manifest: policy manifest as JSON.
         payload: bytes of a safetensors file.
-        version: number of this publication, from 1.
+        version: number of this publication, from 1; a receiver takes the highest of a sender.
         step: gradient updates so far.
-        stamp: when it is published; a receiver takes the version with the latest one.
+        stamp: when it is published.
+        sender: which life of which learner; one that starts over has another name.
 
     Raises:
         WeightsError: the version is not above 0, or there is nothing to send.
@@ -90,6 +101,7 @@ def to_messages(
     messages = []
     for chunk, piece in enumerate(pieces):
         message = PolicyWeights(
+            sender=sender,
             version=version,
             step=step,
             manifest=manifest,
@@ -104,70 +116,95 @@ def to_messages(
     return messages
 
 
+class _Head(NamedTuple):
+    """What all pieces of a version say alike."""
+
+    sender: str
+    version: int
+    step: int
+    manifest: str
+    sha256: str
+    total_bytes: int
+    chunks: int
+
+
 class WeightsReceiver:
     """Puts messages together again, whatever is missing, repeated or damaged.
 
-    One version is put together at a time, the newest: the one with the latest stamp, so that the versions of a learner
-    that starts over count too. Pieces of older ones are ignored.
+    A few versions are put together side by side, so that one that is never whole, or is refused, keeps no other out. Of
+    a sender whose version was accepted only higher ones are looked at; a learner that starts over is another sender.
     """
 
     def __init__(self) -> None:
-        self._newest = (-1, -1)
-        self._first: PolicyWeights | None = None
-        self._pieces: dict[int, bytes] = {}
+        self._open: dict[_Head, dict[int, bytes]] = {}
+        self._done: deque[_Head] = deque(maxlen=MAX_SENDERS)
+        self._accepted: dict[str, int] = {}
 
     def push(self, message: PolicyWeights) -> ReceivedVersion | None:
         """Take a message and return the version that it completes, once.
 
         Raises:
-            WeightsError: the version cannot be put together; what else comes of it is ignored.
+            WeightsError: the message contradicts itself, or the version that it completes is not what was sent.
         """
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        order = (stamp_ns, int(message.version))
-        if order > self._newest:
-            self._newest, self._first, self._pieces = order, message, {}
-        elif order < self._newest or self._first is None:
+        head = _Head(*(getattr(message, name) for name in _Head._fields))
+        _check(head, message.chunk)
+        if head.version <= self._accepted.get(head.sender, 0) or head in self._done:
             return None
-        try:
-            _check(message, self._first)
-            self._pieces[message.chunk] = message.data.tobytes()
-            if len(self._pieces) < message.chunks and self._bytes < message.total_bytes:
-                return None
-            payload = b''.join(piece for _, piece in sorted(self._pieces.items()))
-            _verify(message, payload)
-        except WeightsError:
-            self._first, self._pieces = None, {}
-            raise
-        self._first, self._pieces = None, {}
-        return ReceivedVersion(message.manifest, payload, int(message.version), int(message.step), stamp_ns)
+        pieces = self._open.pop(head, {})
+        pieces[message.chunk] = message.data.tobytes()
+        if len(pieces) < head.chunks and _size(pieces) < head.total_bytes:
+            self._open[head] = pieces  # the one that grew last stays longest
+            self._make_room()
+            return None
+        self._done.append(head)
+        payload = b''.join(piece for _, piece in sorted(pieces.items()))
+        _verify(head, payload)
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        return ReceivedVersion(head.manifest, payload, head.version, head.step, stamp_ns, head.sender)
 
-    @property
-    def _bytes(self) -> int:
-        return sum(map(len, self._pieces.values()))
+    def accept(self, received: ReceivedVersion) -> None:
+        """Look at no version of this sender any more that is not higher."""
+        self._accepted.pop(received.sender, None)
+        self._accepted[received.sender] = received.version
+        _keep_newest(self._accepted, MAX_SENDERS)
+        for head in [head for head in self._open if head.sender == received.sender]:
+            if head.version <= received.version:
+                del self._open[head]
+
+    def _make_room(self) -> None:
+        _keep_newest(self._open, MAX_OPEN)
+        while len(self._open) > 1 and sum(map(_size, self._open.values())) > MAX_BYTES:
+            _keep_newest(self._open, len(self._open) - 1)
 
 
-def _check(message: PolicyWeights, first: PolicyWeights) -> None:
-    """Refuse a piece that contradicts itself or the first one of its version."""
-    same = ('step', 'manifest', 'sha256', 'total_bytes', 'chunks')
-    others = [name for name in same if getattr(message, name) != getattr(first, name)]
-    if others:
+def _size(pieces: dict[int, bytes]) -> int:
+    return sum(map(len, pieces.values()))
+
+
+def _keep_newest(entries: dict[Any, Any], most: int) -> None:
+    while len(entries) > most:
+        del entries[next(iter(entries))]
+
+
+def _check(head: _Head, chunk: int) -> None:
+    """Refuse a piece that contradicts itself."""
+    if not (head.version > 0 and chunk < head.chunks <= MAX_CHUNKS and 0 < head.total_bytes <= MAX_BYTES):
         raise WeightsError(
-            f'expected every piece of the weights {message.version} to say the same, got another '
-            f'{", ".join(others)}; let one learner publish at a time'
+            f'expected a version above 0, a piece below {min(head.chunks, MAX_CHUNKS)} and 1..{MAX_BYTES} B, got '
+            f'version {head.version}, piece {chunk} of {head.chunks} and {head.total_bytes} B; repair the sender'
         )
-    if not (message.version > 0 and message.chunk < message.chunks and 0 < message.total_bytes <= MAX_BYTES):
+    if len(head.manifest) > MAX_MANIFEST or len(head.sender) > MAX_MANIFEST:
         raise WeightsError(
-            f'expected a version above 0, a piece below {message.chunks} and 1..{MAX_BYTES} B, got version '
-            f'{message.version}, piece {message.chunk} and {message.total_bytes} B; repair the sender'
+            f'expected a manifest of at most {MAX_MANIFEST} characters, got {len(head.manifest)}; repair the sender'
         )
 
 
-def _verify(message: PolicyWeights, payload: bytes) -> None:
+def _verify(head: _Head, payload: bytes) -> None:
     """Refuse bytes that are not those that were sent (B11)."""
     digest = hashlib.sha256(payload).hexdigest()
-    if len(payload) != message.total_bytes or digest != message.sha256:
+    if len(payload) != head.total_bytes or digest != head.sha256:
         raise WeightsError(
-            f'expected {message.total_bytes} B with the hash {message.sha256[:12]} as weights {message.version}, '
+            f'expected {head.total_bytes} B with the hash {head.sha256[:12]} as weights {head.version}, '
             f'got {len(payload)} B with {digest[:12]}; the present policy stays, the next version may be whole'
         )
 
@@ -221,20 +258,23 @@ class WeightsLoader:
             on_loaded: called in the thread for each policy that may act; it must be quick.
         """
         self.refused = 0
+        self._refusals: Counter[str] = Counter()
         self._live = live
         self._on_loaded = on_loaded
         self._receiver = WeightsReceiver()
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._messages: queue.Queue[Any] = queue.Queue(MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name='weights', daemon=True)
         self._thread.start()
 
     def put(self, message: Any) -> None:
-        """Take a `PolicyWeights` message."""
-        self._messages.put(message)
+        """Take a `PolicyWeights` message; one too many is lost, as on the wire: another version comes."""
+        with suppress(queue.Full):
+            self._messages.put_nowait(message)
 
     def close(self) -> None:
         """End the thread; safe to call twice."""
-        self._messages.put(None)
+        with suppress(queue.Full):
+            self._messages.put(None, timeout=JOIN_TIMEOUT_S)
         self._thread.join(JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
@@ -242,8 +282,22 @@ class WeightsLoader:
             try:
                 received = self._receiver.push(message)
                 if received is not None:
-                    policy = unpack(received.manifest, received.payload)
-                    self._on_loaded(examine(policy, self._live(), received))
-            except UNUSABLE as error:
+                    self._on_loaded(self._load(received))
+                    self._receiver.accept(received)
+            except (
+                Exception
+            ) as error:  # whatever it is, it is in what came, and the next version may be whole
                 self.refused += 1
-                _log.error('weights %d refused, the present policy stays: %s', message.version, error)
+                kind = type(
+                    error
+                ).__name__  # a damaged version does not silence that the next is for another arm
+                self._refusals[kind] += 1
+                if worth_telling(self._refusals[kind]):
+                    said = message.version, self.refused, reason_of(error)
+                    _log.error('weights %d refused (%d so far), the present policy stays: %s', *said)
+
+    def _load(self, received: ReceivedVersion) -> Loaded:
+        live = self._live()
+        # Before anything is made in the sizes that it names.
+        require_compatible(PolicyManifest.from_json(received.manifest), live)
+        return examine(unpack(received.manifest, received.payload), live, received)

@@ -8,20 +8,8 @@ import numpy as np
 import pytest
 from random_policies import random_policy
 
-from drqv2_policy_node.acting import (
-    Acting,
-    ActingStats,
-    Decision,
-    Hold,
-    HoldReason,
-    Installed,
-    LIMITS,
-    Mode,
-    noise_source,
-    Observed,
-    Timing,
-    WINDOW,
-)
+from drqv2_policy_node.acting import Acting, Decision, Installed, noise_source, Observed
+from drqv2_policy_node.answering import ActingStats, Hold, HoldReason, LIMITS, Mode, Timing, WINDOW
 from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError, ObservationError
 from so101_contract.image import message_to_rgb
@@ -129,7 +117,7 @@ def test_F5_the_gripper_is_fed_as_an_angle():
 
 def test_F5_a_gripper_that_is_no_angle_makes_it_hold():
     acting = make_acting()
-    acting.assembler.push(joints(0, np.append(START[:5], 55.0)))
+    acting.assembler.push(joints(0, np.append(START[:5], 5.5)))
     acting.assembler.push(image(0))
     acting.begin(step(0), 0)
     hold = acting.decide(10**9)

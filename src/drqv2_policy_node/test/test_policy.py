@@ -225,6 +225,14 @@ def test_acting_works_without_state_of_the_callers_torch():
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_spec_without_cameras_has_no_such_policy():
-    with pytest.raises(NetworkError, match='cameras'):
-        NetworkSpec.from_observation(ObservationSpec(cameras=()))
+def test_without_cameras_the_state_alone_decides():
+    spec = NetworkSpec.from_observation(ObservationSpec(cameras=()))
+    encoder, actor = Encoder(spec), Actor(spec)
+    features = encoder(torch.zeros(2, 0, 9, 0, 0, dtype=torch.uint8))
+    assert features.shape == (2, 0)
+    states = torch.stack([torch.zeros(spec.stacked_state), torch.ones(spec.stacked_state)])
+    actions = actor(features, states)
+    assert actions.shape == (2, 4)
+    assert not torch.equal(actions[0], actions[1])
+    with pytest.raises(NetworkError, match='image_size 0'):
+        replace(spec, cameras=1)

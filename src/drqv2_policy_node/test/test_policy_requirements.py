@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from builtin_interfaces.msg import Time
 from random_policies import BOX, random_policy
 
 from drqv2_policy_node.acting import exploration_std
@@ -189,15 +190,29 @@ def test_B11_weights_that_do_not_belong_to_their_manifest_are_refused(caplog):
     loads.send(to_messages(manifest, payload, 1, 0))
     loads.loader.close()
     assert (loads.loaded, loads.loader.refused) == ([], 1)
-    assert 'weights 1 refused, the present policy stays' in caplog.text
+    assert 'weights 1 refused (1 so far), the present policy stays' in caplog.text
 
 
-@pytest.mark.parametrize(
-    'manifest',
-    ['', '{', '{}', 'null', '[]', '"a"', '{"name": 3}'],
-    ids=['', '{', '{}', 'null', '[]', 'a', '3'],
-)
+SAID = random_policy(6).manifest.to_json()
+SENSELESS = {
+    'empty': '',
+    'open': '{',
+    'nothing': '{}',
+    'null': 'null',
+    'list': '[]',
+    'text': '"a"',
+    'number as name': '{"name": 3}',
+    'deep': '[' * 100_000,
+    '400 digits': SAID.replace('"control_rate_hz": 10.0', f'"control_rate_hz": {"1" * 400}'),
+    '5000 digits': SAID.replace('"version": 0', f'"version": {"1" * 5000}'),
+    'no number': SAID.replace('"version": 0', '"version": NaN'),
+    'giant pictures': SAID.replace('"size": 64', '"size": 2048'),
+}
+
+
+@pytest.mark.parametrize('manifest', SENSELESS.values(), ids=SENSELESS)
 def test_a_manifest_that_is_none_ends_nothing(manifest):
+    assert manifest != SAID
     loads = Loads()
     loads.send(to_messages(manifest, b'x' * 10, 1, 0))
     loads.send(to_messages(*pack(random_policy(6)), 2, 0))
@@ -236,6 +251,30 @@ def test_networks_of_senseless_size_end_nothing(change):
     assert loads.came.acquire(timeout=200.0)
     loads.loader.close()
     assert ([loaded.version for loaded in loads.loaded], loads.loader.refused) == ([2], 1)
+
+
+def test_a_refused_version_from_the_future_keeps_no_other_out():
+    loads, (manifest, payload) = Loads(), pack(random_policy(6))
+    loads.send(to_messages(manifest, b'x' * 10, 2**64 - 1, 0, stamp=Time(sec=2**31 - 1), sender='a'))
+    loads.send(to_messages(manifest, payload, 1, 0, sender='a'))
+    assert loads.came.acquire(timeout=200.0)
+    loads.loader.close()
+    assert ([loaded.version for loaded in loads.loaded], loads.loader.refused) == ([1], 1)
+
+
+def test_the_loader_outlives_whatever_goes_wrong_in_it():
+    def fail(_):
+        fail.calls += 1
+        if fail.calls == 1:
+            raise KeyError('anything')
+
+    fail.calls = 0
+    loads = Loads()
+    loads.loader._on_loaded = fail
+    for version in (1, 2):
+        loads.send(to_messages(*pack(random_policy(6)), version, 0))
+    loads.loader.close()
+    assert (fail.calls, loads.loader.refused) == (2, 1)
 
 
 def test_a_schedule_that_is_none_is_refused():

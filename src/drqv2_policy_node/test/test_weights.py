@@ -20,10 +20,9 @@ from so101_interfaces_py.conversions import ns_to_stamp
 PAYLOAD = np.random.default_rng(0).bytes(3 * CHUNK_BYTES + 17)
 
 
-def messages_of(payload=PAYLOAD, version=1, at_ns=None, manifest='{"name": "a"}'):
-    return to_messages(
-        manifest, payload, version, 10 * version, ns_to_stamp(at_ns or version * 1_000_000_000)
-    )
+def messages_of(payload=PAYLOAD, version=1, at_ns=None, manifest='{"name": "a"}', sender='one'):
+    stamp = ns_to_stamp(at_ns or version * 1_000_000_000)
+    return to_messages(manifest, payload, version, 10 * version, stamp=stamp, sender=sender)
 
 
 def received(receiver, messages):
@@ -73,16 +72,54 @@ def test_the_order_of_pieces_and_copies_of_them_do_not_matter(order, twice):
     assert [out.payload for out in outs] == [PAYLOAD]
 
 
+def accepted(receiver, messages):
+    """The versions that come out, each of them accepted."""
+    versions = []
+    for message in messages:
+        if (out := receiver.push(message)) is not None:
+            receiver.accept(out)
+            versions.append(out.version)
+    return versions
+
+
 def test_pieces_of_an_older_version_do_not_disturb_a_newer_one():
     old, new = messages_of(version=1), messages_of(version=2)
     mixed = [message for pair in zip(new, old, strict=True) for message in pair]
-    assert [out.version for out in received(WeightsReceiver(), mixed)] == [2]
+    assert accepted(WeightsReceiver(), mixed) == [2]
 
 
 def test_a_learner_that_starts_over_counts_although_its_versions_are_lower():
     receiver = WeightsReceiver()
-    received(receiver, messages_of(version=50, at_ns=1_000))
-    assert [out.version for out in received(receiver, messages_of(version=1, at_ns=2_000))] == [1]
+    assert accepted(receiver, messages_of(version=50)) == [50]
+    assert accepted(receiver, messages_of(version=1, sender='two')) == [1]
+
+
+FAR_FUTURE_NS = 2_000_000_000 * 1_000_000_000
+
+
+@pytest.mark.parametrize('whole', [True, False], ids=['whole', 'a piece'])
+def test_a_stamp_in_the_future_keeps_no_later_version_out(whole):
+    receiver = WeightsReceiver()
+    early = messages_of(version=1, at_ns=FAR_FUTURE_NS)
+    assert accepted(receiver, early if whole else early[:1]) == ([1] if whole else [])
+    assert accepted(receiver, messages_of(version=2)) == [2]
+
+
+def test_a_version_that_is_refused_keeps_none_out_however_high_its_number():
+    receiver = WeightsReceiver()
+    (refused,) = received(receiver, messages_of(b'no policy', version=2**64 - 1))
+    assert refused.version == 2**64 - 1
+    assert accepted(receiver, messages_of(version=2)) == [2]
+
+
+def test_versions_that_are_never_whole_take_no_memory_for_good():
+    receiver = WeightsReceiver()
+    for version in range(1, 200):
+        receiver.push(messages_of(version=version, sender=f'{version}')[0])
+    assert len(receiver._open) <= 4
+    for sender in range(200):
+        accepted(receiver, messages_of(b'x', sender=f'{sender}'))
+    assert len(receiver._accepted) <= 16
 
 
 def test_a_version_is_given_out_once():
@@ -99,28 +136,32 @@ def test_a_whole_version_fits_into_what_the_topic_keeps_for_late_joiners(size):
 
 @pytest.mark.parametrize(
     'change',
-    [
-        {'chunk': 9},
-        {'sha256': '0' * 64},
-        {'total_bytes': 2**40},
-        {'chunks': 7},
-        {'step': 11},
-        {'manifest': '{}'},
-    ],
+    [{'sha256': '0' * 64}, {'total_bytes': 2**20}, {'chunks': 7}, {'step': 11}, {'manifest': '{}'}],
     ids=lambda change: next(iter(change)),
 )
-def test_pieces_that_contradict_each_other_are_refused(change):
-    messages = messages_of()
+def test_a_piece_that_contradicts_the_others_is_not_taken_for_one_of_them(change):
+    receiver, foreign = WeightsReceiver(), messages_of()[0]
     for name, value in change.items():
-        setattr(messages[1], name, value)
-    with pytest.raises(WeightsError):
-        received(WeightsReceiver(), messages)
+        setattr(foreign, name, value)
+    assert [out.version for out in received(receiver, [foreign, *messages_of()])] == [1]
 
 
-def test_more_bytes_than_announced_are_refused_before_they_fill_the_memory():
-    first, *rest = messages_of()
-    for message in (first, *rest):
-        message.total_bytes, message.chunks = 100, 2**31
+@pytest.mark.parametrize(
+    'change',
+    [{'chunk': 9}, {'chunks': 2**31}, {'total_bytes': 2**40}, {'manifest': 'x' * 2**20}, {'version': 0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_piece_that_contradicts_itself_is_refused_before_it_fills_the_memory(change):
+    message = messages_of()[1]
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(WeightsError, match='repair the sender'):
+        WeightsReceiver().push(message)
+
+
+def test_more_bytes_than_announced_are_refused():
+    first, *_ = messages_of()
+    first.total_bytes = 100
     with pytest.raises(WeightsError, match='100 B'):
         WeightsReceiver().push(first)
 

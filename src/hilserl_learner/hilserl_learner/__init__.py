@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learner: experience to buffers, buffers to agents, agents to policies; in the simulation, from bags, and live."""
+"""The learner: experience to buffers, to agents, to policies; from the simulation, from bags and datasets, and live."""
 
-__all__ = ['agents', 'cli', 'data', 'errors', 'ingest', 'live', 'training']
+__all__ = ['agents', 'classifier', 'cli', 'data', 'errors', 'ingest', 'lerobot', 'live', 'training', 'trial']

@@ -24,5 +24,13 @@ class IngestError(LearnerError, ContractError):
     """A bag cannot be turned into transitions."""
 
 
+class EpisodeError(IngestError):
+    """One episode of a bag cannot be learned from; the others can."""
+
+
+class DatasetError(IngestError):
+    """A dataset of LeRobot's format is damaged, contradicts itself, or is not of this arm."""
+
+
 class CheckpointError(LearnerError, ContractError):
     """A checkpoint cannot be written or read."""

@@ -66,6 +66,7 @@ class Plan:
     drop_images: frozenset = frozenset()
     label: EventKind | None = None
     speed: float = 0.04
+    truth: bool = True
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Session:
     images_per_step: int = 3
     joints_per_step: int = 5
     start_ns: int = 1_700_000_000_000_000_000
+    corrections: tuple = ()  # (episode, label) that come after everything else
 
     def write(self, plans):
         self.store = typestore()
@@ -92,6 +94,9 @@ class Session:
             self.links = {}
             for number, plan in enumerate(plans, start=1):
                 self._episode(number, plan)
+            for number, label in self.corrections:
+                self.now += 1000
+                self._event(self.now, number, 0, label)
         return self.path
 
     def _send(self, topic, msgtype, stamp, **fields):
@@ -151,6 +156,8 @@ class Session:
             observation_hash=self.spec.hash if started else '',
             action_hash=ActionSpec().hash if started else '',
             calibration_id='',
+            task_hash='',
+            by_human=False,
         )
 
     def _truth(self, stamp, success):
@@ -202,7 +209,7 @@ class Session:
             last = k == plan.steps
             reward = 1.0 if last and plan.ends is EventKind.SUCCESS else 0.0
             terminal = last and plan.ends in (EventKind.SUCCESS, EventKind.FAILURE)
-            if self.truth:
+            if self.truth and plan.truth:
                 self._truth(tick - 1_000_000, last and plan.ends is EventKind.SUCCESS)
             self._send(
                 'session/step',

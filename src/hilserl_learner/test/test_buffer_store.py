@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+import os
 
 import numpy as np
 import pytest
 
+from hilserl_learner.data.segments import SegmentWriter
 from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
@@ -13,9 +15,11 @@ from hilserl_learner.data.store import (
     PartReader,
     read_buffer,
     read_header,
+    read_part,
     write_header,
 )
-from hilserl_learner.errors import SegmentError
+from hilserl_learner.errors import IngestError, SegmentError
+from hilserl_learner.ingest.account import BagReport
 from so101_contract.session import Outcome
 from so101_contract.transition import EpisodeReport, Reason
 
@@ -153,3 +157,50 @@ def test_a_header_of_another_observation_is_noticed(tmp_path):
     writer.append(Entry('', make_episode(SPEC, 1, 1)[0]))
     with pytest.raises(SegmentError, match='another buffer'):
         list(PartReader(tmp_path, small_spec(8)).poll())
+
+
+def test_a_part_that_is_not_there_is_told(tmp_path, caplog):
+    write_header(tmp_path, BufferHeader(observation=SPEC, action=ACTION, parts=(Part(name='gone', key='k'),)))
+    assert list(read_buffer(tmp_path)) == []
+    assert f'{tmp_path / "gone"} is not there' in caplog.text
+
+
+@pytest.mark.parametrize('lost', [1, 40, 4000])
+def test_an_unfinished_end_of_a_part_is_told(tmp_path, caplog, lost):
+    writer = BufferWriter(tmp_path / 'part')
+    for transition in make_episode(SPEC, 1, 40):
+        writer.append(Entry('', transition))
+    writer.close()
+    path = next((tmp_path / 'part').glob('*.seg'))
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert len(list(read_part(tmp_path / 'part', SPEC))) < 40
+    assert 'unfinished' in caplog.text
+
+
+def test_a_record_that_is_whole_and_says_nonsense_gets_a_sentence(tmp_path):
+    writer = SegmentWriter(tmp_path / 'part')
+    writer.append(3, b'\0\0[' * 10)
+    writer.close()
+    with pytest.raises(SegmentError, match='says something else'):
+        list(read_part(tmp_path / 'part', SPEC))
+
+
+@pytest.mark.parametrize('name', ['', '..', '.', '../other', '/etc', 'a/b', 'a\0b', 'x' * 300])
+def test_a_part_never_lies_outside_of_its_buffer(name):
+    with pytest.raises(SegmentError, match='the name of a folder in the buffer'):
+        Part(name=name)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_never_waited_for(tmp_path):
+    write_header(tmp_path, BufferHeader(observation=SPEC, action=ACTION, parts=(Part(name='live'),)))
+    (tmp_path / 'live').mkdir()
+    os.mkfifo(tmp_path / 'live' / '000000.seg')
+    with pytest.raises(SegmentError, match='a pipe or a device where a plain file belongs'):
+        list(read_buffer(tmp_path))
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '{"outcomes": 7}', '[' * 100_000, '{"episodes": 1e999}'])
+def test_a_damaged_report_of_a_bag_names_its_file(tmp_path, text):
+    (tmp_path / 'report.json').write_text(text)
+    with pytest.raises(IngestError, match=r'the report of a bag in .*report\.json'):
+        BagReport.read(tmp_path / 'report.json')

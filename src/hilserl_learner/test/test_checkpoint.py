@@ -123,6 +123,24 @@ def test_B15_a_damaged_checkpoint_falls_back_to_the_one_before_with_a_sentence(
     assert 'the checkpoint before it is used' in caplog.text
 
 
+def test_an_edited_counter_is_noticed(tmp_path, caplog):
+    store = Checkpoints(tmp_path)
+    store.save(tensors(1.0), metadata(1))
+    path = store.save(tensors(2.0), metadata(2)) / MANIFEST
+    path.write_text(path.read_text().replace('"updates": 2', '"updates": 2000'))
+    assert store.load().metadata.updates == 1
+    assert 'the file was changed' in caplog.text
+
+
+def test_a_manifest_of_before_there_was_a_hash_is_read(tmp_path):
+    store = Checkpoints(tmp_path)
+    path = store.save(tensors(2.0), metadata(2)) / MANIFEST
+    said = json.loads(path.read_text())
+    del said['sha256']
+    path.write_text(json.dumps(said))
+    assert store.load().metadata.updates == 2
+
+
 def test_B32_where_every_checkpoint_is_damaged_nothing_begins_from_the_start_unasked(tmp_path):
     store = Checkpoints(tmp_path)
     for number in (1, 2):

@@ -6,20 +6,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
-from hilserl_learner.ingest.classifier import (
+from hilserl_learner.classifier.cli import main
+from hilserl_learner.classifier.model import (
     Classifier,
     ClassifierError,
     ClassifierManifest,
     load_classifier,
-    main,
     network_spec,
     probabilities,
     save_classifier,
-    success_from,
 )
+from hilserl_learner.data.store import BufferHeader, BufferWriter, Entry, Part, write_header
+from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest.relabel import choose_reward, make_rewarder
 from hilserl_learner.training.trainer import prepare_cpu
+from so101_contract.joints import gripper_opening_to_rad
 from so101_contract.observation_spec import CameraSpec, Crop
 
 from .experience import ACTION, make_episode, make_frame, small_spec
@@ -33,7 +34,7 @@ def one_thread():
 
 
 def make_model(seed=0):
-    return Classifier(network_spec(SPEC), torch.Generator().manual_seed(seed))
+    return Classifier(network_spec(SPEC.cameras), torch.Generator().manual_seed(seed))
 
 
 def lit_episode(number, steps, won):
@@ -70,12 +71,13 @@ def folder(buffer, tmp_path_factory):
 
 
 def test_it_tells_success_on_episodes_that_it_has_not_seen(folder):
-    model, manifest = load_classifier(folder)
+    _, manifest = load_classifier(folder)
     assert manifest.accuracy > 0.95
-    rewarded = success_from(model, manifest, lit_episode(50, 9, True))
+    rewarder = make_rewarder(choose_reward(f'classifier:{folder}'), folder, '', SPEC, ACTION)
+    rewarded = rewarder(lit_episode(50, 9, True), None)
     assert [t.reward for t in rewarded] == [0.0] * 8 + [1.0]
     assert rewarded[-1].terminated
-    failed = success_from(model, manifest, lit_episode(51, 9, False))
+    failed = rewarder(lit_episode(51, 9, False), None)
     assert [t.reward for t in failed] == [0.0] * 9
     assert failed[-1].truncated
 
@@ -84,6 +86,35 @@ def test_rewards_by_a_classifier_are_one_of_the_choices_of_ingest(folder, tmp_pa
     choice = choose_reward(f'classifier:{folder}')
     rewarder = make_rewarder(choice, tmp_path, '', SPEC, ACTION)
     assert sum(t.reward for t in rewarder(lit_episode(60, 7, True), None)) == 1.0
+
+
+def gripping(number, steps, holds):
+    """An episode in which the gripper holds something from a step on, by joints and actions."""
+    made = []
+    for t in lit_episode(number, steps, False):
+        closed = t.index >= holds
+        state = t.next_frame.state.copy()
+        state[5] = gripper_opening_to_rad(0.3 if closed else 0.9)
+        action = replace(t.action, opening=0.0 if closed else 0.9)
+        made.append(replace(t, next_frame=replace(t.next_frame, state=state), action=action))
+    return made
+
+
+def test_rewards_by_the_gripper_end_an_episode_where_it_has_held_something_for_long_enough(tmp_path):
+    rewarder = make_rewarder(choose_reward('gripper'), tmp_path, '', SPEC, ACTION)
+    rewarded = rewarder(gripping(1, 12, 5), None)
+    assert [t.reward for t in rewarded] == [0.0] * 7 + [1.0]
+    assert rewarded[-1].terminated
+    assert rewarder(gripping(2, 12, 11), None)[-1].truncated
+
+
+def test_a_conjunction_of_classifier_and_gripper_needs_both(folder, tmp_path):
+    choice = choose_reward(f'classifier:{folder},gripper')
+    rewarder = make_rewarder(choice, tmp_path, '', SPEC, ACTION)
+    assert sum(t.reward for t in rewarder(lit_episode(60, 7, True), None)) == 0.0
+    assert sum(t.reward for t in rewarder(gripping(3, 12, 2), None)) == 0.0
+    with pytest.raises(IngestError, match='gripper'):
+        choose_reward('gripper,gripper')
 
 
 def test_B26_a_classifier_that_was_trained_on_another_crop_is_refused_with_the_difference(folder, tmp_path):

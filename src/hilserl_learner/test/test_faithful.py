@@ -11,7 +11,7 @@ from drqv2_policy_node.store import load_critics, load_policy, pack, save_policy
 from hilserl_learner.agents.common import AgentError, with_noise
 from hilserl_learner.agents.drqv2 import FaithfulAgent, FaithfulConfig
 from hilserl_learner.agents.hil import HilAgent, HilConfig
-from hilserl_learner.data.replay import Batch
+from hilserl_learner.data.batch import Batch
 from so101_contract.action import ActionSpec
 from so101_contract.errors import SpecMismatchError
 from so101_contract.manifest import golden_observation, StepUnit, Workspace
@@ -48,13 +48,16 @@ def batch_of(spec, size=4):
     return Batch(
         images=images(size, spec),
         state=state(size, spec),
-        action=action(size, spec),
+        actions=action(size, spec).unsqueeze(1),
+        known=torch.ones(size, 1, dtype=torch.bool),
         reward=0.5 * rows,
         discount=0.99**3 * (rows < size - 1),
         next_images=images(size, spec, offset=1000),
         next_state=state(size, spec, offset=5),
         intervened=torch.zeros(size, dtype=torch.bool),
         is_demo=rows % 2 == 0,
+        base=torch.full((size, 4), float('nan')),
+        next_base=torch.full((size, 4), float('nan')),
     )
 
 

@@ -7,11 +7,14 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from hilserl_learner.data.replay import ReplayBuffer
-from hilserl_learner.data.store import part_digest, read_buffer, read_header
+from hilserl_learner.data.store import BufferHeader, Part, part_digest, read_buffer, read_header, write_header
 from hilserl_learner.errors import IngestError
 from hilserl_learner.ingest.cli import main
 from hilserl_learner.ingest.ingest import Conversion, ingest
-from so101_bags.storage import BagError
+from hilserl_learner.lerobot.dataset import DatasetChoices
+from so101_bags.metadata import definition_of
+from so101_bags.storage import BagError, open_bags
+from so101_bags.write import BagWriter
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import get_observation
 from so101_contract.session import EventKind
@@ -33,9 +36,10 @@ def bag(tmp_path_factory):
     return Session(tmp_path_factory.mktemp('bags') / 'session').write(PLANS)
 
 
-def convert(bags, out, reward='bag', add=False, **fields):
+def convert(bags, out, reward='bag', add=False, replace_all=False, strict=False, **fields):
     conversion = Conversion(**{'observation': SPEC, 'action': ACTION, **fields})
-    return list(ingest([bags] if isinstance(bags, Path) else bags, out, conversion, reward=reward, add=add))
+    how = {'reward': reward, 'add': add, 'replace_all': replace_all, 'strict': strict}
+    return list(ingest([bags] if isinstance(bags, Path) else bags, out, conversion, **how))
 
 
 def transitions(out):
@@ -95,7 +99,7 @@ def test_B13_a_bag_that_was_converted_in_the_same_way_is_not_read_again(bag, tmp
 )
 def test_B13_another_choice_is_another_conversion(bag, tmp_path, change):
     (first,) = convert(bag, tmp_path / 'buffer')
-    (second,) = convert(bag, tmp_path / 'buffer', **change)
+    (second,) = convert(bag, tmp_path / 'buffer', replace_all=True, **change)
     assert not second.reused
     assert first.part.key != second.part.key
     assert [p.name for p in read_header(tmp_path / 'buffer').parts] == [second.part.name]
@@ -107,7 +111,7 @@ def test_B13_every_field_of_a_conversion_is_in_its_key():
         {'observation': get_observation('full')},
         {'action': ActionSpec(translation_scale_m=0.01)},
         *({'reward': 'x'}, {'zero_actions': 'keep'}, {'namespace': 'left'}, {'any_spec': True}),
-        *({'success_reward': 3.0}, {'failure_reward': -1.0}),
+        *({'success_reward': 3.0}, {'failure_reward': -1.0}, {'dataset': DatasetChoices(units='rad')}),
     ]
     assert {key for other in others for key in other} == set(base.to_dict())
     keys = {Conversion(**{'observation': SPEC, 'action': ACTION, **other}).key('bag') for other in others}
@@ -140,6 +144,39 @@ def test_loading_a_buffer_gives_the_replay_what_the_bag_held(bag, tmp_path):
     assert len(replay) == 19
 
 
+def test_a_buffer_is_not_replaced_unasked(bag, tmp_path):
+    other = Session(tmp_path / 'other').write([Plan(5)])
+    convert(bag, tmp_path / 'buffer')
+    with pytest.raises(IngestError, match=r'holds 19 transitions of 1 other bags; add --add .* --replace'):
+        convert(other, tmp_path / 'buffer')
+    assert len(transitions(tmp_path / 'buffer')) == 19
+    convert([bag, other], tmp_path / 'buffer')  # nothing is lost by that
+    assert len(transitions(tmp_path / 'buffer')) == 24
+    convert(other, tmp_path / 'buffer', replace_all=True)
+    assert len(transitions(tmp_path / 'buffer')) == 5
+
+
+def test_the_experience_of_a_run_is_no_buffer_to_ingest_into(bag, tmp_path):
+    header = BufferHeader(observation=SPEC, action=ACTION, parts=(Part(name='live'),))
+    write_header(tmp_path / 'online', header)
+    for how in ({}, {'add': True}, {'replace_all': True}):
+        with pytest.raises(IngestError, match='that a run fills'):
+            convert(bag, tmp_path / 'online', **how)
+
+
+def test_a_bag_that_is_still_recorded_gives_what_is_whole_of_it(tmp_path):
+    writer = BagWriter(tmp_path / 'bag')
+    with open_bags(Session(tmp_path / 'whole').write([Plan(5)] * 3)) as whole:
+        for message in whole.messages():
+            writer.add_topic(message.topic, definition_of(message.msgtype))
+            writer.write(message.topic, message.log_ns, message.log_ns, message.data)
+    writer.flush()
+    (done,) = convert(tmp_path / 'bag', tmp_path / 'buffer')
+    assert done.unfinished
+    assert done.report.transitions == 15
+    assert [path.name for path in (tmp_path / 'buffer').iterdir() if path.name.startswith('.')] == []
+
+
 def test_several_bags_stand_side_by_side_and_add_keeps_what_was_there(bag, tmp_path):
     other = Session(tmp_path / 'other').write([Plan(5)])
     convert(bag, tmp_path / 'buffer')
@@ -158,10 +195,32 @@ def zero_bag(tmp_path_factory):
     return Session(tmp_path_factory.mktemp('bags') / 'zero').write(plans)
 
 
-def test_T1_zero_actions_although_the_arm_moved_are_refused_with_a_way_out(zero_bag, tmp_path):
-    with pytest.raises(IngestError, match=r'episode 1 .*zero.*--zero-actions repair'):
-        convert(zero_bag, tmp_path / 'buffer')
+def test_T1_zero_actions_although_the_arm_moved_are_refused_with_a_way_out(tmp_path):
+    bag = Session(tmp_path / 'bag').write([Plan(15, zero_actions=True), Plan(10, zero_actions=True)])
+    with pytest.raises(IngestError, match=r'zero.*kinematics did not run; --zero-actions repair'):
+        convert(bag, tmp_path / 'buffer')
     assert not (tmp_path / 'buffer' / 'buffer.json').exists()
+
+
+def test_one_bad_episode_is_left_out_and_told_and_the_others_are_taken(tmp_path):
+    bag = Session(tmp_path / 'bag').write([Plan(5), Plan(15, zero_actions=True), *[Plan(5)] * 3])
+    (done,) = convert(bag, tmp_path / 'buffer')
+    assert (done.report.episodes, done.report.transitions) == (4, 20)
+    assert set(done.report.left_out) == {'2'}
+    assert {t.episode for t in transitions(tmp_path / 'buffer')} == {1, 3, 4, 5}
+    with pytest.raises(IngestError, match=r'got 1 that are not: episode 2: the TCP moved'):
+        convert(bag, tmp_path / 'buffer', strict=True)  # converted before, and refused all the same
+    assert len(transitions(tmp_path / 'buffer')) == 20
+
+
+def test_an_episode_without_ground_truth_is_left_out(tmp_path):
+    later = Session(tmp_path / 'bags' / 'without').write([Plan(5)])
+    with pytest.raises(IngestError, match='ground truth'):
+        convert(later, tmp_path / 'buffer', reward='sim')
+    bag = Session(tmp_path / 'bag', truth=True).write([Plan(5), Plan(5, truth=False), Plan(5)])
+    (done,) = convert(bag, tmp_path / 'buffer', reward='sim')
+    assert set(done.report.left_out) == {'2'}
+    assert done.report.episodes == 2
 
 
 def test_T1_an_arm_that_stands_still_may_have_zero_actions(tmp_path):
@@ -205,6 +264,26 @@ def test_rewards_by_the_operators_labels_ignore_the_recorded_ones(tmp_path):
     assert ends == [(1.0, True), (1.0, True)]
 
 
+@pytest.mark.parametrize('reward', ['bag', 'operator'])
+def test_labels_that_come_many_episodes_later_count_as_if_they_had_come_at_once(tmp_path, reward):
+    corrections = (
+        (2, EventKind.SUCCESS),
+        (1, EventKind.FAILURE),
+        (1, EventKind.SUCCESS),
+        (3, EventKind.DISCARD),
+    )
+    late = Session(tmp_path / 'late', corrections=corrections).write([Plan(5, EventKind.TIME_LIMIT)] * 7)
+    (ingested,) = convert(late, tmp_path / 'buffer', reward=reward)
+    found = transitions(tmp_path / 'buffer')
+    assert {t.episode for t in found} == {1, 2, 4, 5, 6, 7}
+    assert (ingested.report.discarded, ingested.report.successes) == (1, 2)
+    ends = {t.episode: (t.reward, t.terminated, t.truncated) for t in found if t.ends}
+    assert ends == {
+        **dict.fromkeys((1, 2), (1.0, True, False)),
+        **dict.fromkeys((4, 5, 6, 7), (0.0, False, True)),
+    }
+
+
 @pytest.mark.parametrize('json_truth', [False, True], ids=['message', 'JSON of older bags'])
 def test_rewards_by_the_simulators_truth(tmp_path, json_truth):
     bag = Session(tmp_path / 'bag', truth=True, json_truth=json_truth).write(
@@ -235,7 +314,7 @@ def test_B13_an_edited_script_is_another_conversion(bag, tmp_path):
     script.write_text('def reward(transition):\n    return 0.5\n')
     (first,) = convert(bag, tmp_path / 'buffer', reward=str(script))
     script.write_text('def reward(transition):\n    return 0.25\n')
-    (second,) = convert(bag, tmp_path / 'buffer', reward=str(script))
+    (second,) = convert(bag, tmp_path / 'buffer', reward=str(script), replace_all=True)
     assert (second.reused, second.report.reward) == (False, 19 * 0.25)
     assert first.report.reward == 19 * 0.5
 
@@ -280,7 +359,7 @@ def test_a_failing_bag_leaves_the_buffer_as_it_was(bag, zero_bag, tmp_path):
     convert(bag, tmp_path / 'buffer')
     before = digests(tmp_path / 'buffer')
     with pytest.raises(IngestError):
-        convert([bag, zero_bag], tmp_path / 'buffer')
+        convert([bag, zero_bag], tmp_path / 'buffer', strict=True)
     assert digests(tmp_path / 'buffer') == before
 
 
@@ -300,7 +379,9 @@ def test_the_command_writes_a_buffer_and_tells_what_is_in_it(bag, tmp_path, caps
 
 
 def test_the_command_ends_with_one_sentence(zero_bag, tmp_path, capsys):
-    assert main([str(zero_bag), '--out', str(tmp_path / 'buffer')]) == 1
+    assert main([str(zero_bag), '--out', str(tmp_path / 'buffer')]) == 0
+    assert '2 episodes are left out (1, 2): the TCP moved' in capsys.readouterr().out
+    assert main([str(zero_bag), '--out', str(tmp_path / 'buffer'), '--strict']) == 1
     error = capsys.readouterr().err
     assert '--zero-actions repair' in error
     assert 'Traceback' not in error

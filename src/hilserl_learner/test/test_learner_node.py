@@ -17,12 +17,14 @@ from std_srvs.srv import Trigger
 from drqv2_policy_node.store import unpack
 from drqv2_policy_node.weights import WeightsReceiver
 from hilserl_learner.data.store import read_buffer
+from hilserl_learner.live.identity import read_identity
 from hilserl_learner.training.checkpoint import Checkpoints
 from so101_contract.transition import Transition
 from so101_interfaces_py import qos, topics
 
 SESSION = Path(__file__).with_name('fake_session.py')
 ARMS = ('left', 'right')
+SCENE = 'simulated arm, lift, easy'
 
 
 class Watcher:
@@ -48,6 +50,7 @@ class Watcher:
     def start_learner(self):
         parameters = {
             'directory': self.run,
+            'scene': f"'{SCENE}'",
             'arms': '[left, right]',
             'width': 16,
             'num_critics': 2,
@@ -134,7 +137,7 @@ def test_B20_transitions_reach_the_learner_and_weights_the_policy_within_a_secon
     watcher.wait(lambda: min(watcher.delays_s) < 1.0)
     versions = [received.version for received in watcher.weights]
     assert versions == sorted(set(versions))
-    assert watcher.status.reason == ''
+    assert watcher.status.reason == f'Begins a new run in {watcher.run}.'
 
 
 def test_two_arms_teach_one_learner_and_their_episodes_are_kept_apart(watcher):
@@ -166,6 +169,10 @@ def test_B17_kill_9_of_the_learner_loses_no_acknowledged_transition_and_counters
     watcher.wait(lambda: watcher.weights[-1].version > version)
     assert watcher.status.env_steps <= len(stored(watcher.run))
     watcher.wait(lambda: watcher.status.updates >= updates)
+    went_on = watcher.status.reason
+    assert went_on.startswith(f'Goes on with {watcher.run}, ')
+    assert int(went_on.split()[-2]) >= steps
+    assert read_identity(watcher.run).scene == SCENE
 
 
 def test_A13_an_interrupt_ends_the_node_and_everything_is_saved(watcher):

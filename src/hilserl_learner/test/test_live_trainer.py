@@ -64,13 +64,13 @@ class Arm:
 class Side:
     """A training process without the process."""
 
-    def __init__(self, run, **options):
+    def __init__(self, run, learns=AGENT, **options):
         self.told = []
         config = LearnerConfig(
             directory=str(run), publish_s=0.1, save_s=3600.0, log_s=3600.0, threads=1, **options
         )
         self.live = LiveTrainer(
-            config, TRAINER, AGENT, lambda header, payload: self.told.append((header, payload))
+            config, TRAINER, learns, lambda header, payload: self.told.append((header, payload))
         )
 
     def rounds(self, condition, limit=500):
@@ -108,6 +108,24 @@ def test_B10_a_synced_policy_acts_like_the_learner_bit_for_bit(tmp_path, arm):
     for pattern in range(3):
         observation = golden_observation(SPEC, pattern)
         assert np.array_equal(policy.act(observation), live.trainer.agent.act(observation))
+
+
+def test_on_top_of_a_base_the_actor_is_let_in_by_episodes_and_its_critics_go_along(tmp_path, arm):
+    learns = {**AGENT, 'critic_warmup_updates': 0, 'base_alone_steps': 0}
+    side = Side(tmp_path, learns, agent='hil_on_base')
+    header, payload = side.weights()[0]
+    assert unpack(header['manifest'], payload).manifest.on_base.share == 0.0
+    assert (side.live.status()['actor_share'], side.live.status()['actor_alone']) == (0.0, False)
+    for _ in range(20):
+        arm.live(1)
+    live = side.caught_up()
+    assert (live.status()['actor_share'], live.status()['base_success_rate']) == (0.5, 1.0)
+    live._publish()
+    header, payload = side.weights()[-1]
+    given = unpack(header['manifest'], payload)
+    assert given.manifest.on_base.share == 0.5
+    critic = live.trainer.agent.critic_target.state_dict()
+    assert all(torch.equal(critic[name], value) for name, value in given.critic.state_dict().items())
 
 
 def test_a_policy_to_begin_with_says_where_episodes_begin_until_one_has_begun(tmp_path, arm):

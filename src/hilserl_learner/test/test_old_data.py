@@ -72,7 +72,7 @@ def test_what_is_written_now_has_the_names_of_today(before):
     old = before / 'live' / 'checkpoints' / '000000' / MANIFEST
     manifest = CheckpointManifest.from_json(old.read_text())
     assert 'facts' in json.loads(old.read_text())
-    assert set(manifest.to_dict()) == {'metadata', 'files'}
+    assert set(manifest.to_dict()) == {'metadata', 'files', 'sha256'}
     assert CheckpointManifest.from_json(manifest.to_json()) == manifest
 
 

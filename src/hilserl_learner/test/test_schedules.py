@@ -15,8 +15,10 @@ from .experience import ACTION
 class Still:
     """An agent that never learns."""
 
+    config = None
+
     device = 'cpu'
-    std, updates = 0.0, 0
+    std, updates, chunk = 0.0, 0, 1
 
     def state_dict(self):
         return {}

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from hilserl_learner.data.segments import MAGIC, segment_numbers, segment_path, SegmentReader, SegmentWriter
+from hilserl_learner.data.segments import (
+    MAGIC,
+    segment_numbers,
+    segment_path,
+    SegmentReader,
+    SegmentWriter,
+)
 from hilserl_learner.errors import SegmentError
 
 
@@ -179,3 +185,32 @@ def test_B17_P18_kill_9_of_the_writer_loses_no_acknowledged_record(tmp_path):
         stored = [int.from_bytes(content[:4], 'little') for content in payloads(Path(tmp_path))]
         assert stored[:acknowledged] == list(range(acknowledged))
         acknowledged = len(stored)
+
+
+def test_what_is_left_over_at_the_end_is_told_once_nobody_writes(tmp_path):
+    write(tmp_path, b'one', b'two')
+    path = segment_path(tmp_path, 0)
+    content = bytearray(path.read_bytes())
+    content[len(MAGIC) + 9 + len(b'one') + 1] ^= (
+        0x40  # the second record says that it is longer than the file
+    )
+    path.write_bytes(content)
+    reader = SegmentReader(tmp_path)
+    assert [record.payload for record in reader.poll()] == [b'one']
+    assert reader.damaged == []  # it may still be written
+    reader.finish()
+    assert [str(path) in said and 'unfinished' in said for said in reader.damaged] == [True]
+
+
+@pytest.mark.parametrize('lost', [[0], [1], [1, 2]])
+def test_a_missing_file_is_told(tmp_path, lost):
+    writer = SegmentWriter(tmp_path)
+    for payload in (b'a', b'b', b'c', b'd'):
+        writer.append(1, payload)
+        writer.roll()
+    for number in lost:
+        segment_path(tmp_path, number).unlink()
+    reader = SegmentReader(tmp_path)
+    assert len(list(reader.poll())) == 4 - len(lost)
+    assert len(reader.damaged) == 1
+    assert all(segment_path(tmp_path, number).name in reader.damaged[0] for number in lost)

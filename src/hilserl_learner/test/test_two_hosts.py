@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from so101_interfaces_py.graph import variables
+
 SESSION = Path(__file__).with_name('fake_session.py')
 HOSTS = ('so101arm', 'so101gpu')
 
@@ -91,7 +93,7 @@ def hosts():
 def on(host, *command, **options):
     environment = {
         **os.environ,
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET',
+        **variables('lan'),
         'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
     }
     return subprocess.Popen(['ip', 'netns', 'exec', host, *map(str, command)], env=environment, **options)

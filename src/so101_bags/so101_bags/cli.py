@@ -138,6 +138,7 @@ def show(report: CheckReport, console: Console) -> None:
                 f'{one.motion_m * 100:.1f}',
             )
         console.print(episodes)
+        console.print(report.human.sentence, soft_wrap=True)
     if report.parity is not None:
         compared, equal = report.parity['compared'], report.parity['equal']
         console.print(f'parity: {equal} of {compared} observations are bit-identical to what the policy saw')

@@ -9,9 +9,8 @@ import shutil
 import sqlite3
 import time
 
-from backports import zstd
 from mcap.reader import make_reader
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import Reader
 
 from so101_bags.metadata import BagMetadata, FileMetadata, TopicMetadata
 from so101_bags.salvage import is_closed, is_whole, salvage, salvage_sqlite
@@ -26,6 +25,8 @@ from so101_bags.storage import (
     storage_files,
     StorageFile,
 )
+from so101_bags.untrusted import BAD_BYTES, CUT_OFF, unpack_file
+from so101_interfaces_py.files import open_file
 
 _FRESH_S = 10.0
 
@@ -98,6 +99,12 @@ def fix_bag(
         if in_place:
             os.replace(source, kept)
         os.replace(aside, final)
+    except BagError:
+        raise
+    except BAD_BYTES as error:
+        raise BagError(
+            f'expected something whole in {source}, got {type(error).__name__} ({error}); it cannot be repaired'
+        ) from error
     finally:
         _remove(aside)
     return report
@@ -128,7 +135,8 @@ def _fix_folder(source: Path, aside: Path, report: FixReport, progress: Progress
 
 
 def _files_by_name(source: Path) -> list[StorageFile]:
-    files = [path for path in sorted(source.iterdir()) if path.name != METADATA]
+    # What is no plain file is told with the metadata, which it contradicts; it may have no end.
+    files = [path for path in sorted(source.iterdir()) if path.name != METADATA and path.is_file()]
     found = []
     for path in files:
         storage = path.with_suffix('').suffix if path.suffix == '.zstd' else path.suffix
@@ -146,7 +154,9 @@ def _fix_file(file: StorageFile, folder: Path, report: FixReport, progress: Prog
     target = folder / name
     if file.zipped:
         source = folder / f'.{name}.unpacked'
-        if not _unpack(file.path, source):
+        try:
+            unpack_file(file.path, source)
+        except CUT_OFF:
             report.notes.append(f'{file.path.name}: its compressed end is cut off')
     whole = is_whole(source) if file.storage == '.mcap' else is_closed(source)
     if whole:
@@ -165,17 +175,6 @@ def _fix_file(file: StorageFile, folder: Path, report: FixReport, progress: Prog
         source.unlink()
     report.files.append(line)
     return target
-
-
-def _unpack(path: Path, target: Path) -> bool:
-    """Decompress as far as possible; return whether the end was reached."""
-    try:
-        with zstd.open(path, 'rb') as packed, target.open('wb') as plain:
-            while piece := packed.read(1 << 16):
-                plain.write(piece)
-    except (zstd.ZstdError, EOFError):
-        return False
-    return True
 
 
 def _link(source: Path, target: Path) -> None:
@@ -210,7 +209,7 @@ def _scan(files: list[Path], report: FixReport) -> tuple[list[TopicMetadata], li
                     topics[connection.topic] = TopicMetadata(
                         connection.topic, connection.msgtype, type_hash or connection.digest, qos, total
                     )
-        except ReaderError as error:
+        except BAD_BYTES as error:
             raise BagError(
                 f'expected {path.name} to be whole now, got {error}; it cannot be repaired'
             ) from error
@@ -220,7 +219,7 @@ def _scan(files: list[Path], report: FixReport) -> tuple[list[TopicMetadata], li
 def _offers(path: Path) -> dict[str, tuple[str, str]]:
     """Return QoS profiles and type hash of each topic, as the file itself says."""
     if path.suffix == '.mcap':
-        with path.open('rb') as file:
+        with open_file(path) as file:
             summary = make_reader(file).get_summary()
         keys = 'offered_qos_profiles', 'topic_type_hash'
         channels = summary.channels.values() if summary is not None else ()

@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serialised messages (CDR, XCDR1 of the OMG's DDS-XTypes 1.3) and the values that learning needs from them.
+"""Serialised messages (CDR, XCDR1 of the OMG's DDS-XTypes 1.3), read as what live nodes get: objects with their fields.
+
+What a message means is said in `so101_contract.messages`; the bytes of a bag take the same way through there.
 
 A reader is compiled from the definition that the bag itself carries, so a bag of another version is read by the names
 of its fields. It goes through the bytes once, up to the last field that is asked for, and copies no arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 import struct
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from types import SimpleNamespace
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
 from rosbags.serde import SerdeError
 from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores, TypesysError
 from rosbags.typesys.store import Typestore
 
 from so101_bags.storage import BagError, DecodeError, TopicInfo
-from so101_contract.messages import StepRecord
+from so101_contract.messages import (
+    action_record,
+    EpisodeEventRecord,
+    event_record,
+    ExecutedAction,
+    step_record,
+    StepRecord,
+)
 
-Message = TypeVar('Message')
-Fields: TypeAlias = Mapping[str, Any]
+Value = TypeVar('Value')
 _Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
 _Leaf: TypeAlias = tuple[str, Nodetype, Any]
 
@@ -40,72 +47,31 @@ _KNOWN: Mapping[str, str] = {
 }
 """What a bag means that says nothing about these types, such as an sqlite3 one of before Iron."""
 
+_LIVE: Mapping[str, str] = {**_KNOWN, EVENT: f'{_KNOWN[EVENT]}\nstring task_hash'}
+"""What the messages of a running graph are."""
+
 _NUMBERS = {'bool': '?', 'byte': 'B', 'octet': 'B', 'char': 'B', 'float32': 'f', 'float64': 'd'}
 _NUMBERS |= {'int8': 'b', 'int16': 'h', 'int32': 'i', 'int64': 'q'}
 _NUMBERS |= {f'u{name}': code.upper() for name, code in _NUMBERS.items() if name.startswith('int')}
 _BYTE_ORDER = {0: '>', 1: '<'}
 """By the second byte of a message, as OMG's CDR says it."""
 
+MOST_CHARACTERS = 200_000
+"""Of the definition of a type, those of its parts included; the longest of ROS 2 has a tenth of that."""
+
 _STAMP = struct.Struct('<iI')
 _BAD_BYTES = (struct.error, ValueError, IndexError, KeyError, OverflowError)
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaMessage:
-    """`so101_interfaces/msg/EeDelta`; the translation is in metres, the gripper 0 closed .. 1 open."""
-
-    stamp_ns: int
-    episode: int
-    index: int
-    translation: tuple[float, float, float]
-    gripper: float
-    source: int
-
-
-@dataclass(frozen=True, slots=True)
-class EventMessage:
-    """`so101_interfaces/msg/EpisodeEvent`."""
-
-    stamp_ns: int
-    episode: int
-    index: int
-    kind: int
-    reason: str
-    observation_hash: str
-    action_hash: str
-    calibration_id: str
-
-
-class JointMessage(NamedTuple):
-    """`sensor_msgs/msg/JointState`, without the efforts; radians, and radians per second."""
-
-    stamp_ns: int
-    names: tuple[str, ...]
-    position: npt.NDArray[np.float64]
-    velocity: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ImageMessage:
-    """`sensor_msgs/msg/Image`; `data` is a view of the message's own bytes."""
-
-    stamp_ns: int
-    height: int
-    width: int
-    encoding: str
-    step: int
-    data: npt.NDArray[np.uint8]
-
-
-class Decoder(Generic[Message]):
-    """Decodes the messages of one type; `to_value` makes something of its fields."""
+class Decoder(Generic[Value]):
+    """Decodes the messages of one type; `to_value` makes something of them."""
 
     def __init__(
         self,
         store: Typestore,
         msgtype: str,
         wanted: Sequence[str],
-        to_value: Callable[[Fields], Message],
+        to_value: Callable[[Any], Value],
         optional: Sequence[str] = (),
     ) -> None:
         """Compile a reader.
@@ -113,54 +79,55 @@ class Decoder(Generic[Message]):
         Args:
             store: knows the type's definition.
             msgtype: e.g. `sensor_msgs/msg/Image`.
-            wanted: paths of the fields that are needed, such as `header.stamp.sec`.
-            to_value: makes the result out of the fields by their path.
-            optional: paths of fields that a bag may lack.
+            wanted: the fields that are needed, such as `header`.
+            to_value: makes the result of a message, which has fields up to the last of these as attributes.
+            optional: fields that a bag may lack.
 
         Raises:
             BagError: the type has no such fields, or is not known.
         """
-        leaves = list(_leaves(store.fielddefs, msgtype))
-        paths = [path for path, _, _ in leaves]
-        missing = sorted(set(wanted) - set(paths))
+        fields = store.fielddefs[msgtype][1] if msgtype in store.fielddefs else ()
+        names = [name for name, _ in fields]
+        missing = sorted(set(wanted) - set(names))
         if missing:
             raise BagError(
                 f'expected the fields {missing} in {msgtype}, but this bag was recorded without them; use the '
                 f'version of so101_interfaces that recorded it'
             )
-        last = max(paths.index(path) for path in (*wanted, *optional) if path in paths)
+        last = max(names.index(name) for name in (*wanted, *optional) if name in names)
         self._msgtype, self._to_value = msgtype, to_value
         self._readers = {
-            flag: [
-                (path, _reader(store.fielddefs, kind, detail, order))
-                for path, kind, detail in leaves[: last + 1]
-            ]
+            flag: _struct_reader(store.fielddefs, fields[: last + 1], order)
             for flag, order in _BYTE_ORDER.items()
         }
 
-    def __call__(self, data: bytes) -> Message:
+    def __call__(self, data: bytes) -> Value:
         """Decode a message.
 
         Raises:
             DecodeError: its bytes do not fit its type.
+            ContractError: they do, and say what cannot be.
         """
-        fields, at = {}, 4
         try:
-            for path, read in self._readers[data[1]]:
-                fields[path], at = read(data, at)
+            message, _ = self._readers[data[1]](data, 4)
         except _BAD_BYTES as error:
             raise DecodeError(
                 f'expected a whole {self._msgtype}, got {len(data)} bytes that are none ({error}); '
                 f'the message is skipped'
             ) from error
-        return self._to_value(fields)
+        return self._to_value(message)
 
 
 class Decoders:
-    """Decoders for the types of an open bag, or of live messages where no topics are given."""
+    """Decoders for the types of an open bag, or of live messages where no topics are given.
+
+    A definition that cannot be read hurts only whoever asks for its type: `ros2 bag record -a` stores some that nobody
+    needs.
+    """
 
     def __init__(self, topics: Iterable[TopicInfo] = ()) -> None:
-        self.store = _typestore_of(topics)
+        found = list(topics)
+        self.store, self._unreadable = _typestore_of(found, _KNOWN if found else _LIVE)
 
     @classmethod
     def of(cls, msgtype: str, text: str) -> 'Decoders':
@@ -169,37 +136,53 @@ class Decoders:
 
     def step(self) -> Decoder[StepRecord]:
         """Return a decoder of steps."""
-        wanted = ('episode', 'index', 'joint_stamp.sec', 'joint_stamp.nanosec', 'image_stamps')
-        outcome = ('reward', 'terminated', 'truncated')
-        return Decoder(self.store, STEP, (*_STAMPED, *wanted, *outcome), _step)
+        wanted = ('header', 'episode', 'index', 'joint_stamp', 'image_stamps')
+        return self._decoder(STEP, (*wanted, 'reward', 'terminated', 'truncated'), step_record)
 
-    def delta(self) -> Decoder[DeltaMessage]:
+    def action(self) -> Decoder[ExecutedAction]:
         """Return a decoder of actions."""
-        axes = ('translation.x', 'translation.y', 'translation.z')
-        return Decoder(self.store, DELTA, (*_STAMPED, 'episode', 'index', *axes, 'gripper', 'source'), _delta)
+        wanted = ('header', 'episode', 'index', 'translation', 'gripper', 'source')
+        return self._decoder(DELTA, wanted, action_record)
 
-    def event(self) -> Decoder[EventMessage]:
+    def event(self) -> Decoder[EpisodeEventRecord]:
         """Return a decoder of episode events."""
-        return Decoder(self.store, EVENT, (*_STAMPED, 'episode', 'index', 'kind'), _event, _EVENT_TEXTS)
+        newer = ('reason', 'observation_hash', 'action_hash', 'calibration_id', 'task_hash', 'by_human')
+        return self._decoder(EVENT, ('header', 'episode', 'index', 'kind'), event_record, newer)
 
-    def joints(self) -> Decoder[JointMessage]:
-        """Return a decoder of joint states."""
-        return Decoder(self.store, JOINTS, (*_STAMPED, 'name', 'position', 'velocity'), _joints)
+    def joints(self) -> Decoder[Any]:
+        """Return a decoder of joint states, without the efforts."""
+        return self.fields(JOINTS, ('header', 'name', 'position', 'velocity'))
 
-    def image(self) -> Decoder[ImageMessage]:
-        """Return a decoder of images."""
-        return Decoder(self.store, IMAGE, (*_STAMPED, 'height', 'width', 'encoding', 'step', 'data'), _image)
+    def image(self) -> Decoder[Any]:
+        """Return a decoder of images, whose `data` are a view of the message's own bytes."""
+        return self.fields(IMAGE, ('header', 'height', 'width', 'encoding', 'step', 'data'))
 
-    def fields(self, msgtype: str, wanted: Sequence[str]) -> Decoder[Fields]:
+    def fields(self, msgtype: str, wanted: Sequence[str]) -> Decoder[Any]:
         """Return a decoder of some fields of any type whose definition is known."""
-        return Decoder(self.store, msgtype, wanted, lambda fields: fields)
+        return self._decoder(msgtype, wanted, lambda message: message)
+
+    def _decoder(
+        self,
+        msgtype: str,
+        wanted: Sequence[str],
+        to_value: Callable[[Any], Value],
+        optional: Sequence[str] = (),
+    ) -> Decoder[Value]:
+        self._require(msgtype)
+        return Decoder(self.store, msgtype, wanted, to_value, optional)
+
+    def _require(self, msgtype: str) -> None:
+        if msgtype in self._unreadable:
+            raise self._unreadable[msgtype]
 
     def whole(self, msgtype: str, data: bytes) -> Any:
         """Return a whole message of any type whose definition is known.
 
         Raises:
             DecodeError: the bytes are no such message.
+            BagError: its definition cannot be read.
         """
+        self._require(msgtype)
         try:
             return self.store.deserialize_cdr(data, msgtype)
         except (*_BAD_BYTES, SerdeError) as error:
@@ -209,7 +192,7 @@ class Decoders:
 
     def is_stamped(self, msgtype: str) -> bool:
         """Whether a type begins with a header."""
-        return next((path for path, _, _ in _leaves(self.store.fielddefs, msgtype)), '') == _STAMPED[0]
+        return next((path for path, _, _ in _leaves(self.store.fielddefs, msgtype)), '') == 'header.stamp.sec'
 
 
 def stamp_of(data: bytes) -> int | None:
@@ -220,78 +203,44 @@ def stamp_of(data: bytes) -> int | None:
     return int(sec) * NANOSECONDS + int(nanosec)
 
 
-_STAMPED = ('header.stamp.sec', 'header.stamp.nanosec')
-_EVENT_TEXTS = ('reason', 'observation_hash', 'action_hash', 'calibration_id')
+def _typestore_of(
+    topics: Iterable[TopicInfo], usual: Mapping[str, str]
+) -> tuple[Typestore, dict[str, BagError]]:
+    """Return a typestore with the definitions of a bag, on top of those of ROS 2 Jazzy, and what cannot be read.
 
-
-def _ns(fields: Fields, path: str = 'header.stamp.') -> int:
-    return int(fields[f'{path}sec'] * NANOSECONDS + fields[f'{path}nanosec'])
-
-
-def _step(fields: Fields) -> StepRecord:
-    return StepRecord(
-        fields['episode'],
-        fields['index'],
-        _ns(fields),
-        _ns(fields, 'joint_stamp.'),
-        tuple(_ns(stamp, '') for stamp in fields['image_stamps']),
-        fields['reward'],
-        fields['terminated'],
-        fields['truncated'],
-    )
-
-
-def _delta(fields: Fields) -> DeltaMessage:
-    translation = (fields['translation.x'], fields['translation.y'], fields['translation.z'])
-    return DeltaMessage(
-        _ns(fields), fields['episode'], fields['index'], translation, fields['gripper'], fields['source']
-    )
-
-
-def _event(fields: Fields) -> EventMessage:
-    texts = [fields.get(name, '') for name in _EVENT_TEXTS]
-    return EventMessage(_ns(fields), fields['episode'], fields['index'], fields['kind'], *texts)
-
-
-def _joints(fields: Fields) -> JointMessage:
-    return JointMessage(_ns(fields), tuple(fields['name']), fields['position'], fields['velocity'])
-
-
-def _image(fields: Fields) -> ImageMessage:
-    return ImageMessage(
-        _ns(fields), fields['height'], fields['width'], fields['encoding'], fields['step'], fields['data']
-    )
-
-
-def _typestore_of(topics: Iterable[TopicInfo]) -> Typestore:
-    """Return a typestore with the definitions of a bag, on top of those of ROS 2 Jazzy.
-
-    Raises:
-        BagError: a definition cannot be parsed, or two bags mean different things by one type.
+    That is, by the name of the type, a definition that cannot be parsed, or two bags that mean different things by it.
     """
     store = get_typestore(Stores.ROS2_JAZZY)
-    for msgtype, text in _KNOWN.items():
+    for msgtype, text in usual.items():
         store.register({msgtype: get_types_from_msg(text, msgtype)[msgtype]})
     standard = dict(store.fielddefs)
     known: dict[str, list[_Leaf]] = {}
+    unreadable: dict[str, BagError] = {}
     for info in topics:
         for definition in info.definitions:
-            types = _parse(info.msgtype, definition)
-            leaves = list(_leaves({**standard, **types}, info.msgtype))
-            if known.setdefault(info.msgtype, leaves) != leaves:
-                raise BagError(
-                    f'expected one meaning of {info.msgtype} in all bags, got {leaves!r} beside '
-                    f'{known[info.msgtype]!r}; read these bags one at a time'
-                )
-            # The bag's own words win: it may be older or newer than this program.
-            for name in types:
-                store.fielddefs.pop(name, None)
-            store.register(types)
-    return store
+            try:
+                types = _parse(info.msgtype, definition)
+                leaves = list(_leaves({**standard, **types}, info.msgtype))
+                if known.setdefault(info.msgtype, leaves) != leaves:
+                    raise BagError(
+                        f'expected one meaning of {info.msgtype} in all bags, got {leaves!r} beside '
+                        f'{known[info.msgtype]!r}; read these bags one at a time'
+                    )
+                # The bag's own words win: it may be older or newer than this program.
+                for name in types:
+                    store.fielddefs.pop(name, None)
+                store.register(types)
+            except (TypesysError, RecursionError) as error:
+                unreadable[info.msgtype] = _unreadable(info.msgtype, error)
+            except BagError as error:
+                unreadable[info.msgtype] = error
+    return store, unreadable
 
 
 def _parse(msgtype: str, definition: MessageDefinition) -> dict[str, Any]:
     try:
+        if len(definition.data) > MOST_CHARACTERS:
+            raise ValueError(f'{len(definition.data)} characters')
         if definition.format is MessageDefinitionFormat.MSG:
             return dict(get_types_from_msg(definition.data, msgtype))
         types: dict[str, Any] = {}
@@ -300,9 +249,14 @@ def _parse(msgtype: str, definition: MessageDefinition) -> dict[str, Any]:
                 types.update(get_types_from_idl(part.split('\n', 1)[1] if part.startswith('IDL: ') else part))
         return types
     except (TypesysError, ValueError, KeyError, IndexError) as error:
-        raise BagError(
-            f'expected a definition of {msgtype} in the bag that can be read, got {error}; record it again'
-        ) from error
+        raise _unreadable(msgtype, error) from error
+
+
+def _unreadable(msgtype: str, error: Exception) -> BagError:
+    return BagError(
+        f'expected a definition of {msgtype} in the bag that can be read, got {" ".join(str(error).split())[:200]}; '
+        f'record it again'
+    )
 
 
 def _leaves(fields: Mapping[str, Any], msgtype: str, prefix: str = '') -> Iterable[_Leaf]:
@@ -317,7 +271,7 @@ def _leaves(fields: Mapping[str, Any], msgtype: str, prefix: str = '') -> Iterab
 def _reader(fields: Mapping[str, Any], kind: Nodetype, detail: Any, order: str) -> _Read:
     """Return a function from bytes and an offset to a value and the offset behind it."""
     if kind is Nodetype.NAME:
-        return _struct_reader([(p, _reader(fields, k, d, order)) for p, k, d in _leaves(fields, detail)])
+        return _struct_reader(fields, fields[detail][1], order)
     if kind is Nodetype.BASE:
         return (
             _text_reader(order) if detail[0] not in _NUMBERS else _number_reader(order + _NUMBERS[detail[0]])
@@ -330,12 +284,16 @@ def _reader(fields: Mapping[str, Any], kind: Nodetype, detail: Any, order: str) 
     return _remembering(items) if inner_kind is Nodetype.BASE else items
 
 
-def _struct_reader(parts: list[tuple[str, _Read]]) -> _Read:
+def _struct_reader(
+    known: Mapping[str, Any], fields: Iterable[tuple[str, tuple[Nodetype, Any]]], order: str
+) -> _Read:
+    parts = [(name, _reader(known, kind, detail, order)) for name, (kind, detail) in fields]
+
     def read(data: bytes, at: int) -> tuple[Any, int]:
         values = {}
-        for path, part in parts:
-            values[path], at = part(data, at)
-        return values, at
+        for name, part in parts:
+            values[name], at = part(data, at)
+        return SimpleNamespace(**values), at
 
     return read
 

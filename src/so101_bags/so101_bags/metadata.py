@@ -8,20 +8,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 import functools
+import io
 import json
 import os
 from pathlib import Path
 import re
-import struct
 from typing import Any
 
-from mcap.exceptions import McapError
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
 from mcap.reader import make_reader
+from mcap.records import Metadata
+from mcap.writer import MCAP0_MAGIC
 import yaml
 
 from so101_bags.storage import BagError, METADATA, read_metadata, storage_files
+from so101_bags.unfinished import spans
+from so101_bags.untrusted import BAD_BYTES
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import OBSERVATIONS, ObservationSpec
+from so101_contract.task.spec import TaskSpec
+from so101_interfaces_py.files import open_file
+from so101_interfaces_py.yaml_text import load_yaml, YamlError
 
 EMPTY_NS = 9223372036854775807
 """What rosbag2 says for the start of a bag without messages."""
@@ -118,7 +126,7 @@ class TopicMetadata:
             'name': self.name,
             'type': self.msgtype,
             'serialization_format': 'cdr',
-            'offered_qos_profiles': load_yaml(self.qos) or [],
+            'offered_qos_profiles': _profiles(self.qos),
             'type_description_hash': self.type_hash,
         }
         return {'topic_metadata': topic, 'message_count': self.count}
@@ -180,17 +188,17 @@ class BagMetadata:
             aside.unlink(missing_ok=True)
 
 
+def _profiles(qos: str) -> Any:
+    """Return what a channel says was offered; nothing where that is no YAML."""
+    with suppress(YamlError):
+        return load_yaml(qos) or []
+    return []
+
+
 def dump_yaml(content: Any) -> str:
     """Return YAML with the keys in their order and no line broken."""
     dumper = getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
     return str(yaml.dump(content, Dumper=dumper, sort_keys=False, allow_unicode=True, width=2**30))
-
-
-def load_yaml(text: str) -> Any:
-    """Return what YAML says; None where it is none."""
-    with suppress(yaml.YAMLError):
-        return yaml.load(text, Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
-    return None
 
 
 def read_session_metadata(bag: Path) -> dict[str, str]:
@@ -209,15 +217,21 @@ def read_session_metadata(bag: Path) -> dict[str, str]:
 
 
 def read_mcap_metadata(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the named maps of strings of a closed MCAP file, in the order in which they were written."""
-    with suppress(McapError, ValueError, struct.error, OSError), path.open('rb') as file:
-        for record in make_reader(file).iter_metadata():
+    """Yield the named maps of strings of an MCAP file, in the order in which they were written."""
+    with suppress(*BAD_BYTES, OSError), open_file(path) as file:
+        try:
+            records = list(make_reader(file).iter_metadata())
+        except BAD_BYTES:  # it has no end
+            found = spans(file, len(MCAP0_MAGIC), file.seek(0, io.SEEK_END))
+            bodies = (io.BytesIO(span.read(file)) for span in found if span.opcode == Opcode.METADATA)
+            records = [Metadata.read(ReadDataStream(body)) for body in bodies]
+        for record in records:
             yield record.name, record.metadata
 
 
 def read_attachments(path: Path) -> dict[str, bytes]:
     """Return the files that a closed MCAP file carries."""
-    with path.open('rb') as file:
+    with open_file(path) as file:
         return {record.name: record.data for record in make_reader(file).iter_attachments()}
 
 
@@ -229,6 +243,13 @@ def observation_of_bag(hashes: Iterable[str], metadata: Mapping[str, str]) -> Ob
         with suppress(ContractError, ValueError, KeyError, TypeError):
             candidates.insert(0, ObservationSpec.from_dict(json.loads(metadata['observation'])['fields']))
     return next((spec for spec in candidates if spec.hash == wanted), None)
+
+
+def task_of_bag(metadata: Mapping[str, str]) -> TaskSpec | None:
+    """Return the task that a bag was recorded in; None where it does not say, or not so that it can be read."""
+    with suppress(ContractError):
+        return TaskSpec.from_json(metadata['task']) if 'task' in metadata else None
+    return None
 
 
 def _parts_of(msgtype: str, content: str) -> Iterator[str]:

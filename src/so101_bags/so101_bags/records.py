@@ -6,19 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 import functools
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from so101_bags import messages
-from so101_bags.messages import Decoders, DeltaMessage, EventMessage, ImageMessage, JointMessage
+from so101_bags.messages import Decoders
 from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, TopicInfo
+from so101_contract.base import BaseAction, BaseRecord
 from so101_contract.errors import AssemblyError, ContractError
-from so101_contract.image import message_to_rgb
 from so101_contract.joints import VelocityEstimator
-from so101_contract.messages import AnyRecord, EpisodeEventRecord, ExecutedAction, ImageSample, JointSample
+from so101_contract.messages import (
+    AnyRecord,
+    EpisodeEventRecord,
+    ExecutedAction,
+    image_sample,
+    ImageSample,
+    joint_sample,
+)
 from so101_contract.observation_spec import CameraSpec, ObservationSpec
 from so101_contract.session import EventKind, Source
 from so101_interfaces_py import topics
+from so101_interfaces_py.conversions import stamp_to_ns
 
 HELD_IMAGES = 60
 """Images per camera that wait for a step to name them: two seconds at 30 Hz, 55 MB at 640 x 480."""
@@ -37,6 +44,7 @@ class ArmTopics:
         step: the control clock.
         event: what happened to episodes.
         command: the executed actions.
+        base: what a base policy says.
         joints: joint states.
         images: topic of each camera of the spec, by the camera's name.
     """
@@ -45,6 +53,7 @@ class ArmTopics:
     step: str
     event: str
     command: str
+    base: str
     joints: str
     images: Mapping[str, str]
 
@@ -58,6 +67,7 @@ class ArmTopics:
             f'{prefix}/{topics.STEP}',
             f'{prefix}/{topics.EPISODE_EVENT}',
             f'{prefix}/{topics.EE_DELTA_CMD}',
+            f'{prefix}/{topics.POLICY_BASE}',
             f'{prefix}/{topics.JOINT_STATES}',
             {camera: f'{prefix}/{camera}/{camera_topic}' for camera in spec.camera_names},
         )
@@ -73,9 +83,14 @@ class ArmTopics:
         }
 
     @property
+    def optional(self) -> Mapping[str, str]:
+        """Type of each topic that learning can do without."""
+        return {self.event: messages.EVENT, self.base: messages.DELTA}
+
+    @property
     def all(self) -> tuple[str, ...]:
         """Every topic that records come from."""
-        return (*self.needed, self.event)
+        return (*self.needed, *self.optional)
 
     def missing(self, found: Mapping[str, TopicInfo]) -> list[str]:
         """Return the needed topics that a bag does not have, or has without a message."""
@@ -97,7 +112,7 @@ class ArmTopics:
                 f'expected messages on {", ".join(self.needed)} in {where}, missing: {", ".join(missing)}'
                 f'{" (" + "; ".join(hints) + ")" if hints else ""}; record these topics too'
             )
-        for topic, msgtype in {**self.needed, self.event: messages.EVENT}.items():
+        for topic, msgtype in {**self.needed, **self.optional}.items():
             if topic in found and found[topic].msgtype != msgtype:
                 raise BagError(
                     f'expected {msgtype} on {topic} in {where}, got {found[topic].msgtype}; read another bag'
@@ -143,80 +158,29 @@ def choose_arm(found: Mapping[str, TopicInfo], namespace: str | None, where: str
     return chosen
 
 
-@dataclass(frozen=True)
-class EpisodeStart:
-    """What an episode began with, as its START event says.
-
-    Attributes:
-        episode: its number.
-        stamp_ns: when [ns].
-        observation_hash: hash of the observation spec.
-        action_hash: hash of the action spec.
-        calibration_id: the arm's calibration.
-    """
-
-    episode: int
-    stamp_ns: int
-    observation_hash: str
-    action_hash: str
-    calibration_id: str
-
-
-def event_record(message: EventMessage) -> EpisodeEventRecord:
-    """Return what an event says about an episode."""
-    if message.kind not in {kind.value for kind in EventKind}:
-        raise AssemblyError(f'expected a known kind of event, got {message.kind}; use a newer version')
-    return EpisodeEventRecord(message.episode, EventKind(message.kind), message.stamp_ns)
-
-
-def executed_action(message: DeltaMessage) -> ExecutedAction:
-    """Return what the arm was told."""
-    if message.source not in {source.value for source in Source}:
-        raise AssemblyError(f'expected a source 0..3 of an action, got {message.source}; repair its sender')
-    return ExecutedAction(
-        message.episode,
-        message.index,
-        np.array(message.translation),
-        message.gripper,
-        Source(message.source),
-    )
-
-
-def joint_sample(message: JointMessage, estimator: VelocityEstimator) -> JointSample:
-    """Return positions and velocities; where the message carries no velocities, those of the estimator."""
-    names, position, velocity = message.names, message.position, message.velocity
-    if velocity.size or not names:
-        return JointSample.from_message(message.stamp_ns, names, position, velocity)
-    still = JointSample.from_message(message.stamp_ns, names, position, 0.0 * position)
-    return JointSample(message.stamp_ns, still.position, estimator.update(message.stamp_ns, still.position))
-
-
-def image_sample(message: ImageMessage, camera: CameraSpec) -> ImageSample:
-    """Return the image as networks see it."""
-    rgb = message_to_rgb(message.height, message.width, message.encoding, message.step, message.data)
-    return ImageSample.from_raw(camera, message.stamp_ns, rgb)
-
-
 class RecordMaker:
     """Makes records, one message at a time; holds images back until a step names them."""
 
     def __init__(
         self, arm: ArmTopics, spec: ObservationSpec, decoders: Decoders, *, all_images: bool = False
     ) -> None:
-        self.starts: list[EpisodeStart] = []
+        self.starts: list[EpisodeEventRecord] = []
+        """With the contract and calibration that each episode began with."""
         self.skipped: Counter[str] = Counter()
         """Messages that gave no record, by topic and reason."""
-        self._step, self._delta, self._event = decoders.step(), decoders.delta(), decoders.event()
+        self._step, self._event = decoders.step(), decoders.event()
         self._joints, self._image = decoders.joints(), decoders.image()
         self._velocity = VelocityEstimator()
         self._cameras = [
             _Camera(topic, next(c for c in spec.cameras if c.name == name), all_images)
             for name, topic in arm.images.items()
         ]
+        action = decoders.action()
         self._makers: dict[str, Callable[[bytes], list[AnyRecord]]] = {
             arm.step: self._on_step,
             arm.event: self._on_event,
-            arm.command: lambda data: [executed_action(self._delta(data))],
+            arm.command: lambda data: [action(data)],
+            arm.base: lambda data: [_base_record(action(data))],
             arm.joints: lambda data: [joint_sample(self._joints(data), self._velocity)],
         }
         for camera in self._cameras:
@@ -257,11 +221,9 @@ class RecordMaker:
 
     def _on_event(self, data: bytes) -> list[AnyRecord]:
         event = self._event(data)
-        record = event_record(event)
-        if record.kind is EventKind.START:
-            contract = (event.observation_hash, event.action_hash, event.calibration_id)
-            self.starts.append(EpisodeStart(event.episode, event.stamp_ns, *contract))
-        return [record]
+        if event.kind is EventKind.START:
+            self.starts.append(event)
+        return [event]
 
 
 class _Camera:
@@ -270,32 +232,33 @@ class _Camera:
     def __init__(self, topic: str, spec: CameraSpec, give_all: bool) -> None:
         self.topic, self.spec, self._give_all = topic, spec, give_all
         self.came = self.given = 0
-        self._held: deque[ImageMessage] = deque(maxlen=HELD_IMAGES)
+        self._held: deque[tuple[int, Any]] = deque(maxlen=HELD_IMAGES)
         self._awaited: dict[int, None] = {}
         self._named: dict[int, None] = {}
 
-    def push(self, image: ImageMessage) -> ImageMessage | None:
+    def push(self, image: Any) -> Any | None:
         """Take an image; return it where it is wanted already."""
         self.came += 1
-        self._named.pop(image.stamp_ns, None)  # a clock that was set back brings old stamps with new pictures
-        if self._give_all or image.stamp_ns in self._awaited:
-            self._awaited.pop(image.stamp_ns, None)
+        stamp_ns = stamp_to_ns(image.header.stamp)
+        self._named.pop(stamp_ns, None)  # a clock that was set back brings old stamps with new pictures
+        if self._give_all or stamp_ns in self._awaited:
+            self._awaited.pop(stamp_ns, None)
             return image
-        self._held.append(image)
+        self._held.append((stamp_ns, image))
         return None
 
-    def name(self, stamp_ns: int) -> ImageMessage | None:
+    def name(self, stamp_ns: int) -> Any | None:
         """Return the image that a step names, if it is here; else remember that it is wanted."""
         if self._give_all or stamp_ns in self._named:
             return None
         _remember(self._named, stamp_ns)
-        for image in self._held:
-            if image.stamp_ns == stamp_ns:
+        for held_ns, image in self._held:
+            if held_ns == stamp_ns:
                 return image
         _remember(self._awaited, stamp_ns)
         return None
 
-    def make(self, image: ImageMessage) -> ImageSample:
+    def make(self, image: Any) -> ImageSample:
         """Scale an image down.
 
         Raises:
@@ -303,6 +266,12 @@ class _Camera:
         """
         self.given += 1
         return image_sample(image, self.spec)
+
+
+def _base_record(action: ExecutedAction) -> BaseRecord:
+    """Return what an `EeDelta` on `policy/base` says; the policy left the step to the base where it is the source."""
+    acts = action.source is Source.POLICY
+    return BaseRecord(action.episode, action.index, BaseAction(action.translation, action.opening, acts))
 
 
 def _remember(stamps: dict[int, None], stamp_ns: int) -> None:
@@ -327,7 +296,7 @@ class ReadReport:
     records: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     unnamed_images: int = 0
-    starts: list[EpisodeStart] = field(default_factory=list)
+    starts: list[EpisodeEventRecord] = field(default_factory=list)
 
 
 def read_records(
@@ -384,7 +353,7 @@ def _arm(bag: RawBag, spec: ObservationSpec, namespace: str | None) -> ArmTopics
     return arm
 
 
-def _check_spec(start: EpisodeStart, spec: ObservationSpec, bag: RawBag) -> None:
+def _check_spec(start: EpisodeEventRecord, spec: ObservationSpec, bag: RawBag) -> None:
     if start.observation_hash and start.observation_hash != spec.hash:
         raise BagError(
             f'expected episodes with the observation {spec.hash[:12]}, but episode {start.episode} of '

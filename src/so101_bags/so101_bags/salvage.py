@@ -9,24 +9,25 @@ import mmap
 from pathlib import Path
 import shutil
 import sqlite3
-import struct
-from typing import NamedTuple
+from typing import BinaryIO
 import zlib
 
 from backports import zstd
 import lz4.frame  # type: ignore[import-untyped]
 from mcap.data_stream import ReadDataStream
-from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.writer import MCAP0_MAGIC
 
 from so101_bags.storage import BagError, Progress
+from so101_bags.unfinished import RECORD_HEAD, Span, spans
+from so101_bags.untrusted import BAD_BYTES, MOST_BYTES
 from so101_bags.write import McapFile
+from so101_interfaces_py.files import open_file
 
 _FLUSH_BYTES = 4_000_000
-_HEAD = struct.Struct('<BQ')  # of every record: what it is, and how long
-_FOOTER_BYTES = _HEAD.size + 20 + len(MCAP0_MAGIC)
+_FOOTER_BYTES = RECORD_HEAD.size + 20 + len(MCAP0_MAGIC)
+MOST_NOTES = 100
 _SIDE_FILES = ('-wal', '-journal')
 
 
@@ -38,15 +39,6 @@ class Salvage:
     notes: list[str] = field(default_factory=list)
 
 
-class _Span(NamedTuple):
-    """Where a record lies: what it is, and where it begins, where its content does, and where that ends."""
-
-    opcode: int
-    start: int
-    body: int
-    end: int
-
-
 def is_whole(path: Path) -> bool:
     """Whether a file has an end that agrees with its beginning, so that nothing need be repaired.
 
@@ -55,19 +47,19 @@ def is_whole(path: Path) -> bool:
     size = path.stat().st_size
     if size < len(MCAP0_MAGIC) + _FOOTER_BYTES:
         return False
-    with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:8] != MCAP0_MAGIC or data[-8:] != MCAP0_MAGIC:
             return False
         at = size - _FOOTER_BYTES
-        footer = Footer.read(_stream(data[at + _HEAD.size :]))
+        footer = Footer.read(_stream(data[at + RECORD_HEAD.size :]))
         start, crc = footer.summary_start, footer.summary_crc
-        if _HEAD.unpack_from(data, at) != (Opcode.FOOTER, 20) or not 0 < start <= at:
+        if RECORD_HEAD.unpack_from(data, at) != (Opcode.FOOTER, 20) or not 0 < start <= at:
             return False
         if crc and zlib.crc32(data[start : size - 12]) != crc:
             return False
         # The data must reach up to the summary without a gap.
         end = len(MCAP0_MAGIC)
-        for span in _spans(data, end, start):
+        for span in spans(file, end, start):
             if span.opcode == Opcode.MESSAGE:
                 return False
             end = span.end
@@ -86,13 +78,12 @@ def salvage(source: Path, target: Path, *, progress: Progress | None = None) -> 
         BagError: the source is no MCAP file at all.
     """
     found = Salvage()
-    with source.open('rb') as file:
+    with open_file(source) as file:
         if source.stat().st_size < len(MCAP0_MAGIC) or file.read(8) != MCAP0_MAGIC:
             raise BagError(f'expected an MCAP file at {source}, its beginning is none; it cannot be repaired')
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            writer = McapFile(target)
-            _Copier(writer, found).copy(data, progress)
-            writer.close()
+        writer = McapFile(target)
+        _Copier(writer, found).copy(file, progress)
+        writer.close()
     return found
 
 
@@ -104,22 +95,30 @@ class _Copier:
         self._schemas: dict[int, int] = {}
         self._channels: dict[int, int] = {}
 
-    def copy(self, data: mmap.mmap, progress: Progress | None) -> None:
-        end, size = len(MCAP0_MAGIC), len(data)
-        for span in _spans(data, end, size):
+    def copy(self, file: BinaryIO, progress: Progress | None) -> None:
+        end, size = len(MCAP0_MAGIC), file.seek(0, io.SEEK_END)
+        for span in spans(file, end, size):
             if span.opcode in (Opcode.DATA_END, Opcode.FOOTER):
                 return
-            try:
-                self._take(span.opcode, data[span.body : span.end])
-            except (McapError, ValueError, struct.error, IndexError, KeyError) as error:
-                self._found.notes.append(f'a record at byte {span.start} is damaged: {error}')
+            self._try(span, file)
             end = span.end
             if progress is not None:
                 progress(end, size)
-        if size - end >= _HEAD.size and data[end] == Opcode.CHUNK:  # cut off in the middle
-            self._chunk(data[end + _HEAD.size :])
+        file.seek(end)
+        rest = file.read(size - end)
+        if len(rest) >= RECORD_HEAD.size and rest[0] == Opcode.CHUNK:  # cut off in the middle
+            self._chunk(rest[RECORD_HEAD.size :])
         if size > end:
             self._found.notes.append(f'the last {size - end} bytes are no whole record')
+
+    def _try(self, span: Span, file: BinaryIO) -> None:
+        """Take a record; note where it makes no sense."""
+        try:
+            self._take(span.opcode, span.read(file))
+        except BAD_BYTES as error:
+            if len(self._found.notes) < MOST_NOTES:
+                said = f'a record at byte {span.start} is damaged: {type(error).__name__} ({error})'
+                self._found.notes.append(said)
 
     def _take(self, opcode: int, body: bytes) -> None:
         stream = _stream(body)
@@ -153,7 +152,7 @@ class _Copier:
         """Take what there is of a chunk, which may be cut off."""
         try:
             chunk = Chunk.read(_stream(body))
-        except (McapError, struct.error, ValueError):
+        except BAD_BYTES:
             return
         content = b''.join(_unpacked(chunk))
         size = chunk.uncompressed_size
@@ -163,19 +162,9 @@ class _Copier:
             )
             if len(content) == size:
                 return  # the length is right and the content is not: nothing in it can be trusted
-        for span in _spans(content, 0, len(content)):
-            self._take(span.opcode, content[span.body : span.end])
-
-
-def _spans(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[_Span]:
-    """Yield the records from `start` on, as long as they are whole and end by `end`."""
-    while start + _HEAD.size <= end:
-        opcode, size = _HEAD.unpack_from(data, start)
-        body = start + _HEAD.size
-        if opcode == 0 or body + size > end:
-            return
-        yield _Span(opcode, start, body, body + size)
-        start = body + size
+        inside = io.BytesIO(content)
+        for span in spans(inside, 0, len(content)):
+            self._try(span, inside)
 
 
 def _stream(body: bytes) -> ReadDataStream:
@@ -183,20 +172,23 @@ def _stream(body: bytes) -> ReadDataStream:
 
 
 def _unpacked(chunk: Chunk) -> Iterator[bytes]:
-    """Decompress piece by piece, so that what lies before a cut comes out."""
+    """Decompress piece by piece, so that what lies before a cut comes out; never further than the chunk declares."""
+    left = min(chunk.uncompressed_size, MOST_BYTES)
     if chunk.compression == '':
-        yield chunk.data[: chunk.uncompressed_size]
+        yield chunk.data[:left]
         return
     if chunk.compression not in ('zstd', 'lz4'):
         return
-    packed = zstd.ZstdDecompressor() if chunk.compression == 'zstd' else lz4.frame.LZ4FrameDecompressor()
+    machine = zstd.ZstdDecompressor() if chunk.compression == 'zstd' else lz4.frame.LZ4FrameDecompressor()
     for at in range(0, len(chunk.data), 4096):
         try:
-            if packed.eof:
+            if machine.eof or not left:
                 return
-            yield packed.decompress(chunk.data[at : at + 4096])
+            piece = machine.decompress(chunk.data[at : at + 4096], max_length=left)
         except (zstd.ZstdError, RuntimeError, EOFError):
             return
+        left -= len(piece)
+        yield piece
 
 
 def is_closed(path: Path) -> bool:

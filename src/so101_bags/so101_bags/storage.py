@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serialised messages out of any rosbag2: MCAP or sqlite3, plain or zstd, split, or several bags at once."""
+"""Serialised messages out of any rosbag2: MCAP or sqlite3, plain or zstd, split, or several bags at once.
+
+An MCAP file that has no end, because its recorder still runs or was killed, is read up to its last whole chunk.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, ExitStack
@@ -7,16 +10,16 @@ from dataclasses import dataclass, field
 import heapq
 from pathlib import Path
 import re
-import shutil
-import struct
-import tempfile
 from typing import Any, NamedTuple
 
-import apsw
-from backports import zstd
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader, ReaderError
-import yaml
+
+from so101_bags.unfinished import begins_as_mcap, UnfinishedReader
+from so101_bags.untrusted import BAD_BYTES, unpack, unpack_file
+from so101_interfaces_py.files import read_text
+from so101_interfaces_py.scratch import Scratch
+from so101_interfaces_py.yaml_text import load_yaml
 
 
 class BagError(ValueError):
@@ -109,9 +112,15 @@ def read_metadata(bag: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = yaml.load(path.read_text(), Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
-        return dict(content['rosbag2_bagfile_information'])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        _require_file(path)
+        content = dict(load_yaml(read_text(path))['rosbag2_bagfile_information'])
+        names, custom = content.get('relative_file_paths'), content.get('custom_data')
+        if not isinstance(names or [], list) or not all(isinstance(name, str) for name in names or []):
+            raise TypeError(f'relative_file_paths {names!r:.80}, which are no names of files')
+        if not isinstance(custom or {}, dict):
+            raise TypeError(f'custom_data {custom!r:.80}')
+        return content
+    except (OSError, KeyError, TypeError, ValueError) as error:
         detail = ' '.join(str(error).split())
         raise BagError(
             f'expected the metadata of a bag in {path}, got {type(error).__name__} ({detail}); run bag-fix on it'
@@ -135,7 +144,14 @@ def _suffix(path: Path) -> str:
     return path.with_suffix('').suffix if path.suffix == '.zstd' else path.suffix
 
 
+def _require_file(path: Path) -> None:
+    """Refuse what is no plain file: reading from a pipe or a device may never end."""
+    if path.exists() and not path.is_file():
+        raise BagError(f'expected a file at {path}, got a folder, a pipe or a device; copy the whole bag')
+
+
 def _storage_file(path: Path, zipped_messages: bool) -> StorageFile:
+    _require_file(path)
     storage = _suffix(path)
     if storage not in STORAGES:
         raise BagError(
@@ -153,21 +169,6 @@ def _natural(path: Path) -> list[int | str]:
 Progress = Callable[[int, int], None]
 """Called now and then with how many messages are read, and how many there are."""
 
-# What rosbags lets through where the bytes of a file are damaged.
-_DAMAGED = (
-    ReaderError,
-    apsw.Error,
-    zstd.ZstdError,
-    struct.error,
-    AssertionError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 _REPORT_EVERY = 200
 
 
@@ -206,10 +207,17 @@ class TopicInfo:
 
 @dataclass
 class RawBag:
-    """An open bag, or several that are read as one."""
+    """An open bag, or several that are read as one.
+
+    Attributes:
+        paths: the bags.
+        topics: what is in them.
+        unfinished: the files that have no end; they are read up to their last whole chunk.
+    """
 
     paths: tuple[Path, ...]
     topics: dict[str, TopicInfo] = field(default_factory=dict)
+    unfinished: list[Path] = field(default_factory=list)
     _readers: list[tuple[StorageFile, Reader]] = field(default_factory=list)
 
     @property
@@ -264,7 +272,7 @@ def open_bags(paths: Iterable[Path | str] | Path | str) -> Iterator[RawBag]:
         paths: bag folders, bare `.mcap` or `.db3` files (also `.zstd`), or folders of bags.
 
     Raises:
-        BagError: something is missing, damaged or not closed.
+        BagError: something is missing or damaged.
     """
     bags = find_bags(paths)
     with ExitStack() as stack:
@@ -272,8 +280,12 @@ def open_bags(paths: Iterable[Path | str] | Path | str) -> Iterator[RawBag]:
         for file in [file for bag in bags for file in storage_files(bag)]:
             reader = _open(file, stack)
             raw._readers.append((file, reader))
+            if isinstance(reader.storage, UnfinishedReader):
+                raw.unfinished.append(file.path)
             for connection in reader.connections:
                 _note(raw.topics, connection, file)
+        if raw.unfinished and not raw.topics:
+            raise _complaint(raw.unfinished[0], ReaderError())
         yield raw
 
 
@@ -289,18 +301,29 @@ def _open(file: StorageFile, stack: ExitStack) -> Reader:
                 f'expected a closed bag, but the recorder of {path} was killed or still runs; '
                 f'wait for its end, or run bag-fix on it'
             )
-        reader = Reader(path)
-        reader.open()
-    except (BagError, MemoryError):
+        reader = _opened(path)
+    except BagError:
         raise
-    except (*_DAMAGED, OSError) as error:
+    except (*BAD_BYTES, OSError) as error:
         raise _complaint(file.path, error) from error
     stack.enter_context(closing(reader))
     return reader
 
 
+def _opened(path: Path) -> Reader:
+    reader = Reader(path)
+    try:
+        reader.open()
+    except BAD_BYTES:
+        if path.suffix != '.mcap' or not begins_as_mcap(path):
+            raise
+        reader.storage = UnfinishedReader(path)
+        reader.open()
+    return reader
+
+
 def _complaint(path: Path, error: Exception) -> BagError:
-    if path.suffix == '.mcap' and _begins_as_mcap(path):
+    if path.suffix == '.mcap' and begins_as_mcap(path):
         return BagError(
             f'expected a closed bag, but {path} has no valid end (its recorder was killed, or still runs); '
             f'wait for its end, or run bag-fix on it'
@@ -311,11 +334,6 @@ def _complaint(path: Path, error: Exception) -> BagError:
     )
 
 
-def _begins_as_mcap(path: Path) -> bool:
-    with path.open('rb') as file:
-        return file.read(8) == b'\x89MCAP0\r\n'
-
-
 def _has_journal(path: Path) -> bool:
     journal = path.with_name(path.name + '-wal')
     return journal.exists() and journal.stat().st_size > 0
@@ -323,9 +341,8 @@ def _has_journal(path: Path) -> bool:
 
 def _unzipped(path: Path, stack: ExitStack) -> Path:
     """Unpack a file that is compressed as a whole into a folder that goes when the bag is closed."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='so101-bag-')))
-    with zstd.open(path, 'rb') as packed, (folder / path.stem).open('wb') as plain:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+    folder = stack.enter_context(Scratch('bag')).path
+    unpack_file(path, folder / path.stem)
     return folder / path.stem
 
 
@@ -351,11 +368,11 @@ def _messages(
     start, stop = (None, None) if window_ns is None else window_ns
     try:
         for connection, log_ns, data in reader.messages(wanted, start=start, stop=stop):
-            payload = zstd.decompress(data) if file.zipped_messages else data
+            payload = unpack(data) if file.zipped_messages else data
             yield RawMessage(connection.topic, connection.msgtype, log_ns, payload)
     except BagError:
         raise
-    except (*_DAMAGED, OSError) as error:
+    except (*BAD_BYTES, OSError) as error:
         detail = ' '.join(str(error).split()) or type(error).__name__
         raise BagError(
             f'expected whole messages in {file.path}, got damaged ones ({detail}); run bag-fix on it'

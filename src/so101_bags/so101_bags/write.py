@@ -1,36 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a rosbag2 folder that `ros2 bag` reads: MCAP files that are whole after every flush, and metadata.yaml.
+"""Writes a rosbag2 folder that `ros2 bag` reads: MCAP files that only grow, and metadata.yaml.
 
-Each flush writes a chunk and, behind it, the summary and footer that close the file; the next chunk takes their place.
-So whoever kills the writer finds a closed file, except in the instant of a write or where the summary has grown so
-long that it is written less often; what then lacks its end is repaired by `bag-fix`.
+Each flush appends whole records, and the end of a recording what closes the file. So `storage` reads a file that grows
+up to its last whole chunk, and loses no more of one whose recorder was killed; `bag-fix` closes it for other readers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-import copy
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 import io
 import os
 from pathlib import Path
 import time
 from typing import Any, TypeAlias
 
-from mcap.records import Statistics
 from mcap.writer import CompressionType, Writer
 
 from so101_bags.metadata import BagMetadata, Definition, dump_yaml, FileMetadata, OfferedQos, TopicMetadata
 from so101_bags.storage import BagError
 
 Buffer: TypeAlias = 'bytes | bytearray | memoryview'
-_Closed: TypeAlias = tuple[int, bytes, dict[int, int], tuple[int, int] | None]
-"""What was closed last: where its data end, what stands behind them, counts and span."""
+_Flushed: TypeAlias = tuple[int, dict[int, int], tuple[int, int] | None]
+"""What is in the file: its size, counts and span."""
 
 LIBRARY = 'so101_bags 1'
 COMPRESSIONS = ('none', 'zstd')
 _FORMS = {'none': CompressionType.NONE, 'zstd': CompressionType.ZSTD}
 _CHUNK_BYTES = 2**40  # nothing but a flush ends a chunk
-_SHORT_TAIL = 65536  # a summary up to this size [B] is written with every flush
 _SYNC_S = 5.0
 
 
@@ -59,18 +55,18 @@ class McapFile:
         """Bytes of messages that wait for `flush`."""
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except OSError as error:
             raise BagError(
                 f'expected to create {path}, got {error.strerror}; choose another folder'
             ) from error
-        self._data = _Place(self._file)
-        self._closed: _Closed = (0, b'', {}, None)
-        output: Any = self._data
+        self._flushed: _Flushed = (0, {}, None)
+        self._ready = _Ready()
+        output: Any = self._ready
         self._writer = Writer(output, chunk_size=_CHUNK_BYTES, compression=_FORMS[compression])
         try:
             self._writer.start('ros2', LIBRARY)
-            self._write_tail()
+            self._append()
         except OSError as error:
             os.close(self._file)
             raise BagError(f'expected to write to {path}, got {error.strerror}; free the disk') from error
@@ -78,7 +74,7 @@ class McapFile:
     @property
     def size(self) -> int:
         """Bytes in the file and waiting for it."""
-        return self._data.at + self.waiting
+        return self._ready.tell() + self.waiting
 
     @property
     def open(self) -> bool:
@@ -108,19 +104,17 @@ class McapFile:
 
     def add_metadata(self, name: str, values: Mapping[str, str]) -> None:
         """Write named pairs of strings."""
-        self._flush(lambda: self._writer.add_metadata(name, dict(values)), closing=True)
+        self._flush(lambda: self._writer.add_metadata(name, dict(values)))
 
     def add_attachment(self, name: str, media_type: str, stamp_ns: int, data: bytes) -> None:
         """Write a file that travels with the bag."""
-        self._flush(
-            lambda: self._writer.add_attachment(stamp_ns, stamp_ns, name, media_type, data), closing=True
-        )
+        self._flush(lambda: self._writer.add_attachment(stamp_ns, stamp_ns, name, media_type, data))
 
     def flush(self) -> None:
-        """Write what came since the last flush, and what closes the file.
+        """Write what came since the last flush.
 
         Raises:
-            OSError: the disk is full, say; the file is whole as it was closed last, and takes nothing more.
+            OSError: the disk is full, say; the file ends with what was written before, and takes nothing more.
         """
         self._flush()
 
@@ -129,82 +123,61 @@ class McapFile:
         os.fdatasync(self._file)
 
     def close(self) -> None:
-        """Flush, and end the file."""
+        """Flush, and end the file.
+
+        Raises:
+            OSError: as of `flush`.
+        """
         if self.open:
-            self._flush(closing=True)
+            self._flush(self._finish)
             self._end()
 
-    def _flush(self, then: Callable[[], None] | None = None, closing: bool = False) -> None:
+    def _flush(self, then: Callable[[], None] = lambda: None) -> None:
         try:
             self._writer.flush()  # type: ignore[no-untyped-call]
-            self.waiting = 0
-            if then is not None:
-                then()
-            end, tail, *_ = self._closed
-            if closing or len(tail) < _SHORT_TAIL or self._data.at - end >= len(tail):
-                self._write_tail()
+            then()
+            self._append()
         except OSError:
-            end, tail, self.counts, self.span_ns = self._closed
-            os.ftruncate(self._file, end)
-            _Place(self._file, end).write(tail)
+            end, self.counts, self.span_ns = self._flushed
+            with suppress(OSError):  # half a record at the end is no harm: whoever reads leaves it out
+                os.ftruncate(self._file, end)
             self._end()
             raise
 
-    def _write_tail(self) -> None:
-        """Close the file behind its data, in such a way that the writer can go on.
-
-        A writer of `mcap` closes a file once. So a copy of it does, which shares with it what is large and stays as
-        it is, has lists and statistics of its own, and writes to another place.
-        """
-        closing, tail = copy.copy(self._writer), _Tail(self._data.at)
-        for name, value in vars(closing).items():
-            if value is self._data:
-                setattr(closing, name, tail)
-            elif isinstance(value, list):
-                setattr(closing, name, value.copy())
-            elif isinstance(value, Statistics):
-                setattr(closing, name, replace(value))
+    def _finish(self) -> None:
         if self._trailer is not None:
-            closing.add_metadata('rosbag2', dict(self._trailer()))
-        closing.finish()  # type: ignore[no-untyped-call]
-        content = tail.getvalue()
-        _Place(self._file, self._data.at).write(content)
-        os.ftruncate(self._file, self._data.at + len(content))
-        self._closed = self._data.at, content, dict(self.counts), self.span_ns
+            self._writer.add_metadata('rosbag2', dict(self._trailer()))
+        self._writer.finish()  # type: ignore[no-untyped-call]
+
+    def _append(self) -> None:
+        content = memoryview(self._ready.take())
+        while content:
+            content = content[os.write(self._file, content) :]
+        self.waiting = 0
+        self._flushed = self._ready.tell(), dict(self.counts), self.span_ns
 
     def _end(self) -> None:
         os.close(self._file)
         self._file = -1
 
 
-class _Place:
-    """Where a writer of `mcap` writes in a file: what lies behind is written over."""
+class _Ready(io.BytesIO):
+    """Whole records on their way into a file; `tell` says where in it they end."""
 
-    def __init__(self, file: int, at: int = 0) -> None:
-        self._file, self.at = file, at
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file, view, self.at)
-            view, self.at = view[written:], self.at + written
-
-    def tell(self) -> int:
-        return self.at
-
-    def flush(self) -> None:
-        """Nothing waits here."""
-
-
-class _Tail(io.BytesIO):
-    """The end of a file in memory; `tell` says where in the file it will be."""
-
-    def __init__(self, start: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._start = start
+        self._taken = 0
 
     def tell(self) -> int:
-        return self._start + super().tell()
+        return self._taken + super().tell()
+
+    def take(self) -> bytes:
+        """Return what came since the last call."""
+        content = self.getvalue()
+        self._taken += len(content)
+        self.seek(0)
+        self.truncate()
+        return content
 
 
 @dataclass
@@ -343,7 +316,7 @@ class BagWriter:
         """Write what came since the last flush; begin another file where this one is long enough.
 
         Raises:
-            BagError: the disk is full, say; the bag is whole as it was closed last.
+            BagError: the disk is full, say; what was flushed before is there.
         """
         with self._complaints():
             self._file.flush()
@@ -376,7 +349,7 @@ class BagWriter:
         """Flush, end the file, write the metadata.
 
         Raises:
-            BagError: the disk is full, say; the bag is whole as it was closed last.
+            BagError: the disk is full, say; what was flushed before is there.
         """
         if not self._file.open:
             return
@@ -429,8 +402,6 @@ class BagWriter:
 
     def _trailer(self) -> dict[str, str]:
         """What rosbag2 stores at the end of an MCAP file: the metadata of that file alone."""
-        if not hasattr(self, '_file'):
-            return {'serialized_metadata': dump_yaml(BagMetadata([], [], distro=self._distro).content())}
         counts = self._file.counts
         topics = [known.metadata(name, counts.get(known.channel, 0)) for name, known in self._topics.items()]
         return {

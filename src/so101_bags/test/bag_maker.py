@@ -26,6 +26,7 @@ TYPES = {
     'ee_delta_cmd': 'so101_interfaces/msg/EeDelta',
     'joint_states': 'sensor_msgs/msg/JointState',
     'gripper_cam/image_raw': 'sensor_msgs/msg/Image',
+    'front_cam/image_raw': 'sensor_msgs/msg/Image',
     'tcp_pose': 'geometry_msgs/msg/PoseStamped',
 }
 
@@ -68,7 +69,9 @@ def step(stamp_ns, episode, index, joint_ns, images_ns, reward=0.0, terminated=F
     )
 
 
-def event(stamp_ns, episode, kind, index=0, observation_hash='', action_hash='', calibration_id=''):
+def event(
+    stamp_ns, episode, kind, index=0, observation_hash='', action_hash='', calibration_id='', by_human=False
+):
     """An EpisodeEvent as bytes."""
     return pack(
         TYPES['session/event'],
@@ -80,6 +83,8 @@ def event(stamp_ns, episode, kind, index=0, observation_hash='', action_hash='',
         observation_hash=observation_hash,
         action_hash=action_hash,
         calibration_id=calibration_id,
+        task_hash='',
+        by_human=by_human,
     )
 
 
@@ -153,6 +158,7 @@ class Session:
     moving: bool = True
     teleop: bool = True  # the middle third of each episode
     lost_images: float = 0.0
+    front: bool = False  # a second camera
     observation_hash: str = SPEC.hash
     action_hash: str = field(default_factory=lambda: ActionSpec().hash)
     calibration_id: str = 'cal-1'
@@ -182,6 +188,13 @@ class Session:
                 pixels = rng.integers(0, 256, (*self.size, 3), dtype=np.uint8)
                 if rng.random() >= self.lost_images:
                     yield self._message('gripper_cam/image_raw', stamp, 2_000_000, image(stamp, pixels))
+                if self.front and rng.random() >= self.lost_images:  # it is not in step with the other one
+                    yield self._message(
+                        'front_cam/image_raw',
+                        stamp + 1_000_000,
+                        2_000_000,
+                        image(stamp + 1_000_000, 255 - pixels),
+                    )
             contract = (self.observation_hash, self.action_hash, self.calibration_id)
             start = event(first_ns - 1, number, EventKind.START, 0, *contract)
             yield self._message('session/event', first_ns - 1, 100_000, start)
@@ -196,7 +209,8 @@ class Session:
         joint_ns = max(ns for ns in joint_stamps if ns + 400_000 < stamp)
         image_ns = max(ns for ns in image_stamps if ns + 2_000_000 < stamp)
         last = index == self.steps - 1
-        content = step(stamp, number, index, joint_ns, [image_ns], float(last), last, False)
+        images_ns = [image_ns, image_ns + 1_000_000] if self.front else [image_ns]
+        content = step(stamp, number, index, joint_ns, images_ns, float(last), last, False)
         yield self._message('session/step', stamp, 200_000, content)
         if not last:
             person = self.teleop and self.steps // 3 <= index < 2 * self.steps // 3
@@ -208,8 +222,10 @@ class Session:
         return RawMessage(f'{self.namespace}/{topic}', TYPES[topic], stamp_ns + delay_ns, data)
 
 
-def write(folder: Path, messages, *, flush_every: int = 50, extras: Extras | None = None, **options) -> Path:
-    """Write messages into a bag with our own writer."""
+def write(
+    folder: Path, messages, *, flush_every: int = 50, extras: Extras | None = None, closed=True, **options
+) -> Path:
+    """Write messages into a bag with our own writer; leave it without an end, as a recorder that runs, on request."""
     writer = BagWriter(folder, extras=extras, **options)
     for i, message in enumerate(messages):
         if message.topic not in writer.topics:
@@ -217,7 +233,7 @@ def write(folder: Path, messages, *, flush_every: int = 50, extras: Extras | Non
         writer.write(message.topic, message.log_ns, message.log_ns, message.data)
         if i % flush_every == 0:
             writer.flush()
-    writer.close()
+    writer.close() if closed else writer.flush()
     return folder
 
 

@@ -15,7 +15,12 @@ from test_bag_reader import write_foreign
 from so101_bags import cli
 from so101_bags.check.bag import check_bag
 from so101_bags.check.report import CheckLimits
+from so101_bags.metadata import read_session_metadata
+from so101_bags.write import Extras
+from so101_contract.human_time import HumanTime
+from so101_contract.messages import EpisodeEventRecord
 from so101_contract.observation_spec import get_observation
+from so101_contract.session import EventKind
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine'
 
@@ -26,6 +31,37 @@ def check(tmp_path, messages, **options):
 
 def sentence(report, code):
     return next(finding.sentence for finding in report.findings if finding.code == code)
+
+
+def test_a_bag_tells_what_it_cost_a_human_as_the_session_did(tmp_path):
+    messages = Session(episodes=2).messages()
+    first = next(message.log_ns for message in messages if message.topic == '/session/event')
+    said = [
+        (0.0, EventKind.NEED_START, 0, 0, False),
+        (0.05, EventKind.NEED_OVER, 0, 0, False),
+        (0.5, EventKind.INTERVENTION_START, 1, 4, False),
+        (0.9, EventKind.INTERVENTION_END, 1, 8, False),
+        (1.6, EventKind.NEED_RESET, 0, 0, False),
+        (1.9, EventKind.NEED_OVER, 0, 0, False),
+        (1.95, EventKind.FAILURE, 1, 0, True),
+        (1.96, EventKind.PUT_BACK, 0, 0, False),
+    ]
+    live = HumanTime()
+    made = [bag_maker.Decoders().event()(m.data) for m in messages if m.topic == '/session/event']
+    for second, kind, episode, index, by_human in said:
+        stamp = first + round(second * 1e9)
+        made.append(EpisodeEventRecord(episode, kind, stamp, index, by_human=by_human))
+        data = bag_maker.event(stamp, episode, kind, index, by_human=by_human)
+        messages.append(bag_maker.RawMessage('/session/event', bag_maker.TYPES['session/event'], stamp, data))
+    for event in sorted(made, key=lambda event: event.stamp_ns):
+        live.event(event)
+    report = check(tmp_path, sorted(messages, key=lambda message: message.log_ns))
+    assert report.human.spent() == live.spent()
+    assert report.human.report() == live.report()
+    assert live.spent().takeovers == pytest.approx(0.4)
+    assert live.spent().resets > 0.0
+    assert live.spent().labels > 0.0
+    assert json.loads(json.dumps(report.to_dict()))['human']['resets_by_arm'] == 1
 
 
 def test_a_good_bag_has_no_finding(tmp_path):
@@ -202,6 +238,16 @@ def test_a_bag_that_was_not_closed_in_order_is_told_by_its_metadata(tmp_path):
     bag = write(tmp_path / 'bag', Session().messages())
     (bag / 'metadata.yaml').unlink()
     assert 'run bag-fix' in sentence(check_bag(bag), 'metadata')
+
+
+def test_a_bag_that_is_still_recorded_is_checked_and_said_to_be_unfinished(tmp_path):
+    extras = Extras({'so101': {'calibration_id': 'cal-9'}})
+    bag = write(tmp_path / 'bag', Session().messages(), extras=extras, closed=False)
+    report = check_bag(bag)
+    assert 'still runs or was killed' in sentence(report, 'unfinished')
+    assert report.faults == []
+    assert read_session_metadata(bag)['calibration_id'] == 'cal-9'
+    assert len(report.episodes) == 2
 
 
 def test_the_exit_code_is_0_for_a_good_bag_1_for_a_faulty_one_and_2_for_none(tmp_path, capsys):

@@ -20,6 +20,7 @@ from so101_contract.image import preprocess
 from so101_contract.messages import ExecutedAction, ImageSample, JointSample, StepRecord
 from so101_contract.observation_spec import get_observation
 from so101_contract.transition import settle
+from so101_interfaces_py.conversions import stamp_to_ns
 from so101_kinematics.fk import state_function
 
 GENUINE = Path(__file__).parent / 'data' / 'genuine'
@@ -84,9 +85,9 @@ def test_a_bag_of_ros2_bag_record_is_read(form):
         images = [image(m.data) for m in found if m.topic == '/gripper_cam/image_raw']
     assert len(found) == bag.count >= 300
     assert [m.log_ns for m in found] == sorted(m.log_ns for m in found)
-    assert all(len(sample.names) == len(sample.position) == 6 for sample in samples)
+    assert all(len(sample.name) == len(sample.position) == 6 for sample in samples)
     assert {(i.height, i.width, i.encoding, i.data.size) for i in images} == {(48, 64, 'bgr8', 9216)}
-    assert np.diff([sample.stamp_ns for sample in samples]).min() > 0
+    assert np.diff([stamp_to_ns(sample.header.stamp) for sample in samples]).min() > 0
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -96,15 +97,16 @@ def test_quick_decoding_equals_that_of_the_bags_own_definitions(form):
         quick_joints, quick_image = decoders.joints(), decoders.image()
         for message in bag.messages(['/joint_states', '/gripper_cam/image_raw']):
             slow = decoders.store.deserialize_cdr(message.data, message.msgtype)
-            stamp = slow.header.stamp.sec * 10**9 + slow.header.stamp.nanosec
+            stamp = stamp_to_ns(slow.header.stamp)
             if message.topic == '/joint_states':
                 quick = quick_joints(message.data)
-                assert (quick.stamp_ns, quick.names) == (stamp, tuple(slow.name))
+                assert (stamp_to_ns(quick.header.stamp), quick.name) == (stamp, slow.name)
                 assert quick.position.tobytes() == slow.position.tobytes()
                 assert quick.velocity.tobytes() == slow.velocity.tobytes()
             else:
                 quick = quick_image(message.data)
-                assert (quick.stamp_ns, quick.step, quick.encoding) == (stamp, slow.step, slow.encoding)
+                assert stamp_to_ns(quick.header.stamp) == stamp
+                assert (quick.step, quick.encoding) == (slow.step, slow.encoding)
                 assert quick.data.tobytes() == slow.data.tobytes()
 
 
@@ -345,16 +347,49 @@ def test_a_bag_whose_metadata_name_a_missing_file_is_refused(bag, tmp_path):
 
 
 @pytest.mark.parametrize('keep', [0.3, 0.7, 0.98])
-def test_a_truncated_file_is_refused_with_the_way_out(bag, tmp_path, keep):
+def test_a_truncated_file_is_read_up_to_its_last_whole_chunk_but_not_one_that_was_packed(bag, tmp_path, keep):
     content = next(bag.glob('*.mcap')).read_bytes()
     path = tmp_path / 'cut.mcap'
     path.write_bytes(content[: int(len(content) * keep)])
-    with pytest.raises(BagError, match='run bag-fix on it'):
-        keys(path)
+    with open_bags(bag) as whole, open_bags(path) as cut:
+        everything, found = list(whole.messages()), list(cut.messages())
+        assert cut.unfinished == [path]
+        assert not whole.unfinished
+        assert cut.count == len(found)
+    assert len(found) > (keep - 0.15) * len(everything)
+    assert found == everything[: len(found)]
     packed = tmp_path / 'cut.mcap.zstd'
     packed.write_bytes(zstd.compress(content)[: int(len(content) * keep * 0.5)])
     with pytest.raises(BagError):
         keys(packed)
+
+
+def test_a_file_that_is_nothing_but_its_beginning_is_refused_with_the_way_out(bag, tmp_path):
+    path = tmp_path / 'cut.mcap'
+    path.write_bytes(next(bag.glob('*.mcap')).read_bytes()[:200])
+    with pytest.raises(BagError, match='run bag-fix on it'):
+        keys(path)
+
+
+@pytest.mark.parametrize('compression', ['none', 'zstd'])
+def test_a_file_cut_at_any_byte_is_read_or_refused_and_never_asks_for_giant_memory(
+    compression, messages, tmp_path
+):
+    bag = write(tmp_path / 'bag', messages[:60], flush_every=20, compression=compression)
+    content = next(bag.glob('*.mcap')).read_bytes()
+    everything = [message.data for message in messages[:60]]
+    path = tmp_path / 'cut.mcap'
+    rng = np.random.default_rng(1)
+    for size in sorted({*rng.integers(1, len(content), 80).tolist(), *range(1, 80), len(content) - 1}):
+        noise = rng.integers(0, 256, 40, dtype=np.uint8).tobytes()  # what a power cut may leave behind
+        for tail in (b'', noise, bytes(40), b'\x06' + b'\xff' * 39):
+            path.write_bytes(content[:size] + tail)
+            try:
+                with open_bags(path) as cut:
+                    found = [message.data for message in cut.messages()]
+            except BagError:
+                continue
+            assert found == everything[: len(found)]
 
 
 def test_damaged_bytes_in_the_middle_are_refused(messages, tmp_path):

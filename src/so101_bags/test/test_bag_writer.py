@@ -18,6 +18,7 @@ import pytest
 from rosbags.rosbag2 import Reader
 import yaml
 
+from so101_bags.fix import fix_bag
 from so101_bags.metadata import (
     definition_of,
     OfferedQos,
@@ -166,7 +167,7 @@ def test_the_summary_points_to_what_it_says_and_its_checksums_hold(tmp_path):
 
 
 @pytest.mark.parametrize('compression', ['none', 'zstd'])
-def test_P19_after_every_flush_the_bag_is_whole_for_other_readers(compression, tmp_path):
+def test_P19_after_every_flush_everything_can_be_read_while_the_bag_goes_on_growing(compression, tmp_path):
     writer = BagWriter(tmp_path / 'bag', compression=compression)
     messages = Session(episodes=1, steps=5).messages()
     for i, message in enumerate(messages, 1):
@@ -174,25 +175,48 @@ def test_P19_after_every_flush_the_bag_is_whole_for_other_readers(compression, t
         writer.write(message.topic, message.log_ns, message.log_ns, message.data)
         if i % 20 == 0:
             writer.flush()
-            with Reader(tmp_path / 'bag') as reader:
-                assert sum(1 for _ in reader.messages()) == i
+            with open_bags(tmp_path / 'bag') as bag:
+                assert sum(1 for _ in bag.messages()) == bag.count == i
+                assert bag.unfinished == [tmp_path / 'bag' / 'bag_0.mcap']
     writer.close()
     with Reader(tmp_path / 'bag') as reader:
         assert sum(1 for _ in reader.messages()) == len(messages) == reader.message_count
 
 
-def test_a_long_bag_writes_its_growing_summary_less_and_less_often(tmp_path):
-    writer = BagWriter(tmp_path / 'bag')
+def test_what_was_written_once_is_never_written_over(tmp_path):
+    """So whoever reads at any moment finds the same bytes, and more behind them."""
+    writer, file = BagWriter(tmp_path / 'bag'), tmp_path / 'bag' / 'bag_0.mcap'
     writer.add_topic('/joint_states', definition_of('sensor_msgs/msg/JointState'))
-    written = 0
-    for i in range(3000):
+    before = file.read_bytes()
+    for i in range(100):
         writer.write('/joint_states', i, i, bytes(100))
         writer.flush()
-        written = max(written, writer.size)
+        now = file.read_bytes()
+        assert now.startswith(before)
+        assert len(now) > len(before)
+        before = now
     writer.close()
-    assert written < 3000 * 100 * 6  # not quadratic: each chunk of 100 bytes brings its own index
-    with open_bags(tmp_path / 'bag') as bag:
-        assert bag.count == 3000
+    assert file.read_bytes().startswith(before)
+
+
+def test_a_bag_is_read_by_others_at_every_moment_of_its_recording(tmp_path):
+    """The writer in a process of its own, as fast as it can; readers never see anything but a whole beginning."""
+    program = f'import sys; sys.path.insert(0, {str(Path(bag_maker.__file__).parent)!r})\n{RECORDING}'
+    command = [sys.executable, '-c', program, str(tmp_path / 'bag')]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline()
+        whole = [message.data for message in Session(episodes=1, steps=5).messages()]
+        seen = []
+        while not seen or (len(seen) < 200 and seen[-1] < 5 * len(whole)):
+            with open_bags(tmp_path / 'bag') as bag:
+                found = [message.data for message in bag.messages()]
+            assert [data in whole for data in found].count(False) == 0
+            seen.append(len(found))
+        writer.kill()
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[0]
+    fix = fix_bag(tmp_path / 'bag')
+    assert fix.messages >= seen[-1]
 
 
 def test_splits_lose_nothing_and_each_file_can_be_read_alone(tmp_path):
@@ -258,6 +282,23 @@ def test_an_unknown_type_is_named_in_one_sentence():
     with pytest.raises(BagError, match='install no_such_msgs'):
         definition_of('no_such_msgs/msg/Thing')
 
+
+RECORDING = """
+from itertools import count
+from pathlib import Path
+from bag_maker import Session
+from so101_bags.metadata import definition_of
+from so101_bags.write import BagWriter
+messages = Session(episodes=1, steps=5).messages()
+writer = BagWriter(Path(sys.argv[1]), compression='zstd', split_bytes=500_000)
+for turn in count():
+    for i, message in enumerate(messages):
+        writer.add_topic(message.topic, definition_of(message.msgtype))
+        writer.write(message.topic, message.log_ns + turn * 10**9, message.log_ns, message.data)
+        if i % 7 == 0:
+            writer.flush()
+    print(turn, flush=True)
+"""
 
 FULL_DISK = """
 import resource, signal, sys

@@ -13,14 +13,17 @@ from so101_bags.storage import BagError, RawMessage
 from so101_contract.assembly import Assembler
 from so101_contract.messages import StepRecord
 from so101_contract.observation import observation_digest
+from so101_contract.observation_spec import get_observation
 from so101_kinematics.fk import state_function
 
+BOTH = get_observation('compact', cameras=['wrist', 'front'])
 
-def observed(messages, tmp_path):
+
+def observed(messages, tmp_path, spec=SPEC):
     """The messages, with what a policy that saw all of them logs."""
     bag = write(tmp_path / 'seen', messages)
-    assembler, logged = Assembler(SPEC, state_function(SPEC)), []
-    for record in read_records(bag, SPEC):
+    assembler, logged = Assembler(spec, state_function(spec)), []
+    for record in read_records(bag, spec):
         assembler.push(record)
         if (
             isinstance(record, StepRecord)
@@ -48,6 +51,15 @@ def test_P24_with_lost_frames_what_is_left_is_bit_identical_and_the_rest_is_not_
     assert report.compared > 20
     assert report.different == []
     assert report.lost == []
+
+
+@pytest.mark.parametrize('lost', [0.0, 0.05])
+def test_P24_with_two_cameras_observations_are_bit_identical(lost, tmp_path):
+    session = Session(episodes=4, front=True, lost_images=lost, observation_hash=BOTH.hash)
+    messages = observed(session.messages(), tmp_path, BOTH)
+    report = check_parity(write(tmp_path / 'bag', messages), BOTH)
+    assert report.compared == report.equal > 15
+    assert report.different == report.lost == []
 
 
 def test_P24_a_single_changed_bit_is_found(tmp_path):

@@ -2,7 +2,8 @@
 """The command line: `./so101 COMMAND`."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 from dataclasses import dataclass
 from importlib import import_module
 import os
@@ -15,10 +16,13 @@ import textwrap
 import threading
 
 from so101_bringup import workspace
-from so101_bringup.options import Option, OptionError, OPTIONS, parse_options
-from so101_bringup.programs import executable_path, ros_arguments
+from so101_bringup.leftovers import clear_leftovers, told
+from so101_bringup.network import check_alone, environment, network_notes
+from so101_bringup.options import Option, OptionError, OPTIONS, Options, parse_options
+from so101_bringup.programs import executable_path, NodeSpec, ros_arguments
+from so101_bringup.security import check_keystore, enclave, variables
 from so101_bringup.stack import STACKS
-from so101_bringup.supervisor import Supervisor
+from so101_bringup.supervisor import Lines, Output, Supervisor
 
 EXAMPLES = """examples:
   ./so101 up                                                          everything, on the simulated arm
@@ -42,7 +46,8 @@ def root() -> Path:
 
 def up(argv: list[str]) -> int:
     """Start the stack and stay with it."""
-    from so101_bringup.parameter_files import check_files
+    from so101_bringup.preflight import prepare
+    from so101_interfaces_py.endings import heed_endings
 
     described = '\n'.join(_describe(name, option) for name, option in OPTIONS.items())
     parser = argparse.ArgumentParser(
@@ -57,29 +62,70 @@ def up(argv: list[str]) -> int:
         '--stack', choices=sorted(STACKS), default='hilserl', help='which part (default: hilserl)'
     )
     parser.add_argument('--minutes', type=float, metavar='M', help='end by itself after so many minutes')
-    known, words = parser.parse_known_args(argv)
-    supervisor = Supervisor(
-        os.environ, write=lambda line: print(line, flush=True), colour=sys.stdout.isatty()
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='write every line of every node, as where the output is no terminal',
     )
+    known, words = parser.parse_known_args(argv)
     try:
         options = parse_options(words)
-        nodes = STACKS[known.stack](options)
+        for note in (*network_notes(options), *told(clear_leftovers())):
+            _say(note)
+        security = str(options['security'])
+        os.environ.update(environment(options) | variables(security))
         config = root() / 'config'
-        check_files(nodes, config)
+        nodes = prepare(STACKS[known.stack](options), options, config, _say)
+        commands = []
         for node in nodes:
             arguments = ros_arguments(node, str(options['namespace']), str(config))
-            nice = ['nice', '-n', str(node.niceness)] if node.niceness else []
-            supervisor.add(node, [*nice, str(executable_path(node)), *arguments])
+            if security and node.is_ros:
+                arguments += ['--enclave', enclave(str(options['namespace']), node.name)]
+            commands.append([str(executable_path(node)), *arguments])
+        if security:
+            check_keystore(security, nodes, str(options['namespace']))
+        check_alone(nodes, options)
     except OptionError as error:
         parser.error(str(error))
-    signal.signal(signal.SIGINT, lambda *_: supervisor.stop())
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
-    if known.minutes is not None:
-        timer = threading.Timer(known.minutes * 60.0, supervisor.stop)
-        timer.daemon = True
-        timer.start()
-    print(f'so101 up: {known.stack}; Ctrl-C ends it.', flush=True)
-    return supervisor.run()
+    as_lines = known.verbose or not sys.stdout.isatty()
+    with _output(known.stack, nodes, options, as_lines) as output:
+        supervisor = Supervisor(os.environ, output)
+        for node, command in zip(nodes, commands, strict=True):
+            supervisor.add(node, command)
+        heed_endings(lambda *_: supervisor.stop())
+        if known.minutes is not None:
+            timer = threading.Timer(known.minutes * 60.0, supervisor.stop)
+            timer.daemon = True
+            timer.start()
+        return supervisor.run()
+
+
+@contextlib.contextmanager
+def _output(stack: str, nodes: Sequence[NodeSpec], options: Options, as_lines: bool) -> Iterator[Output]:
+    """Where the output of a stack goes: to a status that stays in place, or line by line."""
+    if as_lines:
+        _say(f'{stack}; Ctrl-C ends it.')
+        yield Lines(_write, [node.name for node in nodes], colour=sys.stdout.isatty())
+        return
+    from so101_bringup.terminal import Listener, Screen
+
+    arm = 'the simulated arm' if options['sim'] else f'the arm at {options["port"]}'
+    with (
+        Screen(f'{stack} on {arm}', root() / 'log') as screen,
+        Listener(screen.board, str(options['namespace']), str(options['security'])),
+    ):
+        yield screen
+
+
+def _write(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:  # the terminal is gone: everything else has to end in order all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(sentence: str) -> None:
+    _write(f'so101 up: {sentence}')
 
 
 def _describe(name: str, option: Option) -> str:
@@ -90,12 +136,21 @@ def _describe(name: str, option: Option) -> str:
     )
 
 
+def trial(argv: list[str]) -> int:
+    """Put one policy or two on trial."""
+    from so101_bringup.trial_cli import main as try_policies
+
+    return try_policies(argv, up)
+
+
 def test(argv: list[str]) -> int:
-    """Run the tests."""
+    """Run the tests; all of them run two files at a time, where there are two cores."""
     code = workspace.main([str(root()), '--dev'])
     if code:
         return code
-    return subprocess.call([sys.executable, '-m', 'pytest', *argv], cwd=root())
+    # Many tests wait for a graph and leave a core idle. A file stays whole, since its tests share a graph.
+    side_by_side = ['-n', '2', '--dist', 'loadfile'] if not argv and (os.cpu_count() or 1) > 1 else []
+    return subprocess.call([sys.executable, '-m', 'pytest', *side_by_side, *argv], cwd=root())
 
 
 def setup(argv: list[str]) -> int:
@@ -146,10 +201,14 @@ COMMANDS = {
     'doctor': Command(
         'check bus, power, servos, camera and DDS, and say what to do', _other('so101_bringup.doctor')
     ),
+    'security': Command(
+        'make keys for each node, for graphs that others reach', _other('so101_bringup.security')
+    ),
     'setup-motors': Command('give the six servos of a new arm their ids', _other('so101_driver.setup.cli')),
     'calibrate': Command(
         'calibrate an arm, import or export a LeRobot calibration', _other('so101_driver.calibration.cli')
     ),
+    'task': Command('list, check or write task files', _other('so101_driver.setup.task')),
     'teleop': Command('drive the arm with the keys of this terminal', _other('so101_session.teleop.cli')),
     'record': Command('record bags beside a stack that runs', _other('so101_session.recorder.cli')),
     'bag-check': Command(
@@ -159,16 +218,30 @@ COMMANDS = {
     'convert-checkpoint': Command(
         'turn a RoboBase snapshot into a policy, or back', _other('drqv2_policy_node.robobase.cli')
     ),
+    'serve-policy': Command(
+        'serve a stored policy, or the expert, as a GR00T server', _other('vla_policy_node.serving.cli')
+    ),
     'adapt': Command(
         'make up for another light before a policy acts or learns on', _other('hilserl_learner.cli.adapt')
     ),
-    'ingest': Command('turn bags into a buffer to learn from', _other('hilserl_learner.ingest.cli')),
+    'ingest': Command(
+        'turn bags or LeRobot datasets into a buffer to learn from', _other('hilserl_learner.ingest.cli')
+    ),
+    'export': Command(
+        'turn a buffer or a bag into a LeRobot dataset, or an episode into a film',
+        _other('hilserl_learner.cli.export'),
+    ),
     'train': Command('train a policy in simulation, without ROS', _other('hilserl_learner.cli.train')),
     'train-offline': Command('train on buffers alone', _other('hilserl_learner.cli.offline')),
     'train-classifier': Command(
-        'train a picture classifier of success', _other('hilserl_learner.ingest.classifier')
+        'train a picture classifier of success', _other('hilserl_learner.classifier.cli')
     ),
     'eval': Command('count the successes of a policy', _other('hilserl_learner.cli.eval')),
+    'compare': Command(
+        'put policies, runs and the floor side by side: a table and a picture',
+        _other('hilserl_learner.cli.compare'),
+    ),
+    'trial': Command('try a policy on the arm, or find out which of two is better', trial),
     'plot': Command('draw the curves of training runs', _other('hilserl_learner.cli.plot')),
     'bench': Command('measure one part against its peers', bench),
 }
@@ -198,5 +271,18 @@ def main(argv: Sequence[str]) -> int:
     return COMMANDS[arguments.command].run(list(argv[1:]))
 
 
+def run() -> None:
+    """Run the command of the command line, and end."""
+    from so101_interfaces_py.endings import leave
+
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # while it imported what the command needs
+        code = 128 + signal.SIGINT
+    if sys.argv[1:2] == ['up']:
+        leave(code)
+    sys.exit(code)
+
+
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    run()

@@ -18,14 +18,14 @@ from sensor_msgs.msg import Image
 
 from so101_driver.doctor import cli
 from so101_driver.doctor.checks import Check, Status
-from so101_interfaces_py import qos
+from so101_interfaces_py import graph, qos
 from so101_interfaces_py.conversions import array_to_image, stamp_to_ns
+from so101_interfaces_py.spin import look_around, start_rclpy
 
 SIZE = (480, 640)
 RATE_HZ = 30.0
 TOPIC = 'so101_dds_check/image'
 ENOUGH = 0.99
-PROFILES = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 
 class DdsCheckError(Exception):
@@ -73,7 +73,7 @@ def measure(frames: int = 90) -> Delivery:
 
 def publish(frames: int) -> None:
     """Publish numbered images as soon as someone listens."""
-    rclpy.init()
+    start_rclpy()
     node = Node('so101_dds_check_publisher')
     publisher = node.create_publisher(Image, TOPIC, qos.IMAGE)
     deadline = time.monotonic() + 20.0
@@ -92,7 +92,7 @@ def publish(frames: int) -> None:
 
 def check_dds() -> Check:
     """Send camera images from one process to another and count them."""
-    rclpy.init()
+    start_rclpy()
     try:
         return judge(measure())
     except DdsCheckError as error:
@@ -110,16 +110,30 @@ def judge(delivery: Delivery) -> Check:
     )
     if delivery.arrived >= ENOUGH * delivery.sent:
         return Check('dds', Status.OK, finding)
-    profile = os.environ.get(PROFILES, '')
+    profile = os.environ.get(graph.PROFILES, '')
     remedy = f'Is the machine busy? The profile in use is {profile}.'
     if not os.path.exists(profile):
-        remedy = f'Let {PROFILES} name config/fastdds.xml: the default buffers are too small for images.'
+        remedy = (
+            f'Let {graph.PROFILES} name config/fastdds.xml: the default buffers are too small for images.'
+        )
     return Check('dds', Status.FAIL if delivery.arrived == 0 else Status.WARN, finding, remedy)
+
+
+def check_network() -> Check:
+    """Say who may reach the nodes that start here, and who is in the domain now."""
+    seen, host = look_around()
+    who = sorted(f'{node.label}{"" if node.is_on(host) else " (not on this machine)"}' for node in seen)
+    open_ = 'open to other machines' if graph.is_open() else 'closed to other machines'
+    finding = f'ROS domain {graph.domain_of()} is {open_}; in it now: {", ".join(who) or "nobody"}.'
+    if graph.is_open():
+        remedy = f'Anybody near can move an arm there. Unset {graph.RANGE} and {graph.PEERS}, or use ./so101 security.'
+        return Check('network', Status.WARN, finding, remedy)
+    return Check('network', Status.OK, finding)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run every check; returns 0 when nothing failed."""
-    return cli.main(argv, extra_checks=[check_dds])
+    return cli.main(argv, extra_checks=[check_dds, check_network])
 
 
 if __name__ == '__main__':

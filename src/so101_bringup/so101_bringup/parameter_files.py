@@ -14,17 +14,76 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from so101_bringup.options import OptionError
 from so101_bringup.programs import NodeSpec
-from so101_bringup.stack import decided_by, NODES
+from so101_bringup.stack import NODES
+from so101_interfaces_py.files import read_text
 from so101_interfaces_py.params import check_bounds, describe, from_mapping, merged, ParameterError
+from so101_interfaces_py.yaml_text import load_yaml
 
 FILES: Mapping[str, list[str]] = {
     file: [node for node, (_, own) in NODES.items() if own == file] for _, file in NODES.values()
 }
 """Parameter file -> the nodes that read it."""
+
+_TRAITS = (
+    'noise aim_error_m tremor_m speed hesitation attention lapses_per_minute lapse_s reaction_s reaction_spread_s '
+    'late_share late_s overlong_share overlong_s wrong_label_share missing_label_share sight_error_m'
+)
+"""What the human of operator:= is like; a test compares with `so101_sim.human.traits`."""
+
+_DECISIONS: Mapping[str, str] = {
+    'the policy of checkpoint:= decides it': 'action_scale_m camera camera_preset control_rate_hz ik_profile profile '
+    'rate_hz',
+    'the simulated arm of sim:=true needs it': 'connect_timeout_s joint_timeout_s reading_timeout_s',
+    'the camera of camera:= takes the place of the simulated one': 'camera_rate_hz',
+    'the files that are read are the ones that are stored': 'config',
+    'sim:= and task:= decide it': 'autostart enable_at_start scene simulated starts',
+    'reward:= or the task decides it': 'reward_source',
+    'a trial begins when the object lies where it shall': 'auto',
+    'namespace:= decides it': 'frame_prefix link',
+    'place:= decides it': 'place world_frame',
+    'the reward of task:= decides it': 'labels',
+    'set reset:= instead': 'put_back',
+    'learn:= decides it': 'policy_node.mode',
+    'base:= decides it': 'agent as_base policy_node.base',
+    '--stack lerobot or lerobot:= decides it': 'drives',
+    'a server has no other': 'vla_policy_node.mode',
+    'a session that shall be recorded does not go on unrecorded': 'pauses_session',
+    'set observation:= or checkpoint:= instead': 'observation',
+    'set tcp:= or checkpoint:= instead': 'tcp',
+    'set port:= (with sim:=false) instead': 'arm_node.port',
+    **{
+        f'set {option}:= instead': parameter
+        for option, parameter in (
+            *(
+                ('calibration', 'calibration'),
+                ('camera', 'source'),
+                ('cameras', 'cameras drawn_cameras sources'),
+                ('checkpoint', 'policy'),
+                ('demos', 'demos'),
+            ),
+            *(('instruction', 'instruction'), ('server', 'server'), ('units', 'units')),
+            *(('console_port', 'console_node.port'), ('episodes', 'episodes'), ('leader', 'leader_port')),
+            *(
+                ('operator', f'operator_node.mode {_TRAITS}'),
+                ('preset', 'preset'),
+                ('from', 'origin'),
+                ('record', 'out'),
+                ('run', 'learner_node.directory'),
+                ('classifier', 'classifier_node.directory'),
+                ('trial', 'plan'),
+            ),
+            *(('task', 'task workspace_min workspace_max'), ('teleop', 'device'), ('tf', 'publish_tf')),
+        )
+    },
+}
+
+
+def decided_by(node: str, parameter: str) -> str:
+    """Return what decides a parameter that the stack sets, and so what to use instead of a file."""
+    wanted = {parameter, f'{node}.{parameter}'}
+    return next(what for what, parameters in _DECISIONS.items() if wanted.intersection(parameters.split()))
 
 
 @dataclass(frozen=True)
@@ -55,8 +114,8 @@ def check_files(nodes: Sequence[NodeSpec], folder: Path) -> None:
     for name in FILES:
         for section in read_sections(folder / name):
             if section.values:
-                _check_keys(section)
                 own = started.get(section.node)
+                _check_keys(section, own)
                 _check_effect(section, own)
                 _check_values(section, own)
 
@@ -70,8 +129,8 @@ def read_sections(path: Path) -> Iterator[Section]:
     if not path.exists():
         return
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(read_text(path))
+    except (OSError, ValueError) as error:
         raise OptionError(f'{path} cannot be read: {" ".join(str(error).split())}.') from error
     nodes = FILES[path.name]
     if content is None:
@@ -118,9 +177,10 @@ def _module_of(node: str) -> ModuleType:
     return import_module(point.module)
 
 
-def _check_keys(section: Section) -> None:
+def _check_keys(section: Section, node: NodeSpec | None) -> None:
+    decided = {} if node is None else dict(node.parameters)
     try:
-        known = merged(*config_types(section.node, section.values))
+        known = merged(*config_types(section.node, {**section.values, **decided}))
     except ParameterError as error:
         raise OptionError(f'{section.path}: {error}') from error
     for key in section.values:
@@ -145,7 +205,7 @@ def _check_effect(section: Section, node: NodeSpec | None) -> None:
 def _check_values(section: Section, node: NodeSpec | None) -> None:
     """Refuse values of a wrong type or out of bounds, and those that exclude each other or what the stack sets."""
     values = dict(section.values) | ({} if node is None else dict(node.parameters))
-    for config in config_types(section.node, section.values):
+    for config in config_types(section.node, values):
         own = {key: value for key, value in values.items() if key in describe(config)}
         try:
             check_bounds(from_mapping(config, own))

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process of the stack, where its program lies, and the arguments it is started with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
+import signal
+import sys
 
 from so101_bringup.options import OptionError
 
-Parameter = bool | int | float | str
+Parameter = bool | int | float | str | Sequence[float] | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class NodeSpec:
         outlives: It is stopped after all others have ended: the bus that an arm parks on.
         niceness: How far it steps back, when the machine is busy, behind those that move the arm.
         finishes: Its end with exit code 0 is the end of the work: the whole stack ends with 0.
+        patient: It takes interrupts that came before it could; see `tied`.
     """
 
     name: str
@@ -41,6 +44,7 @@ class NodeSpec:
     outlives: bool = False
     finishes: bool = False
     niceness: int = 0
+    patient: bool = False
 
 
 def prefixes() -> list[Path]:
@@ -85,12 +89,37 @@ def ros_arguments(node: NodeSpec, namespace: str, config_directory: str) -> list
     return arguments
 
 
+_TIED = (
+    'import ctypes, os, signal, sys\n'
+    'parent, patient, *command = sys.argv[1:]\n'
+    'how = signal.SIG_BLOCK if patient == "True" else signal.SIG_UNBLOCK\n'
+    f'signal.pthread_sigmask(how, [{int(signal.SIGINT)}])\n'
+    f'ctypes.CDLL(None).prctl(1, {int(signal.SIGINT)}, 0, 0, 0)\n'  # PR_SET_PDEATHSIG
+    'if os.getppid() != int(parent): sys.exit(1)\n'
+    'os.execvp(command[0], command)'
+)
+
+
+def tied(node: NodeSpec) -> tuple[str, ...]:
+    """Return words before a node's command that have the kernel interrupt it once this process is gone.
+
+    However that went: nobody could stop the arm otherwise. Between fork and exec it would be shorter, but is not safe
+    beside threads. A patient program starts with SIGINT blocked: Ctrl-C waits until it can end in order.
+    """
+    nice = ('nice', '-n', str(node.niceness)) if node.niceness else ()
+    return sys.executable, '-I', '-S', '-c', _TIED, str(os.getpid()), str(node.patient), *nice
+
+
 def filled(value: Parameter, config_directory: str) -> Parameter:
     """Return a value with the folder of the configuration in its place."""
-    return value.replace('{config}', config_directory) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.replace('{config}', config_directory)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _yaml(value: Parameter) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f'[{", ".join(map(_yaml, value))}]'
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)

@@ -6,11 +6,12 @@ use the standard library alone. Each step leaves a stamp with the hash of what i
 skipped while the stamp matches. An interrupted step has no stamp and starts again: Ctrl-C does no harm.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import ctypes.util
 import fcntl
 import hashlib
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import platform
@@ -21,6 +22,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+
+from so101_bringup.commands import CommandError, run_logged, say
 
 # Shell variables that the set-up file of a colcon build changes.
 BUILD_VARIABLES = ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'LD_LIBRARY_PATH', 'PATH', 'PYTHONPATH')
@@ -84,6 +87,12 @@ def environment_file(root: Path, venv: Path, has_ros: bool) -> str:
             *(f'export {key}={shlex.quote(value)}' for key, value in sorted(values.items())),
             f'export PATH={shlex.quote(own_path)}"$PATH"',
             f'export SO101_ROOT={shlex.quote(str(root))}',
+            # What is run by hand stays on this machine too; so101_interfaces_py/graph.py says why in these words.
+            'case "${FASTRTPS_DEFAULT_PROFILES_FILE:-}:${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}:'
+            '${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}" in',
+            '    :rmw_fastrtps*:LOCALHOST) export ROS_AUTOMATIC_DISCOVERY_RANGE=SYSTEM_DEFAULT ;;',
+            '    *) export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}" ;;',
+            'esac',
             f'export FASTRTPS_DEFAULT_PROFILES_FILE="${{FASTRTPS_DEFAULT_PROFILES_FILE:-{profile}}}"',
             '',
         ]
@@ -111,11 +120,21 @@ NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 
 def main(argv: Sequence[str]) -> int:
     """Prepare the workspace at argv[0]; `--dev` adds what the tests need."""
-    workspace = Workspace(Path(argv[0]).resolve(), has_ros=bool(os.environ.get('SO101_ROS_PREFIX')))
+    workspace = Workspace(
+        Path(argv[0]).resolve(),
+        has_ros=bool(os.environ.get('SO101_ROS_PREFIX')),
+        native=bool(os.environ.get('SO101_NATIVE')),
+    )
     try:
         workspace.prepare(dev='--dev' in argv)
     except (CommandError, EnvironmentFileError, PrerequisiteError) as error:
         say(f'so101: {error}')
+        return 1
+    except OSError as error:
+        say(
+            f'so101: expected to write in {workspace.root}, got "{error.strerror or error}" ({error.filename}); '
+            f'make it yours (chown), free space there, or clone to another place.'
+        )
         return 1
     except KeyboardInterrupt:
         say('so101: interrupted; the same command goes on where this one stopped.')
@@ -129,11 +148,13 @@ class Workspace:
     Args:
         root: The checkout.
         has_ros: True where a ROS 2 is sourced; else ROS 2 comes from PyPI wheels.
+        native: Install NumPy and OpenCV as apt has them beside a ROS 2, although there is none.
     """
 
-    def __init__(self, root: Path, has_ros: bool = False) -> None:
+    def __init__(self, root: Path, has_ros: bool = False, native: bool = False) -> None:
         self.root = root
         self.has_ros = has_ros
+        self.native = native
         self.venv = root / '.venv'
         self.python = self.venv / 'bin' / 'python'
         self.log = root / 'log' / 'so101.log'
@@ -235,6 +256,12 @@ class Workspace:
     def _requirements(self) -> str:
         names = ('run', 'build') if self.has_ros else ('ros', 'run', 'build')
         lines = '\n'.join(map(self._lock_file, names)).splitlines()
+        if self.has_ros or self.native:
+            differs = self._lock_file('native')
+            lines = [
+                one for one in lines if not set(requirement_names(differs)) & set(requirement_names(one))
+            ]
+            lines += differs.splitlines()
         drop = FROM_ROS if self.has_ros else frozenset()
         return '\n'.join(line for line in lines if not drop.intersection(requirement_names(line))) + '\n'
 
@@ -310,7 +337,9 @@ def check_prerequisites(has_ros: bool) -> None:
             f'the ROS 2 wheels exist for Linux on x86_64 only, this is {machine}; '
             'install ROS 2 Jazzy, source its setup file, and run this again.'
         )
-    wanted = missing_packages() + missing_for_pictures()
+    if has_ros:
+        require_its_python(os.environ.get('SO101_ROS_PREFIX', ''))
+    wanted = missing_packages(has_ros) + missing_for_pictures()
     if wanted and os.geteuid() == 0 and shutil.which('apt-get'):
         say(f'\nso101: installing {" ".join(wanted)} with apt-get ...')
         _apt(['update', '-q'])
@@ -320,7 +349,7 @@ def check_prerequisites(has_ros: bool) -> None:
             '\nso101: no OpenGL without a screen here, so the simulated camera stays dark; '
             f'for pictures: sudo apt install {" ".join(missing_for_pictures())}'
         )
-    missing = missing_packages()
+    missing = missing_packages(has_ros)
     if missing:
         raise PrerequisiteError(
             f'what pip cannot bring is missing; install it with: sudo apt install {" ".join(missing)}'
@@ -341,7 +370,30 @@ def check_browser() -> None:
         )
 
 
-def missing_packages() -> list[str]:
+def require_its_python(prefixes: str) -> None:
+    """Refuse a Python that the sourced ROS 2 was not made for: its extension modules fit one version alone.
+
+    Raises:
+        PrerequisiteError: with the one that fits, where there is one.
+    """
+    found = [
+        path for prefix in prefixes.split(':') if prefix for path in Path(prefix).glob('lib/python3*/*/rclpy')
+    ]
+    made_for = sorted({path.parts[-3] for path in found})
+    ours = f'python3.{sys.version_info.minor}'
+    if ours not in made_for:
+        remedy = f'set SO101_PYTHON to {made_for[-1]}' if made_for else 'install ros-jazzy-rclpy'
+        raise PrerequisiteError(
+            f'expected rclpy for {ours} in the sourced ROS 2 ({prefixes.strip(":")}), found it for '
+            f'{", ".join(made_for) or "none"}; {remedy}, or start a shell in which no ROS is sourced.'
+        )
+
+
+BESIDE_ROS = {'numpy': 'python3-numpy', 'cv2': 'python3-opencv', 'yaml': 'python3-yaml'}
+"""Of modules that must be those of the system where its ROS is used, the Debian packages."""
+
+
+def missing_packages(has_ros: bool = False) -> list[str]:
     """Debian packages that hold what is missing here."""
     version = f'python3.{sys.version_info.minor}'
     missing = []
@@ -352,6 +404,8 @@ def missing_packages() -> list[str]:
     probe = subprocess.run([sys.executable, '-c', 'import venv, ensurepip'], capture_output=True, check=False)
     if probe.returncode != 0:
         missing.append(f'{version}-venv')
+    if has_ros:
+        missing += [package for module, package in BESIDE_ROS.items() if find_spec(module) is None]
     return missing
 
 
@@ -366,62 +420,6 @@ def _apt(arguments: list[str]) -> None:
     environment = os.environ | {'DEBIAN_FRONTEND': 'noninteractive'}
     # What failed shows in the second look at what is missing.
     subprocess.run(['apt-get', *arguments], check=False, stdout=subprocess.DEVNULL, env=environment)
-
-
-TAIL_LINES = 30
-
-
-class CommandError(Exception):
-    """A command of the set-up failed; the message holds the end of its output."""
-
-
-def say(text: str, end: str = '\n') -> None:
-    """Say it at the terminal; stdout stays free for what the command prints."""
-    sys.stderr.write(text + end)
-    sys.stderr.flush()
-
-
-def run_logged(
-    command: Sequence[str],
-    log: Path,
-    *,
-    cwd: Path,
-    title: str,
-    environment: Mapping[str, str] | None = None,
-    count: str = '',
-    total: int = 0,
-) -> None:
-    """Run a command with its output in a log; on a terminal, show how many of `total` lines match `count`.
-
-    Raises:
-        CommandError: the command ended with another exit code than 0.
-    """
-    tail: list[str] = []
-    done = 0
-    with log.open('a') as output:
-        output.write(f'\n$ {shlex.join(command)}\n')
-        process = subprocess.Popen(
-            command, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                output.write(line)
-                tail = [*tail[1 - TAIL_LINES :], line]
-                if count and re.match(count, line):
-                    done += 1
-                    if sys.stderr.isatty():
-                        say(f'\r{title} {done} of {total}', end='')
-            process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-    if process.returncode != 0:
-        raise CommandError(
-            f'this command failed with exit code {process.returncode}: {shlex.join(command)}\n'
-            f'{"".join(tail)}The whole output is in {log}.'
-        )
 
 
 if __name__ == '__main__':

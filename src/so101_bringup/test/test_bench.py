@@ -26,7 +26,7 @@ parser = Parser(__doc__)
 parser.number('--n', 200, 'values', quick=3)
 options = parser.parse_args()
 rows = [Row.of('nothing', 'ms', range(options.n)).beside('something', 50.0)]
-details = {{'domain': os.environ['ROS_DOMAIN_ID']}}
+details = {{}}
 sys.exit(Report('good', rows, {{'something': '1.2'}}, {passed}, details).finish(options))
 '''
 
@@ -141,14 +141,13 @@ def test_what_is_said_on_the_command_line_goes_before_quick(report):
 
 
 def test_a_bench_is_written_down_with_all_that_the_page_shows(suite, tmp_path):
-    entry = suite.run(good(tmp_path), 60.0, tmp_path / 'out', 42)
+    entry = suite.run(good(tmp_path), 60.0, tmp_path / 'out')
     assert (entry.failure, entry.measures, entry.command) == (
         '',
         'How long nothing takes.',
         './so101 bench good',
     )
     assert entry.report.rows[0].value == pytest.approx(99.5)
-    assert entry.report.details['domain'] == '42'
     page = suite.render([entry])
     for word in (
         'How long nothing takes.',
@@ -165,7 +164,7 @@ def test_a_bench_is_written_down_with_all_that_the_page_shows(suite, tmp_path):
 
 
 def test_quick_reaches_the_bench_and_its_command(suite, tmp_path):
-    entry = suite.run(good(tmp_path), 60.0, tmp_path / 'out', 42, quick=True)
+    entry = suite.run(good(tmp_path), 60.0, tmp_path / 'out', quick=True)
     assert entry.report.rows[0].n == 3
     assert entry.command == './so101 bench good --quick'
 
@@ -175,12 +174,12 @@ def test_the_benches_with_a_page_of_their_own_know_how_to_write_it(suite, tmp_pa
         words = [sys.executable, str(BENCHMARKS / f'bench_{name}.py'), '--help']
         assert '--markdown' in subprocess.run(words, capture_output=True, text=True, check=True).stdout
     path = program(tmp_path, 'page', 'import sys; open(sys.argv[-1], "w").write(sys.argv[-2])')
-    suite.run(path, 60.0, tmp_path / 'out', 42, page=tmp_path / 'page.md')
+    suite.run(path, 60.0, tmp_path / 'out', page=tmp_path / 'page.md')
     assert (tmp_path / 'page.md').read_text() == '--markdown'
 
 
 def test_a_bench_that_exceeds_a_bound_keeps_its_figures_and_is_marked(suite, tmp_path):
-    entry = suite.run(good(tmp_path, passed=False), 60.0, tmp_path / 'out', 42)
+    entry = suite.run(good(tmp_path, passed=False), 60.0, tmp_path / 'out')
     assert entry.report.rows[0].n == 200
     assert entry.failure == 'a bound was exceeded'
     assert '**failed**' in suite.render([entry])
@@ -190,7 +189,7 @@ def test_a_failing_bench_is_written_down_with_its_last_line(suite, tmp_path):
     path = program(
         tmp_path, 'bad', '"""Bad."""\nprint("first")\nraise SystemExit("no wheel | for this Python")\n'
     )
-    entry = suite.run(path, 60.0, tmp_path / 'out', 42)
+    entry = suite.run(path, 60.0, tmp_path / 'out')
     assert entry.report is None
     assert entry.failure == 'exit code 1; its last line: no wheel | for this Python'
     assert '**Failed**: exit code 1; its last line: no wheel / for this Python' in suite.render([entry])
@@ -198,7 +197,7 @@ def test_a_failing_bench_is_written_down_with_its_last_line(suite, tmp_path):
 
 def test_a_bench_that_writes_something_else_is_written_down_as_failed(suite, tmp_path):
     text = '"""Other."""\nimport sys\nopen(sys.argv[2], "w").write("{}")\n'
-    entry = suite.run(program(tmp_path, 'other', text), 60.0, tmp_path / 'out', 42)
+    entry = suite.run(program(tmp_path, 'other', text), 60.0, tmp_path / 'out')
     assert entry.report is None
     assert entry.failure.startswith('expected a report in other.json')
 
@@ -213,7 +212,7 @@ child = subprocess.Popen([sys.executable, "-c", {child!r}])
 print(child.pid, flush=True)
 time.sleep(600)
 '''
-    entry = suite.run(program(tmp_path, 'stuck', text), 6.0, tmp_path / 'out', 42)
+    entry = suite.run(program(tmp_path, 'stuck', text), 6.0, tmp_path / 'out')
     reason, _, pid = entry.failure.rpartition(' ')
     assert reason == 'not done within 6 s; its last line:'
     assert ends(int(pid))

@@ -28,7 +28,7 @@ def test_the_pitfalls_name_the_tests_that_there_are():
 
 def test_every_topic_and_service_is_described():
     text = (DOCS / 'interfaces.md').read_text()
-    names = [value for name, value in vars(topics).items() if name.isupper()]
+    names = [value for name, value in vars(topics).items() if name.isupper() and isinstance(value, str)]
     assert [name for name in names if f'`{name}`' not in text] == []
 
 

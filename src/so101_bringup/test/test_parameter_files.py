@@ -39,6 +39,8 @@ TEXTS = {
     'device': 'cuda',
     'fourcc': 'YUYV',
     'locked_joints': ['wrist_roll'],
+    'drawn_cameras': ['front'],
+    'sources': ['front=/dev/video9'],
     'pad_changes': ['x=1'],
     'keys': ['i=x+', 'k=x-'],
 }

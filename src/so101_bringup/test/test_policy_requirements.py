@@ -8,7 +8,7 @@ import pytest
 from drqv2_policy_node.store import find_policy
 from so101_bringup import stack
 from so101_bringup.options import OptionError, parse_options
-from so101_bringup.stack import contract_config
+from so101_bringup.task_options import contract_config
 from so101_contract.manifest import PolicyManifest
 from so101_contract.observation_spec import get_observation
 
@@ -48,6 +48,16 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / 'manifest.json').write_text('{')
     with pytest.raises(OptionError, match='cannot be read'):
         contract_config(str(tmp_path), 'compact', 'so101')
+
+
+def test_a_policy_that_moves_joints_is_refused(tmp_path, manifest):
+    other = replace(
+        manifest,
+        action=replace(manifest.action, joint_scale_rad=(0.1,) * 6),
+        golden=replace(manifest.golden, action=(0.0,) * 7),
+    )
+    with pytest.raises(OptionError, match='one that moves 6 joints'):
+        contract_config(written(tmp_path, other), 'compact', 'so101')
 
 
 def test_an_observation_without_a_name_is_refused_with_what_it_is(tmp_path, manifest):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = Path(__file__).parents[3]
-CODE = ('src', 'benchmarks', 'launch', 'tools')
+CODE = ('src', 'benchmarks', 'launch', 'plugins', 'tools')
 
 
 @pytest.mark.parametrize(

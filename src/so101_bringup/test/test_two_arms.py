@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two arms by namespace, each with a stack of its own in one ROS domain: they work beside each other and stay apart."""
 
+from functools import partial
 import signal
 import socket
 import subprocess
 import sys
 import time
 from urllib.request import urlopen
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,12 +18,18 @@ rclpy = pytest.importorskip('rclpy')
 from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
-from so101_interfaces.msg import ArmStatus, EeDelta, SessionStatus
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from so101_interfaces.msg import ArmStatus, EeDelta, SessionStatus, TaskReport
+from so101_interfaces.srv import StartEpisode
+from std_msgs.msg import String
 from std_srvs.srv import SetBool
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
 
 from so101_interfaces_py import qos, topics
 
 ARMS = ('left', 'right')
+PLACES = {'left': '0,0.25,0', 'right': '0.5,-0.25,180'}
 SHARED = {topics.DIAGNOSTICS, topics.TF, topics.TF_STATIC}
 """One graph has one of each."""
 STEP_M = 0.01
@@ -39,7 +47,7 @@ class Arm:
     def __init__(self, name, folder):
         self.name, self.bags, self.port = name, folder / name, free_port()
         words = ['--stack', 'teleop', f'namespace:={name}', 'operator:=none', 'tf:=own']
-        words += [f'record:={self.bags}', f'console_port:={self.port}']
+        words += [f'record:={self.bags}', f'console_port:={self.port}', f'place:={PLACES[name]}']
         self.log = (folder / f'{name}.log').open('w+')
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'so101_bringup.cli', 'up', *words],
@@ -55,10 +63,14 @@ class Arm:
         listen(EeDelta, topics.EE_DELTA_CMD, self.commands.append, qos.EVENT)
         self.person = self.node.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         self.enable = self.node.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
+        self.start = self.node.create_client(StartEpisode, topics.START_EPISODE_SERVICE)
         self.said_s = 0.0
 
     def on_status(self, message):
         self.status = message
+        if message.state == SessionStatus.WAITING and self.start.service_is_ready():
+            # After such a stop the session waits for Start; refused while something is missing.
+            self.start.call_async(StartEpisode.Request())
 
     @property
     def state(self):
@@ -138,6 +150,62 @@ def test_each_stack_serves_its_own_page(pair):
     for arm in pair.arms:
         with urlopen(f'http://127.0.0.1:{arm.port}', timeout=200.0) as answer:
             assert b'SO-101' in answer.read()
+
+
+class Frames:
+    """What is published in which frame, and how the frames hang together."""
+
+    def __init__(self, arms):
+        self.parents, self.where, self.said, self.links = {}, {}, {}, {}
+        for arm in arms:
+            listen = arm.node.create_subscription
+            listen(TFMessage, topics.TF, self.on_tf, 100)
+            listen(TFMessage, topics.TF_STATIC, self.on_tf, qos.LATCHED_EVERY)
+            stamped = ((PoseStamped, topics.TCP_POSE, 10), (Image, topics.IMAGE, qos.IMAGE))
+            stamped += ((CameraInfo, 'gripper_cam/camera_info', qos.IMAGE),)
+            stamped += ((JointState, topics.JOINT_STATES, 10), (TaskReport, topics.SIM_TASK, 10))
+            for kind, topic, profile in stamped:
+                listen(kind, topic, partial(self.hear, arm.name, topic), profile)
+            listen(MarkerArray, topics.MARKERS, partial(self.on_markers, arm.name), qos.MARKERS)
+            listen(String, topics.ROBOT_DESCRIPTION, partial(self.on_urdf, arm.name), qos.LATCHED)
+
+    def on_tf(self, message):
+        for one in message.transforms:
+            self.parents[one.child_frame_id] = one.header.frame_id
+            self.where[one.child_frame_id] = one.transform
+
+    def hear(self, arm, topic, message):
+        self.said[arm, topic] = message.header.frame_id
+
+    def on_markers(self, arm, message):
+        self.said[arm, topics.MARKERS] = message.markers[0].header.frame_id
+
+    def on_urdf(self, arm, message):
+        self.links[arm] = {link.get('name') for link in ElementTree.fromstring(message.data).iter('link')}
+
+    def root(self, frame):
+        return self.root(self.parents[frame]) if frame in self.parents else frame
+
+
+def test_what_each_arm_publishes_is_in_a_frame_of_its_own_and_all_stand_in_one_world(pair):
+    frames = Frames(pair.arms)
+    moving = {f'{arm}/wrist_link' for arm in ARMS}
+    pair.spin_until(
+        lambda: (
+            len(frames.said) == 6 * len(ARMS)
+            and len(frames.links) == len(ARMS)
+            and moving <= set(frames.parents)
+        )
+    )
+    for (arm, topic), frame in frames.said.items():
+        assert frame.startswith(f'{arm}/'), (topic, frame)
+        assert frames.root(frame) == 'world', (topic, frame)
+    for arm, links in frames.links.items():
+        assert links <= set(frames.parents), 'RViz finds each link of the description on /tf'
+        assert all(link.startswith(f'{arm}/') for link in links)
+    right = frames.where['right/base_link']
+    assert (right.translation.x, right.translation.y) == (0.5, -0.25)
+    assert abs(right.rotation.z) == pytest.approx(1.0)
 
 
 def test_a_person_at_one_arm_moves_that_arm_only(pair):

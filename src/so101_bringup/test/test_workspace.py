@@ -3,6 +3,7 @@
 
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,7 +13,7 @@ import pytest
 from so101_bringup import workspace
 from so101_bringup import workspace as environment
 from so101_bringup import workspace as prerequisites
-from so101_bringup.workspace import CommandError, run_logged
+from so101_bringup.commands import CommandError, reason, run_logged
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,9 +30,23 @@ def test_no_requirement_is_locked_twice():
     names = [
         name
         for path in (ROOT / 'requirements').glob('*.txt')
+        if path.stem != 'native'
         for name in workspace.requirement_names(path.read_text())
     ]
     assert len(names) == len(set(names))
+
+
+def test_with_the_numpy_of_apt_what_needs_a_newer_one_is_an_older_one():
+    native = (ROOT / 'requirements' / 'native.txt').read_text()
+    locked = workspace.Workspace(ROOT, native=True)._requirements()
+    names = workspace.requirement_names(locked)
+    assert len(names) == len(set(names))
+    assert set(workspace.requirement_lines(native)) <= set(workspace.requirement_lines(locked))
+    beside = workspace.requirement_lines(workspace.Workspace(ROOT, has_ros=True)._requirements())
+    usual = workspace.requirement_lines(workspace.Workspace(ROOT)._requirements())
+    (arrow,) = [line for line in beside if line.startswith('pyarrow')]
+    assert arrow in workspace.requirement_lines(native)
+    assert arrow not in usual
 
 
 def test_beside_a_sourced_ros_its_own_packages_are_left_alone():
@@ -124,3 +139,45 @@ def test_one_list_says_what_makes_the_workspace_out_of_date(tmp_path):
     changed = made._build_inputs()
     (package / 'new.py').write_text('')
     assert len({before, changed, made._build_inputs()}) == 3
+
+
+@pytest.mark.parametrize('name', ['my robot', 'a:b', "it's", 'a;b', '$HOME', 'a(1)', 'tab\there', 'a#b'])
+def test_a_path_that_would_not_work_is_refused_before_anything_is_made(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(ROOT / 'so101', folder / 'so101')
+    done = subprocess.run(['sh', str(folder / 'so101'), 'up'], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert 'expected a checkout in a folder whose path has no spaces' in done.stderr
+    assert [path.name for path in folder.iterdir()] == ['so101']
+
+
+@pytest.mark.parametrize(
+    ('output', 'said'),
+    [
+        ("NewConnectionError('Failed to establish')\nERROR: No matching distribution found for rich==1", 'mirror'),
+        ('ERROR: No matching distribution found for mujoco==3.9.0', 'no mujoco==3.9.0 for Python 3.'),
+        ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 403'))", 'HTTPS_PROXY'),
+        ('SSLError(SSLCertVerificationError(1, CERTIFICATE_VERIFY_FAILED))', 'PIP_CERT'),
+        ("ERROR: Could not install packages: [Errno 28] No space left on device", 'disk is full'),
+        ('CMake Error: CMAKE_CXX_COMPILER not set', 'apt install g++'),
+        ("error: [Errno 13] Permission denied: 'build/x'", 'chown'),
+        ('Segmentation fault', ''),
+    ],
+)  # fmt: skip
+def test_why_a_step_failed_is_one_sentence(output, said):
+    assert said in reason(output)
+    assert bool(reason(output)) == bool(said)
+
+
+def test_the_real_pip_without_an_index_gets_the_sentence(tmp_path):
+    command = [sys.executable, '-m', 'pip', 'install', '--retries', '1', '--target', str(tmp_path / 'x')]
+    command += ['--index-url', 'http://127.0.0.1:9/simple', 'no-such-package-of-so101==1']
+    with pytest.raises(CommandError, match='cannot be reached'):
+        run_logged(command, tmp_path / 'log', cwd=tmp_path, title='')
+
+
+def test_a_checkout_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    (tmp_path / 'log').write_text('a file')
+    assert environment.main([str(tmp_path)]) == 1
+    assert 'expected to write in' in capsys.readouterr().err

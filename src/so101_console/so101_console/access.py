@@ -7,9 +7,10 @@ header, which no script can forge, and the `Host` header, which shows a name tha
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+import hashlib
 import hmac
-from http.cookies import SimpleCookie
 from ipaddress import ip_address
+import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,9 +20,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = 'so101_token'
+TOKEN_VARIABLE = 'SO101_CONSOLE_TOKEN'
 FORBIDDEN = 403
 POLICY_VIOLATION = 1008
-SHORTEST_TOKEN = 8
+SHORTEST_TOKEN, LONGEST_TOKEN = 8, 200
+_TOKEN = re.compile(r'[A-Za-z0-9._~-]*')
+"""What stands for itself in an address (RFC 3986, 2.3) and in a cookie (RFC 6265, 4.1.1)."""
 
 
 class AccessError(ValueError):
@@ -47,10 +51,21 @@ class Access:
                 f'expected a token to serve on {self.host}, where others can reach the arm, got none; '
                 f'set SO101_CONSOLE_TOKEN, or serve on 127.0.0.1'
             )
-        if self.token and len(self.token) < SHORTEST_TOKEN:
+        if self.token and not SHORTEST_TOKEN <= len(self.token) <= LONGEST_TOKEN:
             raise AccessError(
-                f'expected a token of at least {SHORTEST_TOKEN} characters, got {len(self.token)}; take a longer one'
+                f'expected a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters, got {len(self.token)}; '
+                f'take another one'
             )
+        if not _TOKEN.fullmatch(self.token):
+            raise AccessError(
+                'expected a token of letters, digits and . _ ~ - alone, got other characters, which an address or a '
+                'cookie would change; take another one'
+            )
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie: browsers give those of one console to all others of that machine, whatever the port."""
+        return f'{COOKIE}_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}'
 
     def refusal(self, headers: Mapping[str, str], query: str, *, is_socket: bool) -> str:
         """Return why a request is refused, in a sentence, or an empty string.
@@ -63,22 +78,22 @@ class Access:
         host = headers.get('host', '')
         name = _name(host)
         if is_loopback(self.host) and not is_loopback(name):
-            return f'this console serves this machine, not {name or "a request without a host"}'
+            return f'this console serves this machine, not {name[:100] or "a request without a host"}'
         origin = headers.get('origin', '')
         if is_socket and not origin:
             return 'a browser says where its page comes from; this request does not'
-        if origin and urlsplit(origin).netloc != host:
-            return f'the page comes from {origin}, not from this console'
+        if origin and _netloc(origin) != host:
+            return f'the page comes from {origin[:100]}, not from this console'
         if self.token and not self._knows_token(headers, query):
             return 'the token is missing or wrong; open the address that the console printed'
         return ''
 
     def _knows_token(self, headers: Mapping[str, str], query: str) -> bool:
-        cookie = SimpleCookie()
-        cookie.load(headers.get('cookie', ''))
+        # By hand: one cookie of another program that is none would hide all that follow from `http.cookies`.
+        pairs = (pair.strip().partition('=') for pair in headers.get('cookie', '').split(';'))
         given = [
             *parse_qs(query).get('token', []),
-            *(morsel.value for morsel in cookie.values() if morsel.key == COOKIE),
+            *(value.strip('"') for name, _, value in pairs if name in (COOKIE, self.cookie)),
         ]
         return any(hmac.compare_digest(word.encode(), self.token.encode()) for word in given)
 
@@ -110,14 +125,20 @@ class AccessMiddleware:
             await send({'type': 'http.response.body', 'body': body})
 
     def _with_cookie(self, send: Send) -> Send:
-        cookie = f'{COOKIE}={self._access.token}; HttpOnly; SameSite=Strict; Path=/'.encode()
+        access = self._access
+        cookie = f'{access.cookie}={access.token}; HttpOnly; SameSite=Strict; Path=/'.encode()
 
         async def send_with_cookie(message: MutableMapping[str, Any]) -> None:
-            if message['type'] == 'http.response.start' and self._access.token:
+            if message['type'] == 'http.response.start' and access.token:
                 message = {**message, 'headers': [*message.get('headers', []), (b'set-cookie', cookie)]}
             await send(message)
 
         return send_with_cookie
+
+
+def own_cookies(line: bytes) -> bytes:
+    """Return what a browser says of cookies without those of other programs."""
+    return b'; '.join(pair for pair in line.split(b';') if pair.strip().startswith(COOKIE.encode()))
 
 
 def is_loopback(host: str) -> bool:
@@ -132,7 +153,18 @@ def is_loopback(host: str) -> bool:
 
 def _name(host: str) -> str:
     """Return the host without its port."""
-    return urlsplit(f'//{host}').hostname or ''
+    try:
+        return urlsplit(f'//{host}').hostname or ''
+    except ValueError:  # brackets that do not close
+        return ''
+
+
+def _netloc(origin: str) -> str:
+    """Return host and port of an origin."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ''
 
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

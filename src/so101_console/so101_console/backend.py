@@ -2,6 +2,7 @@
 """What pages see and do, between the server's thread and the node's: the one place where the two meet."""
 
 from collections.abc import Callable, Mapping
+import math
 import queue
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
+from so101_contract.task.spec import TaskSpec
 
 ASKS = frozenset(
     (
@@ -18,6 +20,11 @@ ASKS = frozenset(
         'success',
         'failure',
         'discard',
+        'success_now',
+        'not_yet',
+        'doubt_success',
+        'doubt_other',
+        'train_classifier',
         'start',
         'reset',
         'pause',
@@ -30,6 +37,30 @@ ASKS = frozenset(
 """What a page may ask for by name, beside driving."""
 
 
+LONGEST_TEXT = 600
+"""What is longer is cut: it would push the buttons off the page [characters]."""
+
+
+def showable(value: Any) -> Any:
+    """Return a value as a page can take it: numbers that JSON has, and texts that leave room for the buttons."""
+    if isinstance(value, dict):
+        return {str(key): showable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [showable(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TEXT else f'{value[:LONGEST_TEXT]}…'
+    return value
+
+
+def _camera(name: str, frames: Frames, now: float) -> dict[str, Any]:
+    """Return how the pictures of a camera come."""
+    age = frames.age(now)
+    said = {'age': None if age is None else round(age, 2), 'fps': round(frames.rate(now))}
+    return {'name': name, **said, 'problem': frames.refused}
+
+
 class PageBackend:
     """What a page can see and do; the server's thread calls it.
 
@@ -37,16 +68,36 @@ class PageBackend:
     """
 
     def __init__(
-        self, arm: ArmModel, page_state: PageState, frames: Frames, browser: EpisodeBrowser, wheel: Wheel
+        self,
+        arm: ArmModel,
+        page_state: PageState,
+        frames: Frames | Mapping[str, Frames],
+        browser: EpisodeBrowser,
+        wheel: Wheel,
+        *,
+        task: TaskSpec | None = None,
     ) -> None:
+        """Prepare; `frames` are those of the wrist camera, or of several cameras by name."""
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""
         self.wake: Callable[[], None] = lambda: None
+        self.pad_owner = ''
+        """Who reads a gamepad beside the pages, which leave theirs alone then; or empty."""
         self._arm_file = arm.file()
         self._page_state = page_state
-        self._frames = frames
+        self._frames = {'wrist': frames} if isinstance(frames, Frames) else dict(frames)
+        self._doubt = b''
+        self._task = {} if task is None else {'instruction': task.instruction, 'human': task.human}
         self._browser = browser
         self._wheel = wheel
+
+    def on_doubt(self, message: Any) -> None:
+        """Keep the picture that the classifier asks about; empty where it asks about none."""
+        self._doubt = bytes(message.data)
+
+    def doubt(self) -> bytes:
+        """Return that picture as JPEG."""
+        return self._doubt
 
     def arm_file(self) -> bytes:
         """Return the meshes."""
@@ -55,22 +106,28 @@ class PageBackend:
     def state(self, page: str) -> dict[str, Any]:
         """Return how things are, for one page."""
         now = time.monotonic()
-        age = self._frames.age(now)
-        camera = {
-            'age': None if age is None else round(age, 2),
-            'fps': round(self._frames.rate(now)),
-            'problem': self._frames.refused,
-        }
-        state = self._page_state.state(now, self._wheel.driver, page, camera)
-        return {'type': 'state', 'camera': camera, **state}
+        first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
+        state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
+        said = {'camera': first, 'cameras': others, 'task': self._task, 'pad_owner': self.pad_owner}
+        shown: dict[str, Any] = showable({'type': 'state', **said, **state})
+        return shown
 
     def curves(self, since: int) -> dict[str, Any]:
         """Return the rows of the curves from one on."""
         return self._page_state.curves.since(since)
 
-    def frame(self, newer_than: int) -> tuple[int, bytes] | None:
-        """Return the newest picture as JPEG and its number, if there is a newer one."""
-        return self._frames.jpeg(newer_than)
+    @property
+    def cameras(self) -> int:
+        """How many there are."""
+        return len(self._frames)
+
+    def frame(self, newer_than: int, camera: int = 0) -> tuple[int, bytes] | None:
+        """Return the newest picture of a camera as JPEG and its number, if there is a newer one.
+
+        Those of all but the first camera have its number as a byte in front, which no JPEG begins with.
+        """
+        found = list(self._frames.values())[camera].jpeg(newer_than)
+        return found if found is None or not camera else (found[0], bytes([camera]) + found[1])
 
     def act(self, page: str, message: Mapping[str, Any]) -> str:
         """Do what a page asks for; return a sentence where it cannot be done.
@@ -111,9 +168,9 @@ class PageBackend:
         """Return one recorded episode, without its pictures."""
         return self._browser.episode(key)
 
-    def episode_frame(self, key: str, index: int) -> bytes | None:
-        """Return the picture of one step of it as JPEG."""
-        return self._browser.frame(key, index)
+    def episode_frame(self, key: str, index: int, camera: int = 0) -> bytes | None:
+        """Return the picture of one camera at one step of it as JPEG."""
+        return self._browser.frame(key, index, camera)
 
     def ask(self, what: str) -> None:
         """Let the node do something, at once."""

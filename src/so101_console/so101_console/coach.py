@@ -9,15 +9,41 @@ import statistics
 from typing import Any
 
 from so101_contract.config import LONG_INTERVENTION_STEPS
+from so101_contract.human_time import unaided_after
+from so101_contract.session import HumanSeconds
+from so101_interfaces_py.params import check_bounds, live_param, ParameterError
 
-WINDOW = 20
-"""Episodes looked at."""
-ENOUGH = 5
-"""Fewer episodes than this say nothing."""
-SPARSE = 0.15
-"""Interventions in fewer episodes than this share are sparse."""
-REWARDED = 1 / 3
-"""Share of episodes that should earn a reward, by the policy or by a human."""
+
+@dataclass(frozen=True, kw_only=True)
+class CoachConfig:
+    """When the coach says something; the page says it by the new values at once where they change."""
+
+    coach_window: int = live_param(20, doc='Episodes that the coach looks at.', lo=1, hi=200)
+    coach_enough: int = live_param(5, doc='Fewer episodes than this say nothing to the coach.', lo=1, hi=200)
+    coach_rewarded: float = live_param(
+        1 / 3, doc='Share of episodes that should earn a reward, by the policy or by a human.', lo=0.0, hi=1.0
+    )
+    coach_sparse: float = live_param(
+        0.15, doc='Interventions in fewer episodes than this share are sparse.', lo=0.0, hi=1.0
+    )
+    coach_long_steps: int = live_param(
+        LONG_INTERVENTION_STEPS,
+        doc='Interventions that are longer on average are too long.',
+        lo=1,
+        hi=100_000,
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value, and that the coach looks at enough of them to judge."""
+        check_bounds(self)
+        if self.coach_enough > self.coach_window:
+            raise ParameterError(
+                f'expected coach_enough up to coach_window, got {self.coach_enough} and {self.coach_window} episodes; '
+                f'correct one'
+            )
+
+
+USUAL = CoachConfig()
 
 
 @dataclass(frozen=True)
@@ -27,7 +53,7 @@ class EpisodeNumbers:
     Attributes:
         steps: actions.
         intervened: of them, decided by a human.
-        interventions: runs of such actions.
+        interventions: runs of such actions, with steps between them that nobody answered.
         success: whether it was rewarded.
     """
 
@@ -47,7 +73,9 @@ class LearnerNumbers:
     state: str = ''
 
 
-def advice(episodes: Sequence[EpisodeNumbers], learner: LearnerNumbers | None = None) -> list[str]:
+def advice(
+    episodes: Sequence[EpisodeNumbers], learner: LearnerNumbers | None = None, when: CoachConfig = USUAL
+) -> list[str]:
     """Return what a human should do differently, the most important first; at most three sentences."""
     said: list[str] = []
     if learner is not None and learner.q_mean > learner.q_bound:
@@ -55,52 +83,62 @@ def advice(episodes: Sequence[EpisodeNumbers], learner: LearnerNumbers | None = 
             f'The learner believes in more than can be earned (Q {learner.q_mean:.2f}, bound {learner.q_bound:.2f}): '
             f'pause, check the success labels, and go back to the best checkpoint if it does not come down.'
         )
-    if learner is not None and learner.state == 'waiting' and learner.demos == 0 and len(episodes) < ENOUGH:
+    if (
+        learner is not None
+        and learner.state == 'waiting'
+        and learner.demos == 0
+        and len(episodes) < when.coach_enough
+    ):
         said.append('Nothing is known yet: show the task a few times from start to success.')
-    recent = list(episodes)[-WINDOW:]
-    if len(recent) >= ENOUGH:
-        said += _habits(recent)
+    recent = list(episodes)[-when.coach_window :]
+    if len(recent) >= when.coach_enough:
+        said += _habits(recent, when)
     return said[:3]
 
 
-def summary(episodes: Sequence[EpisodeNumbers]) -> str:
+def summary(episodes: Sequence[EpisodeNumbers], when: CoachConfig = USUAL) -> str:
     """Return the numbers that the advice is about, and what they should be."""
-    recent = list(episodes)[-WINDOW:]
-    if len(recent) < ENOUGH:
-        return f'{len(recent)} of the {ENOUGH} episodes that it takes to judge.'
+    recent = list(episodes)[-when.coach_window :]
+    if len(recent) < when.coach_enough:
+        return f'{len(recent)} of the {when.coach_enough} episodes that it takes to judge.'
     rewarded = sum(episode.success for episode in recent) / len(recent)
     runs = sum(episode.interventions for episode in recent)
     length = sum(episode.intervened for episode in recent) / runs if runs else 0.0
     helped = sum(episode.interventions > 0 for episode in recent) / len(recent)
     return (
-        f'Last {len(recent)} episodes: {rewarded:.0%} rewarded (at least a third), {helped:.0%} with help, '
-        f'{length:.0f} steps a correction (under {LONG_INTERVENTION_STEPS}).'
+        f'Last {len(recent)} episodes: {rewarded:.0%} rewarded ({_least(when)}), {helped:.0%} with help, '
+        f'{length:.0f} steps a correction (under {when.coach_long_steps}).'
     )
 
 
-def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
+def _least(when: CoachConfig) -> str:
+    share = when.coach_rewarded
+    return 'at least a third' if share == USUAL.coach_rewarded else f'at least {share:.0%}'
+
+
+def _habits(recent: Sequence[EpisodeNumbers], when: CoachConfig) -> list[str]:
     said = []
     rewarded = sum(episode.success for episode in recent) / len(recent)
     touched = sum(episode.interventions > 0 for episode in recent) / len(recent)
     runs = sum(episode.interventions for episode in recent)
     length = sum(episode.intervened for episode in recent) / runs if runs else 0.0
-    if rewarded < REWARDED:
+    if rewarded < when.coach_rewarded:
         said.append(
-            f'Only {rewarded:.0%} of the last {len(recent)} episodes were rewarded: help more, until at least a third '
+            f'Only {rewarded:.0%} of the last {len(recent)} episodes were rewarded: help more, until {_least(when)} '
             f'end in success.'
         )
-    if length > LONG_INTERVENTION_STEPS:
+    if length > when.coach_long_steps:
         rare = (
             ', and they are rare: long, rare ones make the learner believe in too much'
-            if touched < SPARSE
+            if touched < when.coach_sparse
             else ''
         )
         said.append(
             f'Your corrections are {length:.0f} steps long{rare}. Nudge it back on its way and let go: under '
-            f'{LONG_INTERVENTION_STEPS} steps.'
+            f'{when.coach_long_steps} steps.'
         )
     alone = [e.steps for e in recent if not e.success and not e.interventions]
-    if rewarded < REWARDED and touched < SPARSE and alone:
+    if rewarded < when.coach_rewarded and touched < when.coach_sparse and alone:
         said.append('Let it try for 20 to 30 steps, then step in when it is stuck or moving away.')
     if touched == 0.0 and rewarded > 0.9:
         said.append('It needs no help any more: evaluate it, or make the task harder.')
@@ -108,9 +146,23 @@ def _habits(recent: Sequence[EpisodeNumbers]) -> list[str]:
 
 
 KEPT = 200
+OPEN = 20
+"""Episodes that have begun and not ended; a session has one, but numbers come over the network."""
 LATENCIES = 2000
 """Of one episode that are kept."""
 NO_COUNTERS: Mapping[str, int] = {}
+
+
+def human_line(session: Mapping[str, Any]) -> str:
+    """Return what the session costs a human so far; `session` is what the session says of itself."""
+    if not session.get('human'):
+        return ''
+    said = str(HumanSeconds(**session['human']))
+    until = unaided_after(float(session.get('human_until_unaided_s', math.nan)))
+    arm, human = session.get('resets_by_arm', 0), session.get('resets_by_human', 0)
+    resets = f'{arm} resets by the arm, {human} asked of a human' if arm or human else ''
+    line = ' · '.join(filter(None, [said, resets, until]))
+    return line[:1].upper() + line[1:]
 
 
 class Episodes:
@@ -135,10 +187,8 @@ class Episodes:
             entry['latencies'].append(latency_ms)
 
     def dropped(self, episode: int) -> None:
-        """Count a step that nobody answered."""
-        entry = self._entry(episode)
-        entry['dropped'] += 1
-        entry['human'] = False
+        """Count a step that nobody answered; whoever drove drives on."""
+        self._entry(episode)['dropped'] += 1
 
     def end(
         self, episode: int, outcome: str, reason: str = '', counters: Mapping[str, int] = NO_COUNTERS
@@ -181,4 +231,7 @@ class Episodes:
             'human': False,
             'latencies': [],
         }
-        return self._open.setdefault(episode, empty)
+        entry = self._open.setdefault(episode, empty)
+        if len(self._open) > OPEN:
+            del self._open[min(number for number in self._open if number != episode)]
+        return entry

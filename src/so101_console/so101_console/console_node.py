@@ -5,18 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import os
 import queue
-import sys
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.task import Future
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from so101_interfaces.msg import (
     ArmStatus,
+    ClassifierStatus,
     EeDelta,
     EpisodeEvent,
     LearnerStatus,
@@ -25,14 +24,17 @@ from so101_interfaces.msg import (
     Step,
 )
 from so101_interfaces.srv import EndEpisode, StartEpisode
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from so101_console.access import Access, AccessError
+from so101_console.access import Access, AccessError, TOKEN_VARIABLE
 from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
+from so101_console.coach import CoachConfig
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
+from so101_console.headline import SCRIPTED
 from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
@@ -40,9 +42,12 @@ from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.messages import action_message
 from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_contract.session import Source, to_record
+from so101_contract.task.files import all_cameras, told_task
 from so101_interfaces_py import qos, topics
-from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
-from so101_interfaces_py.spin import run_node, stop_spinning
+from so101_interfaces_py.endings import leave
+from so101_interfaces_py.node import Node
+from so101_interfaces_py.params import check_bounds, follow, load_configs, param, ParameterError
+from so101_interfaces_py.spin import run_node, SoleNode, stop_spinning
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,12 @@ class ConsoleConfig:
     speed: float = param(
         0.5, doc='Of the hand at full stick, as a share of the largest action.', lo=0.05, hi=1.0
     )
+    task: str = param(
+        '', doc='What is to be done, which the page shows: name or file of a task; empty: nothing.'
+    )
+    cameras: tuple[str, ...] = param(
+        ('',), doc='Cameras whose pictures are shown; empty: those of the task, or else the wrist camera.'
+    )
     bags: str = param('bags', doc='Folder of the bags whose episodes can be looked at again.')
 
     def __post_init__(self) -> None:
@@ -109,6 +120,11 @@ ACTIONS: Mapping[str, Action] = {
     'success': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.SUCCESS}),
     'failure': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.FAILURE}),
     'discard': Action(topics.END_EPISODE_SERVICE, EndEpisode, {'outcome': EndEpisode.Request.DISCARD}),
+    'success_now': Action(topics.SUCCESS_NOW_SERVICE, Trigger),
+    'not_yet': Action(topics.NOT_YET_SERVICE, Trigger),
+    'doubt_success': Action(topics.CLASSIFIER_ANSWER_SERVICE, SetBool, {'data': True}),
+    'doubt_other': Action(topics.CLASSIFIER_ANSWER_SERVICE, SetBool, {'data': False}),
+    'train_classifier': Action(topics.CLASSIFIER_TRAIN_SERVICE, Trigger),
     'start': Action(topics.START_EPISODE_SERVICE, StartEpisode),
     'reset': Action(topics.RESET_SERVICE, Trigger),
     'enable': Action(topics.ARM_ENABLE_SERVICE, SetBool, {'data': True}),
@@ -151,37 +167,53 @@ def _services() -> dict[str, Action]:
     return {action.service: action for action in ACTIONS.values()}
 
 
-CONFIG = (ConsoleConfig,)
-TOKEN_VARIABLE = 'SO101_CONSOLE_TOKEN'
+CONFIG = (ConsoleConfig, CoachConfig)
+DEVICE_PERIOD_S = 0.5
+PAD_DEVICES = ('gamepad', 'joy')
+DEVICE_NAMES = {
+    'keyboard': 'the keys of a terminal',
+    'gamepad': 'a gamepad',
+    'joy': 'a gamepad',
+    'leader': 'the leader arm',
+}
 
 
-class ConsoleNode(Node):
+class ConsoleNode(SoleNode):
     """Callbacks store; the server's thread reads; one timer drives while a page does."""
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__('console_node', **node_options)
-        config = load_config(self, ConsoleConfig)
+        config, coach = load_configs(self, ConsoleConfig, CoachConfig)
         access = Access(config.host, config.token or os.environ.get(TOKEN_VARIABLE, ''))
         arm = ArmModel('so101')
-        self._frames = Frames(config.jpeg_quality)
-        self._page_state = PageState(arm.poses)
+        task = told_task(config.task)
+        self._frames = {name: Frames(config.jpeg_quality) for name in all_cameras(task, config.cameras)}
+        self._page_state = PageState(arm.poses, self.drop)
+        self._teach(coach)
+        follow(self, coach, self._teach)
         self._wheel = Wheel(config.silence_s)
         self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
         self._backend = PageBackend(
-            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel
+            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel, task=task
         )
         self._actions = Actions(self, self._page_state.say)
         self._subscribe()
         self._backend.wake = self._wake
         self._deltas = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._device = ''
         self._timer = self.create_timer(1.0 / config.rate_hz, self._tick, clock=clock)
+        self.create_timer(DEVICE_PERIOD_S, self._look_for_device, clock=clock)
         frame_period_s = 1.0 / config.camera_rate_hz if config.camera_rate_hz else 0.0
         app = application(self._backend, access, 1.0 / config.state_rate_hz, frame_period_s)
         self._server = Server(app, config.host, config.port)
         self._server.start(stop_spinning)
         secret = f'/?token={access.token}' if access.token else ''
-        self.get_logger().info(f'the page is http://{config.host}:{self._server.port}{secret}')
+        host = f'[{config.host}]' if ':' in config.host else config.host
+        self.get_logger().info(f'the page is http://{host}:{self._server.port}{secret}')
+
+    def _teach(self, coach: CoachConfig) -> None:
+        self._page_state.coach = coach
 
     def close(self) -> None:
         """Stop serving."""
@@ -191,7 +223,9 @@ class ConsoleNode(Node):
         page_state, newest = self._page_state, self._page_state.newest
         state = qos.STATE_SUBSCRIBER
         # What comes often is kept as it came: most of it is never looked at.
-        self.create_subscription(Image, topics.IMAGE, self._frames.add, qos.IMAGE, raw=True)
+        for name, frames in self._frames.items():
+            camera = topics.CAMERAS.get(name, name)
+            self.create_subscription(Image, f'{camera}/image_raw', frames.add, qos.IMAGE, raw=True)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
@@ -205,8 +239,18 @@ class ConsoleNode(Node):
         self.create_subscription(PolicyStatus, topics.POLICY_STATUS, page_state.on_policy, qos.LATCHED)
         self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, page_state.on_learner, qos.LATCHED)
         self.create_subscription(
+            ClassifierStatus, topics.CLASSIFIER_STATUS, page_state.classifier.hear, qos.LATCHED
+        )
+        self.create_subscription(
+            CompressedImage, topics.CLASSIFIER_DOUBT, self._backend.on_doubt, qos.LATCHED
+        )
+        self.create_subscription(
+            DiagnosticStatus, topics.RECORDER_STATUS, page_state.recorder.hear, qos.LATCHED
+        )
+        self.create_subscription(
             DiagnosticArray, topics.DIAGNOSTICS, page_state.on_diagnostics, qos.DIAGNOSTICS
         )
+        self.create_subscription(String, topics.TELEOP_DEVICE, self._on_device, qos.LATCHED)
 
     # --- callbacks ---
 
@@ -220,6 +264,18 @@ class ConsoleNode(Node):
         if ended and self._page_state.policy_is_there and self._wheel.drop():
             # A page that went on to speak would take over the next episode without being asked to.
             self._page_state.say('Control is back with the policy; take over again when it needs you.')
+
+    def _on_device(self, message: String) -> None:
+        self._backend.pad_owner = 'teleop_node' if message.data in PAD_DEVICES else ''
+        self._device = message.data
+
+    def _look_for_device(self) -> None:
+        """A device whose node is gone takes its pad along, whatever it said last."""
+        if not self.count_publishers(topics.TELEOP_DEVICE):
+            self._backend.pad_owner = self._device = ''
+        humans = {speaker.node_name for speaker in self.get_publishers_info_by_topic(topics.TELEOP_EE_DELTA)}
+        scripted = humans - {self.get_name()} == {'operator_node'}
+        self._page_state.human = SCRIPTED if scripted else DEVICE_NAMES.get(self._device, '')
 
     def _wake(self) -> None:
         """Have the node's thread look at what a page asked for; called by the server's."""
@@ -262,7 +318,7 @@ class ConsoleNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(ConsoleNode, (AccessError, ServerError, ParameterError)))
+    leave(run_node(ConsoleNode, (AccessError, ServerError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The episode browser: the episodes that lie in bags, and one of them step by step. No ROS needed.
 
-A bag is read once, and what the list needs is kept until the file changes. A picture is looked for around the time
-of its step only, and those of the next second come with it.
+A bag is read once, and what the list needs is kept until the file changes; one that is being recorded is listed too.
+A picture is looked for around the time of its step only, and those of the next second come with it.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
 import statistics
 import threading
+import time
 from typing import Any
 
 import cv2
 import numpy as np
 
-from so101_bags.messages import Decoders, DeltaMessage, ImageMessage
+from so101_bags.messages import Decoders
+from so101_bags.metadata import observation_of_bag, read_session_metadata
 from so101_bags.storage import BagError, DecodeError, find_bags, open_bags, RawBag, RawMessage
-from so101_contract.errors import ImageError
-from so101_contract.image import message_to_rgb
-from so101_contract.messages import StepRecord
+from so101_contract.errors import ContractError, ImageError
+from so101_contract.messages import ExecutedAction, image_pixels, StepRecord
 from so101_contract.session import EventKind, NO_EPISODE, Source
 from so101_interfaces_py import topics
+from so101_interfaces_py.conversions import stamp_to_ns
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ SLACK_NS = 1_000_000_000
 """A picture is received at most this long before or after its step."""
 AHEAD_NS = 2_000_000_000
 """So much of the replay is read at a time."""
+GROWING_S = 3.0
+"""A bag that is being recorded is read again no sooner than after so long [s]."""
 READ = (topics.STEP, topics.EE_DELTA_CMD, topics.EPISODE_EVENT, topics.ARM_STATUS)
 
 
@@ -56,6 +61,7 @@ class RecordedEpisode:
         actions: by the index of the step that they answer.
         before: counters of the arm when it began.
         grown: by how much they grew until it ended.
+        cameras: in the order in which steps name their pictures, what the topics of each begin with.
     """
 
     bag: Path
@@ -65,9 +71,10 @@ class RecordedEpisode:
     reason: str = ''
     steps: list[StepRecord] = field(default_factory=list)
     heard_ns: list[int] = field(default_factory=list)
-    actions: dict[int, DeltaMessage] = field(default_factory=dict)
+    actions: dict[int, ExecutedAction] = field(default_factory=dict)
     before: Mapping[str, int] = field(default_factory=dict)
     grown: Mapping[str, int] = field(default_factory=dict)
+    cameras: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -88,9 +95,9 @@ class RecordedEpisode:
     def row(self) -> dict[str, Any]:
         """Return its line in the list."""
         said = [self.actions[index].source for index in sorted(self.actions)]
-        by_hand = [source == Source.TELEOP for source in said]
+        acted = [source for source in said if source in WHO]  # a step that nobody answered gives nothing back
+        by_hand = [source == Source.TELEOP for source in acted]
         runs = sum(now and not before for before, now in zip([False, *by_hand], by_hand, strict=False))
-        acted = sum(source in WHO for source in said)
         latencies = [
             (action.stamp_ns - step.stamp_ns) / 1e6
             for step in self.steps
@@ -102,10 +109,10 @@ class RecordedEpisode:
             'label': f'{self.bag.name} · {self.number}',
             'outcome': self.outcome,
             'reason': self.reason,
-            'steps': acted,
+            'steps': len(acted),
             'intervened': sum(by_hand),
             'interventions': runs,
-            'dropped': max(len(self.steps) - 1, 0) - acted,
+            'dropped': max(len(self.steps) - 1, 0) - len(acted),
             'latency_ms': round(statistics.median(latencies), 1) if latencies else None,
             **self.grown,
         }
@@ -115,13 +122,13 @@ class RecordedEpisode:
         return [_line(step, self.actions.get(step.index)) for step in self.steps]
 
 
-def _line(step: StepRecord, action: DeltaMessage | None) -> dict[str, Any]:
+def _line(step: StepRecord, action: ExecutedAction | None) -> dict[str, Any]:
     who = 'nobody' if action is None else WHO.get(action.source, 'nobody')
     if action is None or who == 'nobody':
         said = 'Nobody acted: the arm held, or the episode ended'
     else:
         x, y, z = (1000.0 * metre for metre in action.translation)
-        said = f'{who.capitalize()}: {x:+.0f}, {y:+.0f}, {z:+.0f} mm, gripper {action.gripper:.0%} open'
+        said = f'{who.capitalize()}: {x:+.0f}, {y:+.0f}, {z:+.0f} mm, gripper {action.opening:.0%} open'
     reward = f' · reward {step.reward:g}' if step.reward else ''
     return {'index': step.index, 'who': who, 'said': said + reward}
 
@@ -132,8 +139,8 @@ class EpisodeBrowser:
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._lock = threading.Lock()
-        self._read: dict[Path, tuple[float, list[RecordedEpisode]]] = {}
-        self._pictures: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._read: dict[Path, tuple[float, float, list[RecordedEpisode]]] = {}
+        self._pictures: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self.problems: list[str] = []
         """Why bags are not in the list, a sentence each."""
 
@@ -145,28 +152,30 @@ class EpisodeBrowser:
     def episode(self, key: str) -> dict[str, Any] | None:
         """Return an episode's steps."""
         episode = self._find(key)
-        return None if episode is None else {**episode.row(), 'steps': episode.lines()}
-
-    def frame(self, key: str, index: int) -> bytes | None:
-        """Return the picture that a step names as JPEG."""
-        episode = self._find(key)
         if episode is None:
             return None
-        with self._lock:
-            if (key, index) not in self._pictures:
-                self._keep(key, _pictures(episode, index))
-            return self._pictures.get((key, index))
+        return {**episode.row(), 'steps': episode.lines(), 'cameras': list(episode.cameras)}
 
-    def _keep(self, key: str, pictures: dict[int, bytes]) -> None:
+    def frame(self, key: str, index: int, camera: int = 0) -> bytes | None:
+        """Return the picture of a camera, by its place among those of the episode, that a step names as JPEG."""
+        episode = self._find(key)
+        if episode is None or camera >= len(episode.cameras):
+            return None
+        with self._lock:
+            if (key, camera, index) not in self._pictures:
+                self._keep(key, camera, _pictures(episode, index, camera))
+            return self._pictures.get((key, camera, index))
+
+    def _keep(self, key: str, camera: int, pictures: dict[int, bytes]) -> None:
         for index, picture in pictures.items():
-            self._pictures[key, index] = picture
+            self._pictures[key, camera, index] = picture
         while len(self._pictures) > MOST_PICTURES:
             self._pictures.popitem(last=False)
 
     def _find(self, key: str) -> RecordedEpisode | None:
         """Return an episode; what has been read is not read again to find it."""
         with self._lock:
-            known = [episode for _, episodes in self._read.values() for episode in episodes]
+            known = [episode for *_, episodes in self._read.values() for episode in episodes]
             found = next((episode for episode in known if episode.key == key), None)
             return found or next((episode for episode in self._recorded() if episode.key == key), None)
 
@@ -174,20 +183,20 @@ class EpisodeBrowser:
         found: list[RecordedEpisode] = []
         self.problems = []
         for bag in self._newest():
-            if not (bag / 'metadata.yaml').exists():  # it is written when a bag is closed
-                self.problems.append(
-                    f'{bag.name} is still being recorded, or its recorder was killed: wait, or run bag-fix on it.'
-                )
-                continue
             try:
-                changed = max(path.stat().st_mtime for path in [bag, *bag.glob('*')])
-                if self._read.get(bag, (0.0, []))[0] != changed:
-                    self._read[bag] = changed, _read(bag)
-            except (BagError, DecodeError, OSError, MemoryError) as error:
+                self._read_again(bag)
+            except (BagError, DecodeError, OSError) as error:
                 self.problems.append(str(error) or f'{bag.name} is damaged: run bag-fix on it.')
                 continue
-            found += self._read[bag][1][::-1]
+            found += self._read[bag][2][::-1]
         return found
+
+    def _read_again(self, bag: Path) -> None:
+        """Read a bag that has changed; one that grows not each time that it does."""
+        known, now = self._read.get(bag), time.monotonic()
+        changed = max(path.stat().st_mtime for path in [bag, *bag.glob('*')])
+        if known is None or (known[0] != changed and now - known[1] > GROWING_S):
+            self._read[bag] = changed, now, _read(bag)
 
     def _newest(self) -> list[Path]:
         try:
@@ -202,32 +211,54 @@ def _read(bag: Path) -> list[RecordedEpisode]:
     status: dict[str, RawMessage] = {}
     with open_bags(bag) as raw:
         decoders = Decoders(raw.topics.values())
-        step, delta, event = decoders.step(), decoders.delta(), decoders.event()
+        hashes: set[str] = set()
+        step, action, event = decoders.step(), decoders.action(), decoders.event()
 
         def recorded(topic: str, name: str, number: int) -> RecordedEpisode:
             arm = topic.removesuffix(name)
             return episodes.setdefault((arm, number), RecordedEpisode(bag, arm, number))
 
-        for message in raw.messages(_named(raw, READ)):
+        def take(message: RawMessage) -> None:
             topic = message.topic
             if topic.endswith(topics.STEP):
                 seen = step(message.data)
                 recorded(topic, topics.STEP, seen.episode).add_step(seen, message.log_ns)
             elif topic.endswith(topics.EE_DELTA_CMD):
-                action = delta(message.data)
-                recorded(topic, topics.EE_DELTA_CMD, action.episode).actions[action.index] = action
+                told = action(message.data)
+                recorded(topic, topics.EE_DELTA_CMD, told.episode).actions[told.index] = told
             elif topic.endswith(topics.ARM_STATUS):
                 status[topic.removesuffix(topics.ARM_STATUS)] = message
             else:
                 said = event(message.data)
-                kind, about = EventKind(said.kind), recorded(topic, topics.EPISODE_EVENT, said.episode)
+                about = recorded(topic, topics.EPISODE_EVENT, said.episode)
                 now = _counters(decoders, status.get(about.arm))
-                if kind is EventKind.START:
+                if said.kind is EventKind.START:
+                    hashes.add(said.observation_hash)
                     about.before = now
-                elif kind.outcome is not None:
-                    about.end(kind.outcome.name.lower().replace('_', ' '), said.reason, now)
+                elif said.kind.outcome is not None:
+                    about.end(said.kind.outcome.name.lower().replace('_', ' '), said.reason, now)
+
+        for message in raw.messages(_named(raw, READ)):
+            with suppress(ContractError):  # such as an event of a kind that only a newer version knows
+                take(message)
+        spec = observation_of_bag(sorted(hashes), read_session_metadata(bag))
+        for episode in episodes.values():
+            named = max((len(step.image_stamps_ns) for step in episode.steps), default=0)
+            known = () if spec is None else spec.camera_names
+            episode.cameras = tuple(known if len(known) == named else _cameras(raw, episode.arm)[:named])
     whole = [episode for key, episode in episodes.items() if key[1] != NO_EPISODE and episode.steps]
     return sorted(whole, key=lambda episode: episode.steps[0].stamp_ns)
+
+
+def _cameras(raw: RawBag, arm: str) -> list[str]:
+    """Return the cameras of an arm where the bag does not say in which order steps name them: the wrist's first."""
+    prefix, suffix = arm, '/image_raw'
+    names = [
+        topic.removeprefix(prefix).removesuffix(suffix)
+        for topic in raw.topics
+        if topic.startswith(prefix) and topic.endswith(suffix)
+    ]
+    return sorted(names, key=lambda name: (name != topics.WRIST_CAMERA, name))
 
 
 def _counters(decoders: Decoders, status: RawMessage | None) -> dict[str, int]:
@@ -237,33 +268,36 @@ def _counters(decoders: Decoders, status: RawMessage | None) -> dict[str, int]:
         arm = decoders.fields(status.msgtype, ('clamped', 'lost', 'corrupt', 'late'))(status.data)
     except BagError:  # bytes that are none, or a message of a time before these fields
         return {}
-    return {'clamped': int(arm['clamped']), 'lost': int(arm['lost'] + arm['corrupt'] + arm['late'])}
+    return {'clamped': arm.clamped, 'lost': arm.lost + arm.corrupt + arm.late}
 
 
 def _named(raw: RawBag, names: Sequence[str]) -> list[str]:
     return [topic for topic in raw.topics if topic.endswith(tuple(f'/{name}' for name in names))]
 
 
-def _pictures(episode: RecordedEpisode, index: int) -> dict[int, bytes]:
-    """Return the pictures of a step and of those after it as JPEG."""
+def _pictures(episode: RecordedEpisode, index: int, camera: int) -> dict[int, bytes]:
+    """Return the pictures of a camera of a step and of those after it as JPEG."""
     first = next((n for n, step in enumerate(episode.steps) if step.index == index), None)
     if first is None:
         return {}
     begin = episode.heard_ns[first]
     wanted = {
-        step.image_stamps_ns[0]: step.index
+        step.image_stamps_ns[camera]: step.index
         for step, heard in zip(episode.steps[first:], episode.heard_ns[first:], strict=True)
-        if step.image_stamps_ns and heard <= begin + AHEAD_NS
+        if len(step.image_stamps_ns) > camera and heard <= begin + AHEAD_NS
     }
     found: dict[int, bytes] = {}
     try:
         with open_bags(episode.bag) as raw:
             decode = Decoders(raw.topics.values()).image()
             window = begin - SLACK_NS, begin + AHEAD_NS + SLACK_NS
-            for message in raw.messages([f'{episode.arm}{topics.IMAGE}'], window_ns=window):
+            for message in raw.messages(
+                [f'{episode.arm}{episode.cameras[camera]}/image_raw'], window_ns=window
+            ):
                 image = decode(message.data)
-                if image.stamp_ns in wanted and (picture := _jpeg(image)) is not None:
-                    found[wanted[image.stamp_ns]] = picture
+                stamp_ns = stamp_to_ns(image.header.stamp)
+                if stamp_ns in wanted and (picture := _jpeg(image)) is not None:
+                    found[wanted[stamp_ns]] = picture
                 if len(found) == len(wanted):
                     break
     except (BagError, DecodeError) as error:
@@ -271,9 +305,9 @@ def _pictures(episode: RecordedEpisode, index: int) -> dict[int, bytes]:
     return found
 
 
-def _jpeg(image: ImageMessage) -> bytes | None:
+def _jpeg(image: Any) -> bytes | None:
     try:
-        rgb = message_to_rgb(image.height, image.width, image.encoding, image.step, image.data)
+        rgb = image_pixels(image)
     except ImageError as error:
         _log.warning('%s', error)
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest picture of the wrist camera, turned into JPEG only when a page asks for it."""
+"""The newest picture of a camera, turned into JPEG only when a page asks for it."""
 
 from collections import deque
 import threading
@@ -8,9 +8,8 @@ import time
 import cv2
 
 from so101_bags.messages import Decoders
-from so101_bags.storage import DecodeError
-from so101_contract.errors import ImageError
-from so101_contract.image import message_to_rgb
+from so101_contract.messages import image_pixels
+from so101_interfaces_py.node import reason_of, UNUSABLE
 
 RATE_WINDOW = 20
 
@@ -62,12 +61,13 @@ class Frames:
 
     def _encode(self, message: bytes) -> bytes | None:
         try:
-            image = self._decode(message)
-            rgb = message_to_rgb(image.height, image.width, image.encoding, image.step, image.data)
-        except (ImageError, DecodeError) as error:
-            self.refused = str(error)
+            rgb = image_pixels(self._decode(message))
+            parameters = [cv2.IMWRITE_JPEG_QUALITY, self._quality]
+            done, encoded = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
+        except (*UNUSABLE, cv2.error) as error:  # OpenCV has limits of its own
+            self.refused = reason_of(error)
             return None
-        self.refused = ''
-        parameters = [cv2.IMWRITE_JPEG_QUALITY, self._quality]
-        done, encoded = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
+        self.refused = (
+            '' if done else f'expected a picture that JPEG can hold, got {rgb.shape[1]} x {rgb.shape[0]}'
+        )
         return encoded.tobytes() if done else None

@@ -6,15 +6,22 @@
 
 from collections import deque
 from collections.abc import Mapping
+import contextlib
 from dataclasses import dataclass, field
+import json
 import math
+import os
+from pathlib import Path
+import time
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
 from so101_interfaces.msg import ArmStatus
 
 from so101_console.curves import finite
 from so101_contract.config import SERVO_HOT_C, SERVO_WARM_C
+from so101_contract.errors import ContractError
 from so101_driver.doctor.checks import Check, Status
 
 SILENT_S = 2.0
@@ -22,6 +29,8 @@ LOSSES_WARN, LOSSES_FAIL = 0.01, 0.10
 MISSED_WARN = 0.05
 SLOW_CAMERA_HZ = 8.0
 OLD_PICTURE_S = 0.5
+RECORDER_STALE_S = 5.0
+NOT_RECORDED = 'Nothing is recorded.', False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +41,7 @@ class ArmReport:
         state: `ready`, `off`, `stopped` or `fault`.
         reason: its sentence.
         hottest: joint and temperature [degC].
-        lost: share of the bus requests of late without a good answer.
+        lost: share of the servos' answers of late that were not good.
         missed: share of the control cycles of late that were late.
     """
 
@@ -52,6 +61,7 @@ class GraphReport:
         camera_age_s: of the newest picture [s].
         camera_hz: pictures per second [Hz].
         camera_problem: why the newest cannot be shown.
+        other_cameras: the same of each other camera, with its name in front.
         session: state of the session.
         jitter_p99_ms: of its clock [ms].
         policy: name of the policy; empty: there is none.
@@ -60,12 +70,15 @@ class GraphReport:
         learner: state of the learner.
         learner_reason: its sentence.
         diagnostics: name and sentence of what any node warns of, and whether it is an error.
+        given_up: why a node is not started again, by its name.
+        recorder: what the recorder says, and whether it is an error; None where there is none.
     """
 
     arm: ArmReport | None = None
     camera_age_s: float | None = None
     camera_hz: float = 0.0
     camera_problem: str = ''
+    other_cameras: tuple[tuple[str, float | None, float, str], ...] = ()
     session: str = ''
     jitter_p99_ms: float = 0.0
     policy: str | None = None
@@ -74,11 +87,19 @@ class GraphReport:
     learner: str = ''
     learner_reason: str = ''
     diagnostics: tuple[tuple[str, str, bool], ...] = field(default=())
+    given_up: Mapping[str, str] = field(default_factory=dict)
+    recorder: tuple[str, bool] | None = None
 
 
 def examine(report: GraphReport) -> list[Check]:
     """Return one check for each part, the worst first."""
-    checks = [*_arm(report.arm), _camera(report), _session(report), _policy(report), _learner(report)]
+    first = ('camera', report.camera_age_s, report.camera_hz, report.camera_problem)
+    cameras = [_camera(*one) for one in (first, *report.other_cameras)]
+    checks = [*_arm(report.arm), *cameras, _session(report), _policy(report), _learner(report)]
+    checks.append(_recorder(report.recorder))
+    for name, why in report.given_up.items():
+        remedy = 'Mend what it says, then start the stack again.'
+        checks.append(Check(name.replace('_', ' '), Status.FAIL, why, remedy))
     for name, sentence, is_error in report.diagnostics:
         status = Status.FAIL if is_error else Status.WARN
         checks.append(Check(name.removeprefix('so101: ').replace('_', ' '), status, sentence))
@@ -93,9 +114,10 @@ def _arm(arm: ArmReport | None) -> list[Check]:
         )
         return [Check('arm', Status.FAIL, 'The driver of the arm is silent.', remedy)]
     remedies = {
-        'off': 'Press “Motors on”; it stays where it is.',
-        'stopped': 'Make sure that nothing is in its way, then “Clear stop or fault”, then “Motors on”.',
-        'fault': 'Mend what it says, then “Clear stop or fault”, then “Motors on”.',
+        'off': 'Press “Motors on”: it stays where it is, until you press “Start”.',
+        UNKNOWN_ARM: 'Use a newer version of this console.',
+        'stopped': 'Make sure that nothing is in its way, then “Clear stop or fault”, “Motors on”, and “Start”.',
+        'fault': 'Mend what it says, then “Clear stop or fault”, “Motors on”, and “Start”.',
     }
     bad = Status.WARN if arm.state == 'off' else Status.FAIL
     state = (
@@ -122,7 +144,7 @@ def _heat(arm: ArmReport) -> Check:
 
 
 def _bus(arm: ArmReport) -> Check:
-    finding = f'{arm.lost:.1%} of the bus requests of the last seconds were lost or damaged.'
+    finding = f'{arm.lost:.1%} of the answers of the servos of the last seconds were lost or damaged.'
     remedy = 'Push the plugs of the servo cables home, and use another USB cable and port.'
     if arm.lost >= LOSSES_FAIL:
         return Check('bus', Status.FAIL, finding, remedy)
@@ -142,16 +164,16 @@ def _loop(arm: ArmReport) -> Check:
     )
 
 
-def _camera(report: GraphReport) -> Check:
+def _camera(name: str, age_s: float | None, rate_hz: float, problem: str) -> Check:
     remedy = 'Look at its plug, and that no other program uses it; ./so101 doctor tests cameras.'
-    if report.camera_problem:
-        return Check('camera', Status.FAIL, report.camera_problem, remedy)
-    if report.camera_age_s is None:
-        return Check('camera', Status.WARN, 'There has been no picture yet.', remedy)
-    if report.camera_age_s > OLD_PICTURE_S:
-        return Check('camera', Status.FAIL, f'The newest picture is {report.camera_age_s:.1f} s old.', remedy)
-    finding = f'{report.camera_hz:.0f} pictures come in a second.'
-    return Check('camera', Status.WARN if report.camera_hz < SLOW_CAMERA_HZ else Status.OK, finding)
+    if problem:
+        return Check(name, Status.FAIL, problem, remedy)
+    if age_s is None:
+        return Check(name, Status.WARN, 'There has been no picture yet.', remedy)
+    if age_s > OLD_PICTURE_S:
+        return Check(name, Status.FAIL, f'The newest picture is {age_s:.1f} s old.', remedy)
+    finding = f'{rate_hz:.0f} pictures come in a second.'
+    return Check(name, Status.WARN if rate_hz < SLOW_CAMERA_HZ else Status.OK, finding)
 
 
 def _session(report: GraphReport) -> Check:
@@ -186,6 +208,55 @@ def _learner(report: GraphReport) -> Check:
     return Check('learner', Status.OK, finding)
 
 
+def _recorder(said: tuple[str, bool] | None) -> Check:
+    if said is None:
+        return Check('recorder', Status.SKIP, NOT_RECORDED[0])
+    sentence, is_error = said
+    if not is_error:
+        return Check('recorder', Status.OK, sentence)
+    return Check(
+        'recorder',
+        Status.FAIL,
+        sentence,
+        'Mend what it says: it begins another bag, and “Pause” lets the session go on.',
+    )
+
+
+class RecorderWatch:
+    """What the recorder said last, and whether it still says something."""
+
+    def __init__(self) -> None:
+        self._said: tuple[float, DiagnosticStatus] | None = None
+
+    def hear(self, message: DiagnosticStatus) -> None:
+        """Take another status."""
+        self._said = time.monotonic(), message
+
+    def said(self, now: float) -> tuple[str, bool] | None:
+        """Return a sentence, and whether it is an error; None where there was no recorder at all."""
+        if self._said is None:
+            return None
+        heard_s, message = self._said
+        if now - heard_s > RECORDER_STALE_S:
+            return 'The recorder is silent: nothing is recorded.', True
+        return message.message[:1000], message.level == DiagnosticStatus.ERROR
+
+
+GIVEN_UP = 'SO101_GIVEN_UP'
+"""Environment variable that names the file in which whoever started the nodes says which it has given up."""
+
+
+def read_given_up() -> dict[str, str]:
+    """Return why nodes are not started again, by their names."""
+    path = os.environ.get(GIVEN_UP)
+    with contextlib.suppress(OSError, ValueError):
+        if path is not None:
+            with Path(path).open('rb') as file:
+                content = json.loads(file.read(100_000))
+            return {str(name): str(why) for name, why in content.items()} if isinstance(content, dict) else {}
+    return {}
+
+
 ARM_STATES: Mapping[int, str] = {
     ArmStatus.DISABLED: 'off',
     ArmStatus.ENABLED: 'ready',
@@ -193,7 +264,30 @@ ARM_STATES: Mapping[int, str] = {
     ArmStatus.E_STOP: 'stopped',
     ArmStatus.FAULT: 'fault',
 }
+UNKNOWN_ARM = 'unknown'
+"""A state that only a newer version knows."""
+
+MOST_SERVOS = 64
 WINDOW_S = 10.0
+
+
+def arm_state(arm: ArmStatus) -> str:
+    """Return what the page calls the state of the arm."""
+    return ARM_STATES.get(arm.state, UNKNOWN_ARM)
+
+
+def require_whole(arm: ArmStatus) -> None:
+    """Refuse a status that does not say one thing of each servo.
+
+    Raises:
+        ContractError: it says more or less, or has more servos than any arm.
+    """
+    fields = ('name', 'torque', 'temperature', 'voltage', 'load', 'error')
+    counts = {name: len(getattr(arm, name)) for name in fields}
+    if len(set(counts.values())) > 1 or counts['name'] > MOST_SERVOS:
+        raise ContractError(
+            f'expected one value of each servo, of at most {MOST_SERVOS}, got {counts}; repair the sender of arm/status'
+        )
 
 
 def counters(arm: ArmStatus) -> dict[str, int]:
@@ -210,13 +304,16 @@ class ArmWatch:
     def hear(self, now: float, arm: ArmStatus) -> None:
         """Take another status."""
         bad = int(arm.lost + arm.corrupt + arm.late)
-        self._past.append((now, int(arm.requests), bad, int(arm.cycles), int(arm.missed_cycles)))
+        due = int(arm.requests) * len(
+            arm.name
+        )  # a request asks all servos, and what is lost is the answer of one
+        self._past.append((now, due, bad, int(arm.cycles), int(arm.missed_cycles)))
         while now - self._past[0][0] > WINDOW_S:
             self._past.popleft()
 
     @property
     def lost(self) -> float:
-        """Share of bus requests without a good answer."""
+        """Share of the servos' answers that were not good."""
         return self._share(1, 2)
 
     @property
@@ -232,7 +329,7 @@ class ArmWatch:
             warmest = int(np.nanargmax(heat))
             hottest = arm.name[warmest], float(heat[warmest])
         return ArmReport(
-            state=ARM_STATES[arm.state],
+            state=arm_state(arm),
             reason=arm.reason,
             hottest=hottest,
             lost=self.lost,
@@ -266,7 +363,7 @@ def servo_rows(arm: ArmStatus, angles: Mapping[str, float]) -> list[dict[str, An
 def bus_line(arm: ArmStatus, watch: ArmWatch) -> str:
     """Return a sentence about the bus and the driver's loop."""
     return (
-        f'Bus: {watch.lost:.1%} of the last seconds lost or damaged, {arm.reconnects} reconnects · '
+        f'Bus: {watch.lost:.1%} of the answers of the last seconds lost or damaged, {arm.reconnects} reconnects · '
         f'loop {1e3 * arm.period_p50:.1f} ms, 99 % under {1e3 * arm.period_p99:.1f} ms · '
         f'{arm.clamped} commands cut, {arm.refused} refused'
     )

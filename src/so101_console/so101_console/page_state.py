@@ -2,7 +2,7 @@
 """What the page shows, gathered from messages. The node's thread writes whole values, the server's reads them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 import math
 import time
 from typing import Any
@@ -11,119 +11,46 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 import numpy as np
 import numpy.typing as npt
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
 from visualization_msgs.msg import Marker, MarkerArray
 
-from so101_console.coach import advice, Episodes, LearnerNumbers, summary
-from so101_console.curves import Curves, finite
-from so101_console.health import ARM_STATES, ArmWatch, bus_line, counters, examine, GraphReport, servo_rows
+from so101_console.coach import advice, Episodes, human_line, LearnerNumbers, summary, USUAL
+from so101_console.curves import base_line, ClassifierWatch, Curves, finite, learner_line
+from so101_console.headline import episode_line, headline, start_line
+from so101_console.health import (
+    arm_state,
+    ArmWatch,
+    bus_line,
+    counters,
+    examine,
+    GraphReport,
+    NOT_RECORDED,
+    read_given_up,
+    RecorderWatch,
+    require_whole,
+    servo_rows,
+)
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.session import Driver, EventKind, NO_EPISODE, SessionStatus
-from so101_interfaces_py.conversions import joint_positions, stamp_to_ns
-
-BETWEEN: Mapping[str, str] = {
-    'waiting': 'Waiting',
-    'resetting': 'Going back to the start',
-    'ready': 'At the start',
-    'armed': 'About to begin',
-    'paused': 'Paused',
-    'done': 'Finished',
-}
-"""Titles of the session's states in which nobody drives."""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """What stands at the top.
-
-    Attributes:
-        title: few words.
-        detail: one sentence.
-        drives: `you`, `policy`, `nobody` or `stopped`; the colour.
-    """
-
-    title: str
-    detail: str
-    drives: str
-
-
-def headline(
-    arm: str | None, reason: str, session: Mapping[str, Any] | None, *, wheel: str | None, page: str
-) -> Headline:
-    """Return the state for one page.
-
-    Args:
-        arm: `ready`, `off`, `stopped` or `fault`; None where its driver is silent.
-        reason: what the driver says.
-        session: what the session says; None where it is silent.
-        wheel: page that drives, or None.
-        page: the page that asks.
-    """
-    stopped = {
-        None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
-        'stopped': ('STOPPED', reason or 'Clear the stop, then switch the motors on.'),
-        'fault': ('Fault', reason or 'The doctor below says what to do.'),
-        'off': ('Motors off', reason or 'Motors on lets it move again.'),
-    }
-    if arm in stopped:
-        return Headline(*stopped[arm], 'stopped')
-    if session is None:
-        return Headline('Nobody drives', 'No session is running; the arm holds.', 'nobody')
-    sentence = str(session.get('sentence', ''))
-    sentence = sentence[:1].upper() + sentence[1:]
-    if session.get('state') in BETWEEN:
-        title = BETWEEN[session['state']]
-        said = [] if sentence == title else [f'{sentence}.']
-        yours = ['You drive next.'] if wheel == page else []
-        return Headline(title, ' '.join(said + yours), 'nobody')
-    return _running(session, sentence, wheel, page)
-
-
-def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page: str) -> Headline:
-    if wheel == page:
-        return Headline('You drive', f'{sentence}. Let go with G.', 'you')
-    if wheel is not None:
-        return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
-    if session.get('driver') == Driver.HUMAN:
-        return Headline('A human drives', f'{sentence}; the human is at another device.', 'you')
-    if session.get('intervening'):
-        gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
-        return Headline('Nobody drives', gone, 'nobody')
-    if session.get('driver') == Driver.POLICY:
-        return Headline('The policy drives', f'{sentence}.', 'policy')
-    return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')
-
-
-def episode_line(session: Mapping[str, Any]) -> str:
-    """Return which episode runs and how the others ended; `session` is what the session says of itself."""
-    if not session:
-        return ''
-    outcomes = session.get('outcomes', {})
-    tally = ', '.join(
-        f'{count} {name.lower().replace("_", " ")}' for name, count in outcomes.items() if count
-    )
-    if session.get('episode'):
-        limit = f' of {session["limit"]}' if session.get('limit') else ''
-        return f'Episode {session["episode"]}, step {session.get("index", 0)}{limit} · {tally or "the first"}'
-    return f'Between episodes · {tally or "none yet"}'
-
-
-def learner_line(learner: Any) -> str:
-    """Return what a LearnerStatus says."""
-    rate = learner.updates_per_second
-    text = (
-        f'{learner.state.capitalize()}: version {learner.version}, {learner.updates} updates at '
-        f'{f"{rate:.1f}" if math.isfinite(rate) else "-"}/s, {learner.env_steps} steps in {learner.episodes} episodes'
-    )
-    return f'{text}. {learner.reason}' if learner.reason else text
+from so101_contract.messages import event_record
+from so101_contract.session import (
+    EventKind,
+    NO_EPISODE,
+    SessionStatus,
+)
+from so101_interfaces_py.conversions import joint_positions, LARGEST_RAD, stamp_to_ns
+from so101_interfaces_py.node import read_message, reason_of, UNUSABLE
 
 
 class Newest:
-    """One message of each name. The node's thread keeps, the server's reads."""
+    """One message of each name. The node's thread keeps, the server's reads.
 
-    def __init__(self) -> None:
+    Args:
+        drop: told of a message that cannot be used.
+    """
+
+    def __init__(self, drop: Callable[[str, Exception], None]) -> None:
+        self._drop = drop
         self._raw: dict[str, bytes] = {}
         self._read: dict[tuple[str, str], tuple[bytes, Any]] = {}
 
@@ -136,7 +63,7 @@ class Newest:
         return hear
 
     def read(self, name: str, kind: Any, what: Callable[[Any], Any], purpose: str = '') -> Any:
-        """Return what the newest message says, worked out once for all who ask; None before the first.
+        """Return what the newest message says, worked out once for all who ask; None before the first, or of a bad one.
 
         Args:
             name: what it was kept as.
@@ -149,8 +76,15 @@ class Newest:
             return None
         before = self._read.get((name, purpose))
         if before is None or before[0] is not raw:
-            self._read[name, purpose] = before = raw, what(deserialize_message(raw, kind))
+            self._read[name, purpose] = before = raw, self._worked_out(name, raw, kind, what)
         return before[1]
+
+    def _worked_out(self, name: str, raw: bytes, kind: Any, what: Callable[[Any], Any]) -> Any:
+        try:
+            return what(read_message(raw, kind))
+        except UNUSABLE as error:
+            self._drop(name, error)
+            return None
 
 
 STALE_S = 2.0
@@ -161,18 +95,22 @@ LISTED = 30
 LEARNER_STALE_S = 10.0
 STEPS_KEPT = 50
 
+WARNINGS_KEPT, WARNING_S = 32, 5.0
+
 Poses = Callable[[npt.NDArray[np.float64]], list[float]]
 
 
 class PageState:
     """The newest of everything."""
 
-    def __init__(self, poses: Poses) -> None:
-        """Prepare; `poses` says where the bodies are for joint positions (6,) [rad]."""
+    def __init__(self, poses: Poses, drop: Callable[[str, Exception], None] = lambda *_: None) -> None:
+        """Prepare; `poses` says where the bodies are for joints (6,) [rad], `drop` is told of bad messages."""
         self.curves = Curves()
-        self.newest = Newest()
+        self.coach = USUAL
+        """When the coach says something."""
+        self.newest = Newest(self._bad)
         """Joints, hand and markers."""
-        self._body_poses = poses
+        self._body_poses, self._drop = poses, drop
         self._episodes = Episodes()
         self._arm: ArmStatus | None = None
         self._arm_watch = ArmWatch()
@@ -180,11 +118,14 @@ class PageState:
         self._learner: LearnerStatus | None = None
         self._policy: PolicyStatus | None = None
         self._arm_s = self._session_s = self._learner_s = self._policy_s = self._note_s = -math.inf
+        self.recorder, self.classifier = RecorderWatch(), ClassifierWatch()
         self._diagnostics: dict[str, tuple[float, str, bool]] = {}
         self._steps: dict[tuple[int, int], int] = {}
         self._slow: dict[str, Any] = {}
         self._slow_s = -math.inf
         self._note = ''
+        self.human = ''
+        """Where the human is who drives from no page; see `headline`."""
 
     def meaning(self, what: str) -> str:
         """Return the action that a button means now: some do the one thing or the other."""
@@ -203,10 +144,19 @@ class PageState:
         """Whether a policy would act if nobody else does."""
         return time.monotonic() - self._policy_s < STALE_S
 
+    def _bad(self, name: str, error: Exception) -> None:
+        self.say(f'{name}: {reason_of(error)}')
+        self._drop(name, error)
+
     # --- callbacks ---
 
     def on_arm(self, message: ArmStatus) -> None:
-        """Note the state of the arm."""
+        """Note the state of the arm.
+
+        Raises:
+            ContractError: it says more or less than one thing of each servo.
+        """
+        require_whole(message)
         self._arm, self._arm_s = message, time.monotonic()
         self._arm_watch.hear(self._arm_s, message)
 
@@ -229,8 +179,13 @@ class PageState:
             self._episodes.dropped(message.episode)
 
     def on_event(self, message: EpisodeEvent) -> None:
-        """Note how an episode began or ended."""
-        kind = EventKind(message.kind)
+        """Note how an episode began or ended.
+
+        Raises:
+            ContractError: only a newer version knows this kind of event.
+        """
+        event = event_record(message)
+        kind = event.kind
         standing = {} if self._arm is None else counters(self._arm)
         if kind is EventKind.START:
             self._episodes.begin(message.episode, standing)
@@ -255,7 +210,10 @@ class PageState:
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Note what a node warns of."""
         now = time.monotonic()
-        for status in message.status:
+        old = [name for name, (at, *_) in self._diagnostics.items() if now - at > WARNING_S]
+        for name in (*old, *list(self._diagnostics)[:-WARNINGS_KEPT]):
+            self._diagnostics.pop(name, None)
+        for status in message.status[:WARNINGS_KEPT]:
             if status.name == 'so101: arm':
                 continue  # arm/status says it already
             if status.level in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR):
@@ -273,29 +231,34 @@ class PageState:
             now: monotonic time [s].
             wheel: page that has the wheel.
             page: the page that asks.
-            camera: age [s] or None, fps and problem of its pictures.
+            camera: age [s] or None, fps and problem of its pictures; `others`: the same of the other cameras.
         """
         if now - self._slow_s >= SLOW_S:
             self._slow, self._slow_s = self._slowly(now, camera), now
-        arm = None if self._arm is None or now - self._arm_s > STALE_S else ARM_STATES[self._arm.state]
+        arm = None if self._arm is None or now - self._arm_s > STALE_S else arm_state(self._arm)
         reason = '' if self._arm is None else self._arm.reason
         session = self._session if now - self._session_s <= STALE_S else None
-        top = headline(arm, reason, session, wheel=wheel, page=page)
+        top = headline(arm, reason, session, wheel=wheel, page=page, human=self.human)
         intervening = bool(session and session.get('intervening'))
+        holds = self._policy is not None and self._policy.mode == PolicyStatus.MODE_HOLD
         target, box = self._markers()
         return {
             'title': top.title,
-            'detail': top.detail,
+            'detail': ' '.join(
+                filter(None, (top.detail, base_line(self._policy) if top.drives == 'policy' else ''))
+            ),
             'drives': top.drives,
             'arm': arm,
             'you_drive': wheel == page,
             'can_give': wheel == page or (wheel is None and intervening),
             'paused': bool(self._session.get('paused')),
+            'start': start_line(arm, session, self.policy_is_there and not holds),
             'poses': self.newest.read('joints', JointState, self._poses, 'poses'),
             'tcp': self.newest.read('tcp', PoseStamped, lambda message: _point(message.pose.position)),
             'target': target,
             'box': box,
             'episode': episode_line(self._session),
+            'human': human_line(self._session),
             'note': self._note if now - self._note_s < NOTE_S else '',
             **self._slow,
         }
@@ -304,18 +267,20 @@ class PageState:
         arm, learner = self._arm, self._learner
         angles = self.newest.read('joints', JointState, self._angles, 'angles') or {}
         if learner is None:
-            told = advice(self._episodes.numbers())
+            told = advice(self._episodes.numbers(), when=self.coach)
         else:
             numbers = LearnerNumbers(learner.q_mean, learner.q_bound, learner.demo_size, learner.state)
-            told = advice(self._episodes.numbers(), numbers)
+            told = advice(self._episodes.numbers(), numbers, self.coach)
         checks = examine(self._report(now, camera))
         return {
+            'recording': dict(zip(('said', 'bad'), self.recorder.said(now) or NOT_RECORDED, strict=True)),
             'servos': [] if arm is None else servo_rows(arm, angles),
             'bus': '' if arm is None else bus_line(arm, self._arm_watch),
             'learner': ''
             if learner is None or now - self._learner_s > LEARNER_STALE_S
             else learner_line(learner),
-            'coach': [*told, summary(self._episodes.numbers())],
+            'classifier': self.classifier.said(now),
+            'coach': [*told, summary(self._episodes.numbers(), self.coach)],
             'episodes': self._episodes.rows(LISTED),
             'checks': [
                 {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}
@@ -328,13 +293,19 @@ class PageState:
         learner = self._learner if now - self._learner_s <= LEARNER_STALE_S else None
         heard = self._arm is not None and now - self._arm_s <= STALE_S
         said = sorted(
-            (name, text, bad) for name, (at, text, bad) in list(self._diagnostics.items()) if now - at < 5.0
+            (name, text, bad)
+            for name, (at, text, bad) in list(self._diagnostics.items())
+            if now - at < WARNING_S
         )
         return GraphReport(
             arm=self._arm_watch.report(self._arm) if heard else None,
             camera_age_s=camera['age'],
             camera_hz=camera['fps'],
             camera_problem=camera.get('problem', ''),
+            other_cameras=tuple(
+                (f'camera {one["name"]}', one['age'], one['fps'], one['problem'])
+                for one in camera.get('others', ())
+            ),
             session=str(self._session.get('state', '')) if now - self._session_s <= STALE_S else '',
             jitter_p99_ms=1e3 * float(self._session.get('jitter_p99_s', 0.0)),
             policy=None if policy is None else policy.policy or 'none',
@@ -343,25 +314,21 @@ class PageState:
             learner='' if learner is None else learner.state,
             learner_reason='' if learner is None else learner.reason,
             diagnostics=tuple(said),
+            given_up=read_given_up(),
+            recorder=self.recorder.said(now),
         )
 
     def _poses(self, message: JointState) -> list[float]:
-        positions = self._positions(message)
-        return [] if positions is None else self._body_poses(positions)
+        return self._body_poses(joint_positions(message, JOINT_NAMES))
 
     def _angles(self, message: JointState) -> dict[str, float]:
-        positions = self._positions(message)
-        if positions is None:
-            return {}
-        return dict(zip(JOINT_NAMES, np.rad2deg(positions).round(1).tolist(), strict=True))
-
-    def _positions(self, message: JointState) -> npt.NDArray[np.float64] | None:
-        try:
-            positions = joint_positions(message, JOINT_NAMES)
-        except (KeyError, ValueError) as error:
-            self.say(str(error))
-            return None
-        return positions if np.isfinite(positions).all() else None
+        # By name, and each for itself: where one servo is mute, its joint alone is missing.
+        found = dict(zip(message.name, message.position, strict=False))
+        return {
+            name: round(math.degrees(found[name]), 1)
+            for name in JOINT_NAMES
+            if abs(found.get(name, math.nan)) <= LARGEST_RAD
+        }
 
     def _markers(self) -> tuple[list[float] | None, dict[str, list[float]] | None]:
         """Return the target and the workspace, which kinematics_node draws as a ball and a box."""

@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 import json
+import logging
 from pathlib import Path
 import socket
 import threading
@@ -15,20 +16,29 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 import uvicorn
 
 from so101_console.access import Access, AccessMiddleware
+from so101_console.connections import bound_unread, BoundedProtocol, BoundedSocket, MOST_PAGES
 from so101_console.operator_input import DriveError
+from so101_session.teleop.devices.controls import page_controls
 
 if TYPE_CHECKING:
     from so101_console.backend import PageBackend
 
+_log = logging.getLogger(__name__)
+
 PAGE = Path(__file__).parent / 'page'
+FILES = {path.name: path for path in PAGE.iterdir() if path.is_file()}
+"""All that a browser may ask for below /page; whatever else it names, no path is made of it."""
 LONGEST_MESSAGE = 2000
 """A page's messages are short; one that is longer is refused [characters]."""
+LONGEST_NUMBER = 9
+"""Of a step, in an address [digits]."""
+TRY_AGAIN = 1013
+"""RFC 6455, 7.4: how a socket is closed whose page shall come back."""
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 2.0
 HEADERS = {
@@ -47,12 +57,20 @@ def application(
     backend: 'PageBackend', access: Access, state_period_s: float, frame_period_s: float
 ) -> Starlette:
     """Return the application: everything it serves lies in this package."""
+    pages = set[_Page]()
 
     async def page(_: Request) -> Response:
-        return FileResponse(PAGE / 'index.html')
+        return FileResponse(FILES['index.html'])
+
+    async def part(request: Request) -> Response:
+        found = FILES.get(request.path_params['name'])
+        return FileResponse(found) if found else Response('There is no such file.', 404)
 
     async def arm(_: Request) -> Response:
         return Response(await asyncio.to_thread(backend.arm_file), media_type='application/octet-stream')
+
+    async def controls(_: Request) -> Response:
+        return JSONResponse(page_controls())
 
     async def episodes(_: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(backend.episodes))
@@ -63,13 +81,19 @@ def application(
 
     async def episode_frame(request: Request) -> Response:
         index = request.query_params.get('index', '')
-        if not index.isdecimal():
-            return Response('Expected the number of a step.', 400)
+        camera = request.query_params.get('camera', '0')
+        if not all(number.isdecimal() and len(number) <= LONGEST_NUMBER for number in (index, camera)):
+            return Response('Expected the number of a step, and of a camera.', 400)
         key = request.query_params.get('key', '')
-        found = await asyncio.to_thread(backend.episode_frame, key, int(index))
+        found = await asyncio.to_thread(backend.episode_frame, key, int(index), int(camera))
         return (
             Response(found, media_type='image/jpeg') if found else Response('There is no such picture.', 404)
         )
+
+    async def doubt(_: Request) -> Response:
+        found = backend.doubt()
+        headers = {'Cache-Control': 'no-store'}
+        return Response(found, media_type='image/jpeg', headers=headers) if found else Response('None.', 404)
 
     async def stop(_: Request) -> Response:
         # Beside the WebSocket: a page whose socket is gone can still stop the arm.
@@ -77,18 +101,28 @@ def application(
         return Response(status_code=202)
 
     async def live(socket: WebSocket) -> None:
-        await _Page(socket, backend).run(state_period_s, frame_period_s)
+        if len(pages) >= MOST_PAGES:
+            await socket.close(TRY_AGAIN, f'{MOST_PAGES} pages are open; close one')
+            return
+        page = _Page(socket, backend)
+        pages.add(page)
+        try:
+            await page.run(state_period_s, frame_period_s)
+        finally:
+            pages.remove(page)
 
     return Starlette(
         routes=[
             Route('/', page),
             Route('/arm', arm),
+            Route('/controls', controls),
             Route('/episodes', episodes),
             Route('/episode', episode),
             Route('/episode_frame', episode_frame),
+            Route('/doubt', doubt),
             Route('/stop', stop, methods=['POST']),
             WebSocketRoute('/live', live),
-            Mount('/page', StaticFiles(directory=PAGE)),
+            Route('/page/{name}', part),
         ],
         middleware=[Middleware(AccessMiddleware, access=access), Middleware(_HeadersMiddleware)],
     )
@@ -121,16 +155,22 @@ class _Page:
     async def run(self, state_period_s: float, frame_period_s: float) -> None:
         """Serve the page until it goes."""
         await self._socket.accept()
-        tasks = [asyncio.create_task(self._tell(state_period_s))]
+        tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tell(state_period_s))]
         if frame_period_s > 0.0:
-            tasks.append(asyncio.create_task(self._show(frame_period_s)))
+            shows = (self._show(frame_period_s, camera) for camera in range(self._backend.cameras))
+            tasks += [asyncio.create_task(show) for show in shows]
         try:
-            await self._hear()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._backend.closed(self._name)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):  # a page that hears nothing more must know: it asks again
+                _log.error('a page is asked to connect again: %r', error)
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.close(TRY_AGAIN)
 
     async def _hear(self) -> None:
         with suppress(WebSocketDisconnect, RuntimeError):
@@ -165,14 +205,16 @@ class _Page:
                     state['curves'] = curves
                 news = {key: value for key, value in state.items() if key not in known or known[key] != value}
                 known = state
-                await self._socket.send_text(json.dumps({'type': 'state', **news}, separators=(',', ':')))
+                await self._socket.send_text(
+                    json.dumps({'type': 'state', **news}, separators=(',', ':'), allow_nan=False)
+                )
                 await asyncio.sleep(period_s)
 
-    async def _show(self, period_s: float) -> None:
+    async def _show(self, period_s: float, camera: int) -> None:
         shown = -1
         with suppress(WebSocketDisconnect, RuntimeError):
             while True:
-                frame = await asyncio.to_thread(self._backend.frame, shown)
+                frame = await asyncio.to_thread(self._backend.frame, shown, camera)
                 if frame is not None:
                     shown, jpeg = frame
                     await self._socket.send_bytes(jpeg)
@@ -188,6 +230,7 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            bound_unread(self._socket)
             self._socket.listen()  # at once: who connects before the thread runs waits, and nobody else gets the port
         except OSError as error:
             self._socket.close()
@@ -196,7 +239,13 @@ class Server:
             ) from error
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(
-            app, log_level='warning', access_log=False, lifespan='off', ws_max_size=LONGEST_MESSAGE * 4
+            app,
+            http=BoundedProtocol,
+            ws=BoundedSocket,
+            log_level='warning',
+            access_log=False,
+            lifespan='off',
+            ws_max_size=LONGEST_MESSAGE * 4,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name='console-server', daemon=True)

@@ -14,7 +14,10 @@ import time
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'so101_bags' / 'test'))  # its maker of bags
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[2] / 'so101_bags' / 'test'),
+]  # its maker of bags
 
 
 class Ear:

@@ -36,8 +36,12 @@ def test_a_name_that_was_made_to_point_here_is_refused(host):
 def test_serving_others_needs_a_token_that_is_no_guess():
     with pytest.raises(AccessError, match='SO101_CONSOLE_TOKEN'):
         Access('0.0.0.0')
-    with pytest.raises(AccessError, match='8 characters'):
-        Access('0.0.0.0', 'short')
+    for token in ('short', 'x' * 300):
+        with pytest.raises(AccessError, match='8 to 200 characters'):
+            Access('0.0.0.0', token)
+    for token in ('correct horse', 'correct;horse', 'correct"horse', 'körrekt-horse', 'correct\nhorse'):
+        with pytest.raises(AccessError, match='letters, digits'):
+            Access('0.0.0.0', token)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +53,27 @@ def test_serving_others_needs_a_token_that_is_no_guess():
         ('token=wrong-horse', '', False),
         ('', 'so101_token=wrong-horse', False),
         ('', f'other={TOKEN}', False),
+        ('', f'{Access("0.0.0.0", TOKEN).cookie}={TOKEN}', True),
+        ('', f'a[]=1; {{"b": 2}}; =; ;; "; so101_token={TOKEN}', True),
+        ('', f'so101_token=of-another-arm; so101_token={TOKEN}', True),
+        (f'token={TOKEN}', 'so101_token=wrong-horse', True),
     ],
 )
 def test_the_token_opens_and_nothing_else_does(query, cookie, allowed):
     headers = {'host': '192.168.1.5:8101', 'origin': 'http://192.168.1.5:8101', 'cookie': cookie}
     assert (refusal(headers, query, Access('0.0.0.0', TOKEN)) == '') is allowed
+
+
+def test_two_consoles_of_one_machine_keep_their_cookies_apart():
+    assert Access('0.0.0.0', TOKEN).cookie != Access('0.0.0.0', 'battery-staple').cookie
+
+
+@pytest.mark.parametrize(
+    'odd', ['[', '[::1', 'http://[', 'http://\u2100', '//', '\x00', '[v1.x]', 'a' * 100_000]
+)
+def test_an_odd_header_is_refused_in_a_short_sentence(odd):
+    for headers in ({'host': odd, 'origin': HERE['origin']}, {**HERE, 'origin': odd}):
+        assert 0 < len(refusal(headers)) < 250
 
 
 def test_loopback_is_this_machine():

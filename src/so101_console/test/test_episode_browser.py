@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The episode browser on a bag that the recorder's own writer made."""
 
-import shutil
-
+import bag_maker
 from bag_maker import edited, Session, write
 import cv2
 import numpy as np
@@ -72,6 +71,18 @@ def test_the_picture_of_a_step_is_the_one_that_the_step_names(tmp_path):
     assert folder.exists()
 
 
+def test_a_replay_shows_every_camera_that_the_steps_name(tmp_path):
+    write(tmp_path / 'bag', Session(episodes=1, steps=6, front=True).messages())
+    browser = EpisodeBrowser(str(tmp_path))
+    key = browser.episodes()[0]['key']
+    assert browser.episode(key)['cameras'] == ['gripper_cam', 'front_cam']
+    wrist, front = (browser.frame(key, 2, camera) for camera in (0, 1))
+    assert wrist
+    assert front
+    assert wrist != front
+    assert browser.frame(key, 2, 2) is None
+
+
 def test_a_replay_reads_around_its_step_and_not_the_whole_bag(flights, monkeypatch):
     key = flights.episodes()[EPISODES // 2]['key']
     assert flights.frame(key, 0)
@@ -85,22 +96,35 @@ def test_a_bag_is_read_again_only_when_it_has_changed(flights, monkeypatch):
     assert flights.episodes() == before
 
 
-def test_a_bag_that_is_still_recorded_is_named_and_the_others_are_listed(tmp_path):
+def test_the_episodes_of_a_bag_that_is_still_recorded_are_listed_with_their_pictures(tmp_path):
     write(tmp_path / 'whole', Session(episodes=1).messages())
-    shutil.copytree(tmp_path / 'whole', tmp_path / 'open')
-    (tmp_path / 'open' / 'metadata.yaml').unlink()
+    write(tmp_path / 'open', Session(episodes=2, steps=6).messages(), closed=False)
     flights = EpisodeBrowser(str(tmp_path))
-    assert [row['label'] for row in flights.episodes()] == ['whole · 1']
-    assert 'open is still being recorded' in flights.problems[0]
+    rows = {row['label']: row for row in flights.episodes()}
+    assert set(rows) == {'whole · 1', 'open · 1', 'open · 2'}
+    assert flights.frame(rows['open · 1']['key'], 2)
+    assert flights.problems == []
 
 
 def test_a_damaged_bag_is_a_sentence_and_not_the_end(tmp_path):
     bag = write(tmp_path / 'bag', Session(episodes=1).messages())
     file = next(bag.glob('*.mcap'))
-    file.write_bytes(file.read_bytes()[:-2000])
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    file.write_bytes(content[:-2000])
     flights = EpisodeBrowser(str(tmp_path))
     assert flights.episodes() == []
     assert flights.problems
+
+
+def test_an_event_of_a_kind_that_only_a_newer_version_knows_costs_no_episode(tmp_path):
+    messages = Session(episodes=2).messages()
+    said = next(message for message in messages if message.topic == '/session/event')
+    later = said._replace(data=bag_maker.event(said.log_ns, 1, 200), log_ns=said.log_ns + 1)
+    write(tmp_path / 'bag', sorted([*messages, later], key=lambda message: message.log_ns))
+    flights = EpisodeBrowser(str(tmp_path))
+    assert [row['outcome'] for row in flights.episodes()] == ['success', 'success']
+    assert flights.problems == []
 
 
 def test_no_folder_is_an_empty_list(tmp_path):

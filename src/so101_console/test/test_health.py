@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from so101_console.health import ArmReport, examine, GraphReport
+from so101_console.health import ArmReport, ArmWatch, examine, GraphReport, read_given_up
 from so101_driver.doctor.checks import Status
 
 WELL = GraphReport(
@@ -15,6 +15,7 @@ WELL = GraphReport(
     policy='compact',
     policy_ms=12.0,
     learner='learning',
+    recorder=('Records into bags/one: 3 episodes, 12 MB. 40.0 GB are left on the disk.', False),
 )
 
 
@@ -30,9 +31,26 @@ def test_a_graph_that_is_well_has_nothing_to_mend():
     assert {check.status for check in examine(WELL)} == {Status.OK}
 
 
+def test_that_nothing_is_recorded_is_said_and_is_no_fault():
+    check = found(replace(WELL, recorder=None), 'recorder')
+    assert (check.status, check.finding) == (Status.SKIP, 'Nothing is recorded.')
+
+
+def test_what_is_not_started_again_is_said_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setenv('SO101_GIVEN_UP', str(tmp_path / 'file'))
+    assert read_given_up() == {}
+    for damaged in ('', '{', '[1]', '"x"', 'é' * 10):
+        (tmp_path / 'file').write_text(damaged)
+        assert read_given_up() == {}
+    (tmp_path / 'file').write_text('{"policy_node": "It ended 3 times the same way: no policy."}')
+    check = found(replace(WELL, given_up=read_given_up()), 'policy node')
+    assert (check.status, check.finding) == (Status.FAIL, 'It ended 3 times the same way: no policy.')
+
+
 @pytest.mark.parametrize(
     ('facts', 'name', 'status'),
     [
+        (replace(WELL, recorder=('Nothing is recorded: the disk is full.', True)), 'recorder', Status.FAIL),
         (replace(WELL, arm=None), 'arm', Status.FAIL),
         (arm(state='off'), 'arm', Status.WARN),
         (arm(state='stopped'), 'arm', Status.FAIL),
@@ -71,3 +89,11 @@ def test_no_policy_and_no_learner_are_no_faults():
     alone = replace(WELL, policy=None, learner='')
     assert found(alone, 'policy').status is Status.SKIP
     assert found(alone, 'learner').status is Status.SKIP
+
+
+def test_what_is_lost_is_a_share_of_the_answers_and_not_of_the_requests():
+    messages = pytest.importorskip('so101_interfaces.msg')
+    watch = ArmWatch()
+    for now, requests, lost in ((0.0, 100, 0), (1.0, 200, 30)):
+        watch.hear(now, messages.ArmStatus(name=['joint'] * 6, requests=requests, lost=lost))
+    assert watch.lost == pytest.approx(30 / 600)

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, SessionStatus, Step
@@ -17,6 +18,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.curves import NAMES
 from so101_console.page_state import PageState
+from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.session import to_record
 
@@ -54,6 +56,17 @@ def delta(episode, index, source, at=0):
     return message
 
 
+def test_the_page_always_says_whether_is_recorded(picture):
+    assert state(picture)['recording'] == {'said': 'Nothing is recorded.', 'bad': False}
+    picture.recorder.hear(DiagnosticStatus(message='Records into bags/one. 40.0 GB are left on the disk.'))
+    told = state(picture, later=1.0)['recording']
+    assert told == {'said': 'Records into bags/one. 40.0 GB are left on the disk.', 'bad': False}
+    assert state(picture, later=60.0)['recording']['bad']
+    picture.recorder.hear(DiagnosticStatus(message='Nothing is recorded: no.', level=DiagnosticStatus.ERROR))
+    told = state(picture, later=61.0)
+    assert told['recording']['bad']
+
+
 def test_an_empty_picture_can_be_sent_as_json(picture):
     told = state(picture)
     assert json.loads(json.dumps(told, allow_nan=False))['title'] == 'No arm'
@@ -72,8 +85,81 @@ def test_joints_are_read_only_once_for_all_pages(picture):
 
 def test_a_joint_message_without_a_joint_is_a_note_and_not_the_end(picture):
     picture.newest.keep('joints')(serialize_message(JointState(name=['elbow_flex'], position=[0.0])))
-    assert state(picture)['poses'] == []
+    assert not state(picture)['poses']
     assert 'lacks' in state(picture)['note']
+
+
+NO_JOINTS = [
+    b'',
+    b'\0\1\0\0',
+    b'\xff' * 60,
+    serialize_message(JointState(name=list(JOINT_NAMES), position=[math.nan] * 6)),
+    serialize_message(JointState(name=list(JOINT_NAMES), position=[1e308] * 6)),
+    serialize_message(JointState(name=['x'] * 6, position=[0.0] * 6)),
+]
+
+
+@pytest.mark.parametrize('content', NO_JOINTS, ids=range(len(NO_JOINTS)))
+@pytest.mark.parametrize('name', ['joints', 'tcp', 'markers'])
+def test_whatever_comes_the_page_is_told_the_rest_and_goes_on(picture, name, content):
+    picture.on_arm(arm())
+    picture.newest.keep(name)(content)
+    told = state(picture)
+    assert told['arm'] == 'ready'
+    json.dumps(told, allow_nan=False)
+    picture.newest.keep('joints')(joints(0.5))
+    assert state(picture)['poses'][0] == 0.5
+
+
+def test_states_and_drivers_of_a_newer_version_are_shown_with_their_sentence(picture):
+    picture.on_arm(arm())
+    picture.on_session(to_record(SessionStatus(state=9, driver=7, sentence='it dances')))
+    told = state(picture)
+    assert (told['title'], told['drives']) == ('A state that this page does not know', 'you')
+    assert told['detail'].startswith('It dances.')
+    picture.on_arm(arm(9, reason='it swims'))
+    told = state(picture, later=1.0)
+    assert (told['arm'], told['drives'], told['detail']) == ('unknown', 'stopped', 'it swims')
+    assert {check['name']: check['finding'] for check in told['checks']}['arm'] == 'it swims'
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [{'temperature': []}, {'error': [0]}, {'torque': [True] * 7}, {'name': [], 'load': [0.0]}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_status_with_more_or_fewer_values_than_servos_is_refused_and_the_last_one_stays(picture, fields):
+    picture.on_arm(arm())
+    bad = arm()
+    for name, values in fields.items():
+        setattr(bad, name, values)
+    with pytest.raises(ContractError, match='one value of each servo'):
+        picture.on_arm(bad)
+    assert len(state(picture)['servos']) == 6
+
+
+def test_an_event_of_an_unknown_kind_is_refused_and_changes_nothing(picture):
+    with pytest.raises(ContractError, match='kind of event, got 200'):
+        picture.on_event(EpisodeEvent(kind=200, episode=1))
+    assert state(picture)['episodes'] == []
+
+
+def test_any_number_of_warnings_and_episodes_takes_little_memory(picture):
+    for number in range(300):
+        warned = DiagnosticStatus(level=DiagnosticStatus.WARN, name=f'{number}')
+        picture.on_diagnostics(DiagnosticArray(status=[warned] * 100))
+        picture.on_command(EeDelta(episode=number + 1, source=EeDelta.SOURCE_POLICY))
+    assert len(picture._diagnostics) <= 33
+    assert len(picture._episodes._open) <= 20
+
+
+def test_a_mute_servo_leaves_the_angles_of_the_others(picture):
+    picture.on_arm(arm())
+    others = [name for name in JOINT_NAMES if name != 'elbow_flex']
+    told = JointState(name=others, position=[math.radians(10.0)] * 5)
+    picture.newest.keep('joints')(serialize_message(told))
+    angles = {row['name']: row['angle'] for row in state(picture)['servos']}
+    assert angles == {**dict.fromkeys(others, 10.0), 'elbow_flex': None}
 
 
 def test_nan_of_a_servo_that_was_never_read_is_unknown(picture):

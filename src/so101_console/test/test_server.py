@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real server with its real rules, over real sockets; only the robot behind it is a list."""
+"""The real server with its real rules, over real sockets, and in a real browser; only the robot is a list."""
 
 import http.client
 import json
@@ -19,6 +19,8 @@ TOKEN = 'correct-horse-battery'
 class Robot:
     """A backend that remembers what it was asked for."""
 
+    cameras = 1
+
     def __init__(self):
         self.asked, self.gone = [], []
 
@@ -31,7 +33,7 @@ class Robot:
     def curves(self, since):
         return {'rows': [[1.0]] if since < 1 else [], 'from': since, 'until': 1, 'charts': []}
 
-    def frame(self, newer_than):
+    def frame(self, newer_than, camera=0):
         return (1, b'jpeg') if newer_than < 1 else None
 
     def act(self, page, message):
@@ -52,7 +54,7 @@ class Robot:
     def episode(self, key):
         return {'key': key, 'steps': []} if key == 'bag/1' else None
 
-    def episode_frame(self, key, index):
+    def episode_frame(self, key, index, camera=0):
         return b'jpeg' if (key, index) == ('bag/1', 0) else None
 
 
@@ -186,6 +188,20 @@ def test_a_stop_needs_no_socket_but_does_need_the_origin(serve, robot):
     assert robot.asked == ['e_stop']
 
 
+@pytest.mark.parametrize('what', ['state', 'frame', 'curves'])
+def test_a_page_that_can_be_told_nothing_more_is_sent_away_and_asks_again(serve, robot, what):
+    port, told = serve(), getattr(robot, what)
+    with live(port) as socket:
+        heard(socket, '"title"')
+        setattr(robot, what, lambda _: {}['no such state'])
+        with pytest.raises(ConnectionClosed) as closed:
+            heard(socket, 'nothing that comes', most=100_000)
+    assert closed.value.rcvd.code == 1013
+    setattr(robot, what, told)
+    with live(port) as socket:
+        assert heard(socket, '"title"')
+
+
 def test_a_page_that_goes_is_noticed(serve, robot):
     with live(serve()) as socket:
         heard(socket, '"title"')
@@ -203,10 +219,100 @@ def test_episodes_and_pictures_that_do_not_exist_are_404(serve):
     assert ask(port, '/episode?key=../../etc/passwd')[0].status == 404
     assert ask(port, '/episode_frame?key=bag/1&index=0')[1] == b'jpeg'
     assert ask(port, '/episode_frame?key=bag/1&index=9')[0].status == 404
-    assert ask(port, '/episode_frame?key=bag/1&index=-1')[0].status == 400
+    for odd in ('-1', '9' * 5000, '', 'x'):
+        assert ask(port, f'/episode_frame?key=bag/1&index={odd}')[0].status == 400
 
 
 def test_a_port_in_use_is_said_in_a_sentence(serve):
     port = serve()
     with pytest.raises(ServerError, match='end the other console'):
         Server(application(Robot(), Access('127.0.0.1'), 1.0, 0.0), '127.0.0.1', port)
+
+
+# --- in a real browser ---
+
+NEVER_S = 1000.0
+WHOLE = {
+    'title': 'The policy drives',
+    'detail': 'episode 1, step 2',
+    'drives': 'policy',
+    'arm': 'ready',
+    'camera': {'age': 0.1, 'fps': 20},
+    'bus': 'Bus: all is well',
+}
+
+
+def shows(page, selector, words):
+    page.locator(selector, has_text=words).wait_for(timeout=200_000)
+
+
+class Odd(Robot):
+    """A console that says what it is told to say."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.pages = dict(WHOLE), set()
+
+    def state(self, page):
+        self.pages.add(page)
+        return {'type': 'state', **self.said}
+
+    def curves(self, since):
+        return {'rows': []}
+
+
+@pytest.fixture
+def odd():
+    return Odd()
+
+
+@pytest.fixture
+def show(odd, chromium):
+    opened = []
+
+    def start(period_s):
+        server = Server(application(odd, Access('127.0.0.1'), period_s, 0.0), '127.0.0.1', 0)
+        server.start(lambda: None)
+        page = chromium.new_page()
+        opened.append((server, page))
+        page.goto(f'http://127.0.0.1:{server.port}/')
+        shows(page, '#state', 'The policy drives')
+        return page
+
+    yield start
+    for server, page in opened:
+        page.close()
+        server.close()
+
+
+def test_a_page_that_hears_nothing_more_asks_again_although_its_socket_is_open(show, odd, wait_until):
+    show(NEVER_S)
+    wait_until(lambda: len(odd.pages) >= 3, 'the page has connected again, twice')
+
+
+@pytest.mark.parametrize('value', ['text', 7, None, [], {'a': 1}, [[None]]], ids=str)
+def test_a_value_of_another_type_than_expected_leaves_the_rest_of_the_page_alive(
+    show, odd, value, wait_until
+):
+    page = show(0.05)
+    keys = [
+        'servos',
+        'checks',
+        'coach',
+        'curves',
+        'episodes',
+        'note',
+        'poses',
+        'tcp',
+        'target',
+        'box',
+        'camera',
+        'detail',
+    ]
+    odd.said = {**WHOLE, **dict.fromkeys(keys, value), 'bus': 'Bus: lives'}
+    shows(page, '#bus', 'Bus: lives')
+    odd.said = {**WHOLE, 'title': 'All is well again'}
+    shows(page, '#state', 'All is well again')
+    page.click('#e-stop')
+    shows(page, '#camera-age', '100 ms old')
+    wait_until(lambda: 'e_stop' in odd.asked, 'the stop has come')

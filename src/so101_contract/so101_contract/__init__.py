@@ -4,8 +4,10 @@
 __all__ = [
     'action',
     'assembly',
+    'base',
     'config',
     'errors',
+    'human_time',
     'image',
     'joints',
     'manifest',
@@ -15,6 +17,7 @@ __all__ = [
     'orientation',
     'record',
     'session',
+    'task',
     'task_report',
     'transition',
 ]

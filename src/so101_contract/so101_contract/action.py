@@ -4,6 +4,9 @@
 A network action has four entries: displacement along x, y, z of the base frame in [-1, 1], and the gripper in
 the units of a `GripperConvention`. On the wire the displacement is in metres and the gripper is a target
 opening. The scale is applied here and nowhere else.
+
+There is a second kind, for arms that are moved joint by joint: an increment of each joint in [-1, 1] and the gripper;
+behind the scale the increments are in rad. A spec has one kind, and an `EeDelta` message carries the first only.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 ACTION_SIZE = 4
 AXES = ('x', 'y', 'z', 'gripper')
+FEWEST_JOINTS, MOST_JOINTS = 5, 16
+"""Joints that an action of the second kind may move."""
 
 _ROUNDING = 1e-6  # an excess this small comes from float32 and is cut without being counted
 
@@ -88,7 +93,7 @@ class Displacement(Protocol):
 
     @property
     def translation(self) -> FloatArray:
-        """Displacement of the TCP (3,) [m]."""
+        """Displacement of the TCP (3,) [m], or increments of the joints (n,) [rad]."""
 
     @property
     def opening(self) -> float:
@@ -97,26 +102,30 @@ class Displacement(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EeDeltaValue:
-    """The content of an `EeDelta` message.
+    """The content of an `EeDelta` message, or of an action that moves joints.
 
     Attributes:
-        translation: displacement of the TCP during the step in the spec's frame (3,) [m], read-only.
+        translation: displacement of the TCP during the step in the spec's frame (3,) [m], read-only; or the increments
+            of the joints (n,) [rad].
         opening: target opening of the gripper, 0 closed .. 1 open.
-        clipped: which of x, y, z, gripper were cut to their range on the way (4,).
+        clipped: which of x, y, z, gripper were cut to their range on the way (4,), or which joints (n + 1,).
     """
 
     translation: FloatArray
     opening: float
-    clipped: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    clipped: tuple[bool, ...] = (False, False, False, False)
 
     def __post_init__(self) -> None:
         """Check the shape and refuse NaN; keep a copy that nobody can change."""
         translation = np.array(self.translation, dtype=np.float64)
         opening = float(self.opening)
-        if translation.shape != (3,) or not np.isfinite(translation).all() or not np.isfinite(opening):
+        known = translation.ndim == 1 and (
+            len(translation) == 3 or FEWEST_JOINTS <= len(translation) <= MOST_JOINTS
+        )
+        if not known or not np.isfinite(translation).all() or not np.isfinite(opening):
             raise ActionError(
-                f'expected three finite displacements [m] and a finite opening, got {translation.tolist()} '
-                f'and {opening}; hold instead of sending this'
+                f'expected three finite displacements [m], or one increment for each joint, and a finite opening, got '
+                f'{translation.tolist()} and {opening}; hold instead of sending this'
             )
         translation.setflags(write=False)
         object.__setattr__(self, 'translation', translation)
@@ -128,31 +137,35 @@ class NetworkAction:
     """An action in a network's units.
 
     Attributes:
-        values: x, y, z in [-1, 1] and the gripper in the spec's convention (4,).
-        clipped: which of them were cut to their range on the way (4,).
+        values: x, y, z, or the joints, in [-1, 1] and the gripper in the spec's convention (4,) or (n + 1,).
+        clipped: which of them were cut to their range on the way.
     """
 
     values: FloatArray
-    clipped: tuple[bool, bool, bool, bool]
+    clipped: tuple[bool, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpec(Record):
-    """What the four numbers of a network's action mean.
+    """What the numbers of a network's action mean, four where it moves the TCP.
 
     Attributes:
         translation_scale_m: displacement for 1.0 along x, y, z [m]; one number stands for all three.
         gripper: how the fourth number says the gripper's target.
         frame_id: the frame of the displacement. Nothing is rotated on the way: the frame of the network is
             the frame on the wire.
+        joint_scale_rad: increment of each joint for 1.0 [rad], for an action that moves joints; None for one that moves
+            the TCP.
     """
 
     KIND: ClassVar[str] = 'so101_contract/action/1'
     ERROR = ActionError
+    OPTIONAL = frozenset({'joint_scale_rad'})
 
     translation_scale_m: tuple[float, float, float] = (0.02, 0.02, 0.02)
     gripper: GripperConvention = GripperConvention.SIGNED
     frame_id: str = BASE_FRAME
+    joint_scale_rad: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Spread a single scale over the axes and check it."""
@@ -166,47 +179,65 @@ class ActionSpec(Record):
             )
         if not self.frame_id:
             raise ActionError(f'expected the name of a frame, got none; name it, e.g. {BASE_FRAME!r}')
+        joints = self.joint_scale_rad
+        if joints is not None and not (
+            FEWEST_JOINTS <= len(joints) <= MOST_JOINTS and all(scale > 0 for scale in joints)
+        ):
+            raise ActionError(
+                f'expected scales above 0 rad for {FEWEST_JOINTS} to {MOST_JOINTS} joints, got {joints}; correct '
+                f'the spec'
+            )
+
+    @property
+    def scale(self) -> FloatArray:
+        """What 1.0 stands for in each entry but the gripper's (3,) [m], or (n,) [rad]."""
+        return np.array(self.translation_scale_m if self.joint_scale_rad is None else self.joint_scale_rad)
+
+    @property
+    def size(self) -> int:
+        """Entries of a network action."""
+        return len(self.scale) + 1
 
     @property
     def low(self) -> FloatArray:
-        """Smallest network action (4,)."""
-        return np.array([-1.0, -1.0, -1.0, self.gripper.range[0]])
+        """Smallest network action (4,), or (n + 1,)."""
+        return np.append(-np.ones(self.size - 1), self.gripper.range[0])
 
     @property
     def high(self) -> FloatArray:
-        """Largest network action (4,)."""
-        return np.array([1.0, 1.0, 1.0, self.gripper.range[1]])
+        """Largest network action (4,), or (n + 1,)."""
+        return np.append(np.ones(self.size - 1), self.gripper.range[1])
 
     def to_wire(self, action: npt.ArrayLike, *, present_opening: float | None = None) -> EeDeltaValue:
         """Turn a network action into what an `EeDelta` message carries.
 
         Args:
-            action: (4,) in network units; what lies outside is clipped and reported.
+            action: (4,) or (n + 1,) in network units; what lies outside is clipped and reported.
             present_opening: the opening now commanded; DISCRETE needs it to stay there.
 
         Raises:
             ActionError: wrong shape, NaN or infinity, or a discrete gripper value that is none.
         """
         values = np.array(action, dtype=np.float64)
-        if values.shape != (ACTION_SIZE,) or not np.isfinite(values).all():
+        if values.shape != (self.size,) or not np.isfinite(values).all():
             raise ActionError(
-                f'expected a network action of {ACTION_SIZE} finite numbers, got {values.tolist()}; '
+                f'expected a network action of {self.size} finite numbers, got {values.tolist()}; '
                 f'hold instead of sending this'
             )
         discrete = self.gripper is GripperConvention.DISCRETE
-        if discrete and values[3] not in (0.0, 1.0, 2.0):
+        if discrete and values[-1] not in (0.0, 1.0, 2.0):
             raise ActionError(
-                f'expected a discrete gripper value of 0 (close), 1 (stay) or 2 (open), got {values[3]}; '
+                f'expected a discrete gripper value of 0 (close), 1 (stay) or 2 (open), got {values[-1]}; '
                 f'use the index of the chosen action'
             )
         inside, clipped = _clip(values, self.low, self.high)
         if not discrete:
-            opening = self.gripper.to_opening(float(inside[3]))
-        elif inside[3] == DiscreteGripper.STAY:
+            opening = self.gripper.to_opening(float(inside[-1]))
+        elif inside[-1] == DiscreteGripper.STAY:
             opening = _known(present_opening)
         else:
-            opening = float(inside[3] == DiscreteGripper.OPEN)
-        return EeDeltaValue(inside[:3] * np.array(self.translation_scale_m), opening, clipped)
+            opening = float(inside[-1] == DiscreteGripper.OPEN)
+        return EeDeltaValue(inside[:-1] * self.scale, opening, clipped)
 
     def from_wire(
         self,
@@ -219,8 +250,8 @@ class ActionSpec(Record):
         """Turn the content of an `EeDelta` message into a network action.
 
         Args:
-            translation: displacement in `frame_id` (3,) [m]; what lies beyond the scale is clipped and
-                reported.
+            translation: displacement in `frame_id` (3,) [m], or increments (n,) [rad]; what lies beyond the scale is
+                clipped and reported.
             opening: target opening, 0 closed .. 1 open.
             present_opening: the opening commanded before this action; DISCRETE compares with it.
             stay_within: DISCRETE calls a change of opening up to this "stay".
@@ -228,19 +259,18 @@ class ActionSpec(Record):
         Raises:
             ActionError: wrong shape, NaN or infinity.
         """
-        wire = EeDeltaValue(np.asarray(translation, dtype=np.float64), opening)
-        entries = np.append(wire.translation / np.array(self.translation_scale_m), 0.0)
+        wire = self._own(translation, opening)
         # The gripper is clipped as an opening, so that its excess is counted alike in every convention.
-        entries[3] = wire.opening
-        inside, clipped = _clip(entries, np.array([-1.0, -1.0, -1.0, 0.0]), np.ones(ACTION_SIZE))
+        entries = np.append(wire.translation / self.scale, wire.opening)
+        inside, clipped = _clip(entries, np.append(-np.ones(self.size - 1), 0.0), np.ones(self.size))
         if self.gripper is GripperConvention.DISCRETE:
-            change = float(inside[3]) - _known(present_opening)
+            change = float(inside[-1]) - _known(present_opening)
             if abs(change) <= stay_within:
-                inside[3] = DiscreteGripper.STAY
+                inside[-1] = DiscreteGripper.STAY
             else:
-                inside[3] = DiscreteGripper.OPEN if change > 0 else DiscreteGripper.CLOSE
+                inside[-1] = DiscreteGripper.OPEN if change > 0 else DiscreteGripper.CLOSE
         else:
-            inside[3] = self.gripper.from_opening(float(inside[3]))
+            inside[-1] = self.gripper.from_opening(float(inside[-1]))
         return NetworkAction(inside, clipped)
 
     def limit(self, value: Displacement) -> EeDeltaValue:
@@ -248,10 +278,20 @@ class ActionSpec(Record):
 
         What comes out is executed and recorded, so that the stored action is the one that the arm was told.
         """
-        scale = np.array([*self.translation_scale_m, 1.0])
-        entries = np.append(value.translation, value.opening)
-        inside, clipped = _clip(entries, scale * (-1, -1, -1, 0), scale)
-        return EeDeltaValue(inside[:3], float(inside[3]), clipped)
+        wire = self._own(value.translation, value.opening)
+        most = np.append(self.scale, 1.0)
+        inside, clipped = _clip(np.append(wire.translation, wire.opening), np.append(-self.scale, 0.0), most)
+        return EeDeltaValue(inside[:-1], float(inside[-1]), clipped)
+
+    def _own(self, translation: npt.ArrayLike, opening: float) -> EeDeltaValue:
+        """Return a value, refused where it is of the other kind."""
+        wire = EeDeltaValue(np.asarray(translation, dtype=np.float64), opening)
+        if len(wire.translation) != self.size - 1:
+            raise ActionError(
+                f'expected an action of {self.size - 1} entries and the gripper, got {len(wire.translation)} and the '
+                f'gripper; one that moves the TCP cannot move joints, nor the other way round'
+            )
+        return wire
 
 
 class ClipCounter:
@@ -273,12 +313,9 @@ class ClipCounter:
         return {axis: count / max(self.total, 1) for axis, count in self.clipped.items()}
 
 
-def _clip(
-    values: FloatArray, low: FloatArray, high: FloatArray
-) -> tuple[FloatArray, tuple[bool, bool, bool, bool]]:
+def _clip(values: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, tuple[bool, ...]]:
     inside = np.clip(values, low, high)
-    x, y, z, gripper = np.abs(values - inside) > _ROUNDING * (high - low)
-    return inside, (bool(x), bool(y), bool(z), bool(gripper))
+    return inside, tuple((np.abs(values - inside) > _ROUNDING * (high - low)).tolist())
 
 
 def _known(present_opening: float | None) -> float:

@@ -14,6 +14,7 @@ from typing import Self
 from so101_contract.errors import ContractError
 from so101_contract.manifest import PolicyManifest
 from so101_contract.observation_spec import (
+    camera_word,
     CONTROL_RATE_HZ,
     DEFAULT_OBSERVATION,
     get_observation,
@@ -28,7 +29,9 @@ class ContractConfig:
     """Observation, TCP, camera, rate, controller, action scale and workspace.
 
     Attributes:
-        observation: name of what is observed (`presets.OBSERVATIONS`).
+        observation: name of what is observed (`observation_spec.OBSERVATIONS`).
+        task: what is to be done: name or file; empty: nobody says.
+        cameras: that are observed; empty: those of the task, or else of the observation.
         tcp: TCP preset that actions move.
         camera_preset: where the wrist camera is mounted.
         control_rate_hz: steps per second [Hz].
@@ -39,6 +42,8 @@ class ContractConfig:
     """
 
     observation: str = DEFAULT_OBSERVATION
+    task: str = ''
+    cameras: tuple[str, ...] = ('',)
     tcp: str = _DEFAULT.tcp
     camera_preset: str = _DEFAULT.camera_preset
     control_rate_hz: float = CONTROL_RATE_HZ
@@ -48,14 +53,21 @@ class ContractConfig:
     workspace_max: tuple[float, float, float] = (0.40, 0.25, 0.30)
 
     @classmethod
-    def from_manifest(cls, manifest: PolicyManifest) -> Self:
-        """Return what a policy was trained with. The workspace stays that of the arm that it acts on.
+    def from_manifest(cls, manifest: PolicyManifest, task: str = '') -> Self:
+        """Return what a policy was trained with. Task and workspace stay those of the arm that it acts on.
 
         Raises:
-            ContractError: it observes what has no name here.
+            ContractError: it observes what has no name here, or moves joints.
         """
+        if manifest.action.joint_scale_rad is not None:
+            raise ContractError(
+                f'expected a policy whose actions move the TCP, got one that moves {manifest.action.size - 1} joints; '
+                f'this arm has no such controller'
+            )
         return cls(
             observation=_name_of(manifest),
+            task=task,
+            cameras=tuple(camera_word(name) for name in manifest.observation.camera_names) if task else ('',),
             tcp=manifest.observation.tcp,
             camera_preset=manifest.observation.camera_preset,
             control_rate_hz=manifest.control_rate_hz,
@@ -70,6 +82,7 @@ def _name_of(manifest: PolicyManifest) -> str:
         name: replace(
             get_observation(name, tcp=wanted.tcp, camera_preset=wanted.camera_preset),
             normalization=wanted.normalization,
+            cameras=wanted.cameras,
         )
         for name in OBSERVATIONS
     }

@@ -40,3 +40,7 @@ class ManifestError(ContractError):
 
 class SpecMismatchError(ContractError):
     """Two specs that must be the same differ; the message lists every differing field."""
+
+
+class TaskError(ContractError):
+    """A task says something that cannot be done, or its file cannot be read."""

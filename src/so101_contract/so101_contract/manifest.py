@@ -16,10 +16,22 @@ from so101_contract.joints import JOINT_NAMES
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
+from so101_contract.task.spec import TaskSpec, Workspace
+
+__all__ = [
+    'MUST_AGREE',
+    'SHOULD_AGREE',
+    'Golden',
+    'LiveConfig',
+    'PolicyManifest',
+    'StepUnit',
+    'Workspace',
+    'golden_observation',
+]
 
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
-MUST_AGREE = ('observation', 'action', 'control_rate_hz', 'ik_profile')
+MUST_AGREE = ('task', 'observation', 'action', 'control_rate_hz', 'ik_profile')
 """A policy does something else than it was trained for where one of these differs."""
 
 SHOULD_AGREE = ('reset_pose', 'workspace', 'calibration_id')
@@ -40,36 +52,12 @@ class StepUnit(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workspace(Record):
-    """The box that the TCP's target stays in.
-
-    Attributes:
-        low: smallest x, y, z in the base frame [m].
-        high: largest x, y, z [m].
-    """
-
-    KIND: ClassVar[str] = 'so101_contract/workspace/1'
-    ERROR = ManifestError
-
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        """Check that it holds a volume."""
-        super().__post_init__()
-        if not all(a < b for a, b in zip(self.low, self.high, strict=True)):
-            raise ManifestError(
-                f'expected a workspace with low < high, got {self.low} and {self.high}; swap them'
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Golden(Record):
     """What the policy answers to a fixed observation, so that whoever loads it can tell that it still does.
 
     Attributes:
         pattern: seed of the observation, see `golden_observation`.
-        action: mean action in network units (4,).
+        action: mean action in network units, (4,) where it moves the TCP.
         tolerance: largest difference per entry that other machines may show.
     """
 
@@ -83,9 +71,9 @@ class Golden(Record):
     def __post_init__(self) -> None:
         """Check the size of the action."""
         super().__post_init__()
-        if self.pattern < 0 or len(self.action) != ACTION_SIZE or not self.tolerance > 0:
+        if self.pattern < 0 or len(self.action) < ACTION_SIZE or not self.tolerance > 0:
             raise ManifestError(
-                f'expected a pattern >= 0, {ACTION_SIZE} action entries and a tolerance above 0, got {self}; '
+                f'expected a pattern >= 0, {ACTION_SIZE} action entries or more and a tolerance above 0, got {self}; '
                 f'export the policy again'
             )
 
@@ -116,10 +104,12 @@ class LiveConfig(Record):
         reset_pose: joints at the start of an episode (6,) [rad].
         workspace: box of the TCP's target.
         calibration_id: hash of the arm's calibration.
+        task: what is to be done.
     """
 
     KIND: ClassVar[str] = 'so101_contract/live/1'
     ERROR = ManifestError
+    OPTIONAL = frozenset({'task'})
 
     observation: ObservationSpec | None = None
     action: ActionSpec | None = None
@@ -128,6 +118,49 @@ class LiveConfig(Record):
     reset_pose: tuple[float, ...] | None = None
     workspace: Workspace | None = None
     calibration_id: str | None = None
+    task: TaskSpec | None = None
+
+
+ON_BASE_MODES, ON_BASE_RULES = ('choice', 'residual'), ('mean', 'unanimous', 'min_max')
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnBaseManifest(Record):
+    """What a policy that acts on top of a base policy may do; its terms are those of `drqv2_policy_node.on_base`.
+
+    Attributes:
+        mode: choice, or residual.
+        rule: which critics have to prefer its actions.
+        margin: by how much.
+        hold_steps: steps for which a choice holds.
+        residual_scale: largest correction of the base, in network units.
+        base_std: exploration noise on the base's actions, in network units.
+        share: how often it is heard, 0..1.
+        alone: it acts in every step, without a look at the base.
+    """
+
+    KIND: ClassVar[str] = 'so101_contract/on_base/1'
+    ERROR = ManifestError
+
+    mode: str
+    rule: str
+    margin: float
+    hold_steps: int
+    residual_scale: float
+    base_std: float
+    share: float
+    alone: bool
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        known = self.mode in ON_BASE_MODES and self.rule in ON_BASE_RULES
+        bounded = 0.0 <= self.margin <= 1e3 and 1 <= self.hold_steps <= 1000 and 0.0 <= self.share <= 1.0
+        if not (known and bounded and 0.01 <= self.residual_scale <= 2.0 and 0.0 <= self.base_std <= 1.0):
+            raise ManifestError(
+                f'expected a mode of {list(ON_BASE_MODES)}, a rule of {list(ON_BASE_RULES)}, a share of 0 to 1 and a '
+                f'margin, steps, a scale and noise within their bounds, got {self}; export the policy again'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +176,7 @@ class PolicyManifest(Record):
         action: what its output means.
         control_rate_hz: steps per second that it was trained at [Hz].
         ik_profile: name of the controller's profile that executed its actions.
-        reset_pose: joints at the start of its episodes (6,) [rad].
+        reset_pose: joints at the start of its episodes, (6,) of an SO-101 [rad].
         workspace: box of the TCP's target.
         std_schedule: exploration noise over training, e.g. `linear(0.2,0.1,10000)`.
         std_unit: what the schedule's step counts.
@@ -151,10 +184,13 @@ class PolicyManifest(Record):
         golden: its answer to a fixed observation.
         tensors_sha256: hash of the tensor file.
         source_sha256: hash of the file that it was converted from; None where it was trained here.
+        task: what it was trained to do; None where it does not say, as those that are older than task files.
+        on_base: what it may do on top of a base policy; None where it acts alone.
     """
 
     KIND: ClassVar[str] = 'so101_contract/policy_manifest/1'
     ERROR = ManifestError
+    OPTIONAL = frozenset({'task', 'on_base'})
 
     name: str
     version: int
@@ -170,14 +206,21 @@ class PolicyManifest(Record):
     golden: Golden
     tensors_sha256: str
     source_sha256: str | None
+    task: TaskSpec | None = None
+    on_base: OnBaseManifest | None = None
 
     def __post_init__(self) -> None:
         """Check the values that have a form."""
         super().__post_init__()
-        if self.version < 0 or not self.control_rate_hz > 0 or len(self.reset_pose) != len(JOINT_NAMES):
+        if self.version < 0 or not self.control_rate_hz > 0 or len(self.reset_pose) < len(JOINT_NAMES):
             raise ManifestError(
-                f'expected a version >= 0, a control rate above 0 Hz and {len(JOINT_NAMES)} reset joints, '
+                f'expected a version >= 0, a control rate above 0 Hz and {len(JOINT_NAMES)} reset joints or more, '
                 f'got {self.version}, {self.control_rate_hz} and {len(self.reset_pose)}; export it again'
+            )
+        if len(self.golden.action) != self.action.size:
+            raise ManifestError(
+                f'expected a golden action of {self.action.size} entries, got {len(self.golden.action)}; export the '
+                f'policy again'
             )
         if not self.name or not self.ik_profile or not self.std_schedule:
             raise ManifestError(

@@ -138,17 +138,19 @@ class Limits:
         joints: joint messages kept for steps that name them later; 30 s at 100 Hz.
         images: images kept per camera; 30 s at 30 Hz.
         steps: steps kept per open episode; the transitions of older ones are out, or counted as dropped.
-        episodes: episodes kept open for late messages and labels; the oldest closes when there are more.
+        episodes: episodes kept open for late messages; the oldest closes when there are more.
+        labels: closed episodes whose last transition is kept for late labels; of one camera 0.1 MB each.
     """
 
     joints: int = 3000
     images: int = 900
     steps: int = 2000
     episodes: int = 2
+    labels: int = 256
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could be assembled."""
-        if min(self.joints, self.images, self.episodes) < 1 or self.steps < 2:
+        if min(self.joints, self.images, self.episodes, self.labels) < 1 or self.steps < 2:
             raise AssemblyError(f'expected limits of at least 1 (steps: 2), got {self}; raise them')
 
 

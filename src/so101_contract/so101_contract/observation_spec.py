@@ -5,7 +5,7 @@ Bags, buffers, weights and checkpoints carry the hash of an `ObservationSpec`. S
 are told the word that stands for one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import ClassVar
@@ -17,11 +17,18 @@ from so101_contract.errors import ObservationError, SpecMismatchError
 from so101_contract.image import IMAGE_PIPELINE
 from so101_contract.joints import BASE_FRAME
 from so101_contract.record import Record
+from so101_interfaces_py.topics import CAMERAS
 
 CONTROL_RATE_HZ = 10.0
 """Steps per second where nothing else is said [Hz]."""
 
 DEFAULT_OBSERVATION = 'compact'
+
+
+def camera_word(topic: str) -> str:
+    """Return what people call the camera whose topics begin with a word."""
+    return next((word for word, one in CAMERAS.items() if one == topic), topic)
+
 
 BLOCK_SIZES = {
     'joint_pos': 6,
@@ -370,9 +377,19 @@ OBSERVATIONS: Mapping[str, Callable[[], ObservationSpec]] = {
 
 
 def get_observation(
-    name: str, *, tcp: str | None = None, camera_preset: str | None = None
+    name: str,
+    *,
+    tcp: str | None = None,
+    camera_preset: str | None = None,
+    cameras: Sequence[str] = (),
 ) -> ObservationSpec:
-    """Return the observation of that name, with another TCP or camera preset where one is given.
+    """Return the observation of that name, with another TCP, camera preset or cameras where they are given.
+
+    Args:
+        name: one of `OBSERVATIONS`.
+        tcp: TCP preset.
+        camera_preset: where the wrist camera is mounted.
+        cameras: names such as `wrist` and `front`, in order; empty ones do not count.
 
     Raises:
         ObservationError: there is none of that name.
@@ -382,4 +399,10 @@ def get_observation(
             f'expected one of the observations {sorted(OBSERVATIONS)}, got {name!r}; correct the parameter'
         )
     spec = OBSERVATIONS[name]()
-    return replace(spec, tcp=tcp or spec.tcp, camera_preset=camera_preset or spec.camera_preset)
+    named = tuple(CameraSpec(CAMERAS.get(one, one), spec.image_size) for one in cameras if one)
+    return replace(
+        spec,
+        tcp=tcp or spec.tcp,
+        camera_preset=camera_preset or spec.camera_preset,
+        cameras=named or spec.cameras,
+    )

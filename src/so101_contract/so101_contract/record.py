@@ -32,6 +32,9 @@ class Record:
     ERROR: ClassVar[type[ContractError]] = ContractError
     """Raised where a value or key is wrong."""
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later: left out where they are None, so that what was written before is the same as ever."""
+
     def __post_init__(self) -> None:
         """Bring each field to its declared type; subclasses check the values afterwards."""
         for name, hint in _hints(type(self)).items():
@@ -40,7 +43,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Json]:
         """Return the record as nested dicts, lists and plain values that JSON can hold."""
-        return {name: _plain(getattr(self, name)) for name in _hints(type(self))}
+        values = {name: _plain(getattr(self, name)) for name in _hints(type(self))}
+        return {name: v for name, v in values.items() if v is not None or name not in self.OPTIONAL}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
@@ -52,7 +56,7 @@ class Record:
         if not isinstance(data, Mapping):
             raise cls.ERROR(f'expected {cls.__name__} as a mapping, got {type(data).__name__}; pass a dict')
         wanted = set(_hints(cls))
-        unknown, missing = sorted(map(str, set(data) - wanted)), sorted(wanted - set(data))
+        unknown, missing = sorted(map(str, set(data) - wanted)), sorted(wanted - set(data) - cls.OPTIONAL)
         if unknown or missing:
             raise cls.ERROR(
                 f'expected the keys {sorted(wanted)} for {cls.__name__}, got unknown {unknown} and missing '
@@ -69,9 +73,14 @@ class Record:
         """Make the record from JSON text; a key that is given twice is refused."""
         try:
             data = json.loads(text, object_pairs_hook=functools.partial(_unique, error=cls.ERROR))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return cls.from_dict(data)
+        except cls.ERROR:
+            raise
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # no JSON, numbers of thousands of digits, lists in lists
             raise cls.ERROR(f'expected {cls.__name__} as JSON, got {error}; restore the file') from error
-        return cls.from_dict(data)
 
     def canonical(self) -> str:
         """Return the text that is hashed: JSON with sorted keys and the shortest exact form of each float."""
@@ -141,7 +150,10 @@ def _coerce(hint: Any, value: object, where: str, error: type[ContractError]) ->
     # A bool is an int to Python, but never to the author of a spec.
     if not isinstance(value, _ACCEPTED[hint]) or (hint is not bool and isinstance(value, bool)):
         raise error(f'expected {where} of type {hint.__name__}, got {value!r}; correct it')
-    number = hint(value)
+    try:
+        number = hint(value)
+    except OverflowError:  # an int of 400 digits
+        number = math.inf
     if hint is float and not math.isfinite(number):
         raise error(f'expected {where} as a finite number, got {number}; correct it')
     return number + 0.0 if hint is float else number  # -0.0 means 0.0 and must hash the same

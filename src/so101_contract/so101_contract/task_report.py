@@ -188,7 +188,7 @@ class GroundTruth:
         touches_moving: the moving finger touches the cube.
         on_table: the cube touches the table.
         in_tray: the cube touches the tray.
-        tray_position: centre of the tray's floor [m], or None without a tray.
+        tray_position: centre of the tray's floor, or of the mark on the table [m], or None without either.
     """
 
     time_s: float
@@ -296,7 +296,7 @@ def to_record(message: Any) -> TaskReport:
     """Read a `TaskReport` message.
 
     Raises:
-        ContractError: it places the arm in a way that is not known.
+        ContractError: it places the arm in a way that is not known, or names terms of a reward without their values.
     """
     turn = message.cube.orientation
     truth = GroundTruth(
@@ -322,7 +322,12 @@ def to_record(message: Any) -> TaskReport:
         dropped=bool(message.dropped),
         reason=str(message.reason),
     )
-    terms = dict(zip(map(str, message.reward_names), map(float, message.reward_values), strict=True))
+    names, values = list(map(str, message.reward_names)), list(map(float, message.reward_values))
+    if len(names) != len(values):
+        raise ContractError(
+            f'expected one value for each of {len(names)} terms of a reward, got {len(values)}'
+        )
+    terms = dict(zip(names, values, strict=True))
     stamp = message.header.stamp
     return TaskReport(
         stamp_ns=int(stamp.sec) * NANOSECONDS + int(stamp.nanosec),
@@ -378,7 +383,7 @@ def from_json(text: str | bytes) -> TaskReport:
             GroundTruth.from_mapping(values), status, float(values['reward']), int(values['resets']), terms
         )
         return TaskReport(int(values['stamp_ns']), str(values['task']), str(values['preset']), state)
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ContractError(
             f'expected the ground truth of a simulated task, got something else ({error}); '
             f'let only the twin publish it'
@@ -388,7 +393,10 @@ def from_json(text: str | bytes) -> TaskReport:
 def _arm_start(message: Any) -> ArmStart:
     low, high = (float(value) for value in message.opening)
     if message.kind == AT_POSE:
-        return AtPose(q=tuple(float(value) for value in message.joints), spread=float(message.joint_spread))
+        q = tuple(float(value) for value in message.joints)
+        if len(q) != NUM_JOINTS:
+            raise ContractError(f'expected {NUM_JOINTS} joints of a pose to start from, got {len(q)}')
+        return AtPose(q=q, spread=float(message.joint_spread))
     if message.kind == AT_POINT:
         return AtPoint(
             centre=_vector(message.point),

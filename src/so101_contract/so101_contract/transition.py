@@ -90,6 +90,7 @@ class EpisodeReport:
         intervened: how many of them a human decided.
         dropped: how many steps gave none, by reason.
         discarded: the human threw it away: forget every transition of it.
+        revision: how often a late label has corrected it since it was closed.
     """
 
     episode: int
@@ -99,6 +100,7 @@ class EpisodeReport:
     intervened: int
     dropped: Mapping[Reason, int]
     discarded: bool
+    revision: int = 0
 
 
 Output: TypeAlias = Transition | EpisodeReport
@@ -111,13 +113,20 @@ def settle(outputs: Iterable[Output]) -> list[Transition]:
     which they closed, each in the order of its steps; episodes without a report come last.
     """
     pending: dict[int, dict[int, Transition]] = {}
-    settled: list[Transition] = []
+    closed: list[dict[int, Transition]] = []
+    places: dict[int, dict[int, Transition]] = {}
     for output in outputs:
         if isinstance(output, Transition):
             pending.setdefault(output.episode, {})[output.index] = output
+        elif output.revision:  # of an episode that was closed before
+            known, revised = places[output.episode], pending.pop(output.episode, {})
+            known.update(revised)
+            if output.discarded:
+                known.clear()
         else:
-            episode = pending.pop(output.episode, {})
-            settled += [] if output.discarded else [episode[index] for index in sorted(episode)]
+            episode = places[output.episode] = pending.pop(output.episode, {})
+            closed.append({} if output.discarded else episode)
+    settled = [episode[index] for episode in closed for index in sorted(episode)]
     for number in sorted(pending):
         settled += [pending[number][index] for index in sorted(pending[number])]
     return settled

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from so101_contract.assembly import Assembler
+from so101_contract.base import BaseAction, BaseRecord
 from so101_contract.errors import AssemblyError, ContractError, ObservationError
-from so101_contract.messages import EpisodeEventRecord, ExecutedAction, ImageSample, JointSample, StepRecord
+from so101_contract.messages import (
+    EpisodeEventRecord,
+    ExecutedAction,
+    ImageSample,
+    JointSample,
+    StepRecord,
+)
 from so101_contract.observation import Limits
 from so101_contract.observation_spec import CameraSpec, ObservationSpec, StateBlock
 from so101_contract.session import EventKind, Outcome, Source
@@ -32,7 +39,7 @@ def spec_with(stack=3, cameras=1):
 
 
 def state_of(position, velocity):
-    if position[0] > 9:
+    if position[0] > 3:
         raise ObservationError('expected radians, got degrees; convert them')
     return np.concatenate([position, velocity]).astype(np.float32)
 
@@ -43,7 +50,7 @@ def make(spec=None, **options):
 
 def joints_at(stamp, *, bad=False):
     rng = np.random.default_rng(stamp)
-    return JointSample(stamp, rng.uniform(-1, 1, 6) + (100.0 if bad else 0.0), rng.uniform(-1, 1, 6))
+    return JointSample(stamp, rng.uniform(-1, 1, 6) + (5.0 if bad else 0.0), rng.uniform(-1, 1, 6))
 
 
 def image_at(camera, stamp):
@@ -119,7 +126,7 @@ def oracle(records, spec):
             return Reason.JOINT
         if any((c, s) not in images for c, s in zip(spec.camera_names, step.image_stamps_ns, strict=True)):
             return Reason.IMAGE
-        return Reason.STATE if joints[step.joint_stamp_ns].position[0] > 9 else None
+        return Reason.STATE if joints[step.joint_stamp_ns].position[0] > 3 else None
 
     def stacked(sequence):
         states = []
@@ -432,6 +439,19 @@ def test_a_message_that_is_changed_after_it_was_pushed_changes_nothing():
     assert image.image[0, 0, 0] == 9
 
 
+def test_what_a_base_policy_said_goes_with_the_transition_of_its_step_whoever_acted():
+    records = session(steps=4)
+    said = [BaseRecord(1, k, BaseAction(np.array([k * 1e-3, 0.0, 0.0]), 0.5, k == 0)) for k in (0, 2)]
+    transitions = [output for output in run([*said, *records]) if isinstance(output, Transition)]
+    bases = {transition.index: transition.action.base for transition in transitions}
+    assert [index for index, base in bases.items() if base is not None] == [0, 2]
+    assert bases[2].translation.tolist() == [0.002, 0.0, 0.0]
+    assert (bases[0].acts, bases[2].acts) == (True, False)
+    assembler = make()
+    run([said[0], said[0]], assembler)
+    assert assembler.stats['repeated'] == 1
+
+
 def drop(records, kind, index):
     """The records without the messages of a kind that belong to a step."""
     step = steps_of(records)[index]
@@ -619,7 +639,7 @@ def test_the_report_accounts_for_every_step():
 
 
 def test_older_episodes_close_when_newer_ones_open():
-    assembler = make(limits=Limits(episodes=2))
+    assembler = make(limits=Limits(episodes=2, labels=2))
     closed = []
     for number in range(1, 6):
         for record in session(number):
@@ -767,3 +787,37 @@ def test_settle_keeps_what_has_no_report_yet():
     outputs = [output for record in session() for output in assembler.push(record)]
     assert all(isinstance(output, Transition) for output in outputs)
     assert len(settle(outputs)) == 4
+
+
+def test_a_label_that_comes_after_many_later_episodes_revises_the_last_transition_and_the_report():
+    assembler = make(limits=Limits())
+    outputs = [o for n in range(1, 9) for r in session(n, end='truncated') for o in assembler.push(r)]
+    assert 1 not in assembler.open_episodes
+    before = [t for t in settle(outputs) if t.episode == 1]
+    outputs += assembler.push(EpisodeEventRecord(1, EventKind.SUCCESS, 10**15))
+    after = [t for t in settle(outputs) if t.episode == 1]
+    assert [t.reward for t in after[:-1]] == [t.reward for t in before[:-1]]
+    last = after[-1]
+    assert (last.reward, last.terminated, last.truncated, last.revision) == (1.0, True, False, 1)
+    assert last.frames is before[-1].frames
+    reports = [o for o in outputs if isinstance(o, EpisodeReport) and o.episode == 1]
+    assert [(r.outcome, r.revision) for r in reports] == [(Outcome.TIME_LIMIT, 0), (Outcome.SUCCESS, 1)]
+    assert all(t.revision == 0 for t in settle(outputs) if t.episode != 1)
+    # An older word that arrives later changes nothing; a newer one does, and so does throwing it away.
+    assert assembler.push(EpisodeEventRecord(1, EventKind.FAILURE, 10**14)) == []
+    (back, report) = assembler.push(EpisodeEventRecord(1, EventKind.TIME_LIMIT, 10**16))
+    assert (back.reward, back.terminated, back.truncated, report.revision) == (0.0, False, True, 2)
+    (gone,) = assembler.push(EpisodeEventRecord(1, EventKind.DISCARD, 10**17))
+    assert gone.discarded
+    assert assembler.push(EpisodeEventRecord(1, EventKind.SUCCESS, 10**18)) == []
+    outputs += [back, report, gone]
+    assert {t.episode for t in settle(outputs)} == set(range(2, 9))
+
+
+def test_a_label_for_an_episode_that_is_forgotten_is_counted():
+    assembler = make(limits=Limits(labels=2))
+    for n in range(1, 9):
+        for record in session(n, steps=3):
+            assembler.push(record)
+    assert assembler.push(EpisodeEventRecord(1, EventKind.FAILURE, 10**15)) == []
+    assert assembler.stats['late'] == 1

@@ -172,3 +172,12 @@ def test_pixels_are_the_same_behind_both_conversions(read):
     message = image_message(pixels, NOW_NS, 'camera')
     np.testing.assert_array_equal(image_pixels(read(message)), pixels)
     assert image_sample(read(message), CAMERA).stamp_ns == NOW_NS
+
+
+def test_joints_without_a_mute_one_are_told_but_are_no_observation():
+    sample = JointSample(1, np.arange(6.0), np.zeros(6))
+    message = joint_message(sample, without=('elbow_flex',))
+    assert list(message.name) == [name for name in JOINT_NAMES if name != 'elbow_flex']
+    assert list(message.position) == [0.0, 1.0, 3.0, 4.0, 5.0]
+    with pytest.raises(ContractError, match='elbow_flex'):
+        joint_sample(message, VelocityEstimator())

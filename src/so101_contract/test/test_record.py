@@ -215,9 +215,11 @@ def test_every_float_survives_json_exactly(number):
     assert ActionSpec.from_json(spec.to_json()).translation_scale_m == (number,) * 3
 
 
-@pytest.mark.parametrize(
-    'text', ['', '{', '[]', 'null', '{"name": 1, "name": 2}', b'\xff\xfe', '{"gripper": NaN}']
-)
+NONE = ['', '{', '[]', 'null', '{"name": 1, "name": 2}', b'\xff\xfe', '{"gripper": NaN}']
+NONE += ['[' * 100_000, f'[{"1" * 5000}]', f'{{"translation_scale_m": [{"1" * 400}, 1, 1]}}']
+
+
+@pytest.mark.parametrize('text', NONE, ids=range(len(NONE)))
 def test_text_that_is_no_record_is_refused(text):
     for cls in (ActionSpec, ObservationSpec, PolicyManifest):
         with pytest.raises(cls.ERROR):

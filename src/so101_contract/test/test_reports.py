@@ -11,24 +11,11 @@ import pytest
 from so101_contract import session as session_status
 from so101_contract import task_report
 from so101_contract.errors import ContractError
-from so101_contract.task_report import AtPoint, AtPose, GroundTruth, NearCube, Status, TaskReport, TaskState
+from so101_contract.task_report import AtPoint, AtPose, NearCube, Status, TaskReport, TaskState
+
+from .truths import TRUTH
 
 MESSAGES = Path(__file__).parents[2] / 'so101_interfaces' / 'msg'
-TRUTH = GroundTruth(
-    time_s=1.5,
-    cube_position=(0.25, 0.01, 0.015),
-    cube_quat_wxyz=(0.8, 0.0, 0.0, 0.6),
-    cube_speed=0.2,
-    tcp_position=(0.2, 0.0, 0.1),
-    grip_position=(0.21, 0.0, 0.1),
-    jaw_direction=(0.0, 1.0, 0.0),
-    finger_position=(0.2, 0.03, 0.1),
-    opening=0.5,
-    touches_static=True,
-    touches_moving=False,
-    on_table=True,
-    in_tray=False,
-)
 STATE = TaskState(TRUTH, Status(good_steps=2, dropped=True), 0.25, 3, {'reach': 0.1, 'lift': 0.15})
 REPORT = TaskReport(1_700_000_000_123_456_789, 'lift', 'easy', STATE, 100, AtPoint())
 STATUS = session_status.SessionStatus(
@@ -45,10 +32,19 @@ STATUS = session_status.SessionStatus(
     outcomes={'success': 2, 'failure': 1, 'discard': 0, 'time_limit': 0, 'abort': 5},
     answers={name: number for number, name in enumerate(session_status.ANSWERS)},
     clipped={'x': 0.25, 'y': 0.0, 'z': 0.5, 'gripper': 1.0},
+    reward='classifier,gripper',
+    measured=4,
+    truly=3,
+    false_success=1,
+    false_failure=0,
     jitter_p50_s=0.25,
     jitter_p99_s=0.5,
     intervention_rate=0.125,
     intervention_length=8.0,
+    human=session_status.HumanSeconds(takeovers=2.5, labels=4.0),
+    human_until_unaided_s=6.5,
+    resets_by_arm=3,
+    resets_by_human=1,
 )
 
 
@@ -62,8 +58,12 @@ def constants(message, names):
     not MESSAGES.is_dir(), reason='needs the sources of so101_interfaces next to this package'
 )
 def test_constants_are_those_of_the_messages():
-    assert constants('SessionStatus.msg', session_status.STATES) == list(range(len(session_status.STATES)))
-    assert constants('SessionStatus.msg', session_status.DRIVERS) == list(range(len(session_status.DRIVERS)))
+    assert constants('SessionStatus.msg', session_status.STATES[:-1]) == list(
+        range(len(session_status.STATES) - 1)
+    )
+    assert constants('SessionStatus.msg', session_status.DRIVERS[:-1]) == list(
+        range(len(session_status.DRIVERS) - 1)
+    )
     kinds = [task_report.AT_POSE, task_report.AT_POINT, task_report.NEAR_CUBE]
     assert constants('ArmStart.msg', ['AT_POSE', 'AT_POINT', 'NEAR_CUBE']) == kinds
 

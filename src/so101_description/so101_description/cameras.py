@@ -166,6 +166,17 @@ def _check_size(width: int, height: int) -> None:
             raise PresetError(f'expected {name} as a positive number of pixels, got {pixels!r}; correct it')
 
 
+FRONT_VIEW = CameraPreset(
+    'front',
+    Pose((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)),
+    45.0,
+    640,
+    480,
+    'a usual webcam that stands somewhere: of its preset only the view counts, not the pose',
+)
+"""What a camera sees that is not mounted on the gripper."""
+
+
 CAMERA_PRESETS: Mapping[str, CameraPreset] = MappingProxyType(
     {
         preset.name: preset

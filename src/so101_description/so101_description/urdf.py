@@ -51,6 +51,7 @@ def urdf_text(
     camera: str | CameraPreset = 'nexus',
     mesh_uri: str = MESH_URI,
     name: str = 'so101',
+    prefix: str = '',
 ) -> str:
     """Return the robot as a URDF document.
 
@@ -63,6 +64,8 @@ def urdf_text(
         mesh_uri: folder of the STL files as the reader of the document sees it: a `package://` or `file://`
             URI, or a path.
         name: name of the robot.
+        prefix: put before the name of every link, as before every frame on /tf, where two arms share that; joints keep
+            their names.
 
     Returns:
         XML text without an encoding declaration, ready for the `robot_description` parameter.
@@ -85,6 +88,10 @@ def urdf_text(
         if model.body_parentid[body] != 0:
             _add_revolute_joint(robot, model, body)
     _add_frames(robot, model, arm)
+    for link in robot.iter('link'):
+        link.set('name', prefix + link.get('name', ''))
+    for end in (*robot.iter('parent'), *robot.iter('child')):
+        end.set('link', prefix + end.get('link', ''))
     ET.indent(robot)
     return '<?xml version="1.0"?>\n' + ET.tostring(robot, encoding='unicode') + '\n'
 

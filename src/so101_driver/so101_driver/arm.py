@@ -18,7 +18,7 @@ from so101_driver.bus.errors import BusError, PortError
 from so101_driver.bus.readings import BusReading
 from so101_driver.bus.registers import LOAD_FULL_SCALE, MULTI_TURN_PHASE_BIT, Reg
 from so101_driver.calibration.calibration import ArmCalibration, ArmReading
-from so101_driver.calibration.checks import differences
+from so101_driver.calibration.checks import Difference, differences
 from so101_driver.calibration.servo import read_servo_values
 from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import GateOutput, Vector
@@ -58,13 +58,16 @@ class DriverConfig:
         10.0, doc='How long to wait at start for the arm to answer.', unit='s', lo=0.0, hi=300.0
     )
     exit_timeout_s: float = param(
-        1.7,
+        3.0,
         doc='Longest time for parking at exit; what has not arrived then is released where it is.',
         unit='s',
         lo=0.0,
         hi=30.0,
     )
     frame_id: str = param('base_link', doc='frame_id of joint_states.')
+    frame_prefix: str = param(
+        '', doc='Put before every frame that is published, so that two arms share a tree.'
+    )
     status_rate_hz: float = param(10.0, doc='Rate of arm/status.', unit='Hz', lo=0.1, hi=50.0)
 
     def __post_init__(self) -> None:
@@ -84,11 +87,14 @@ class ArmState:
         reading: the joints, with the time at which they were read.
         velocity_rad_s: joint velocities (6,) [rad/s], from positions and the times at which they were read.
         output: what the gate decided.
+        mute: joints whose servo has been silent for longer than the gate believes a reading, while all others
+            answered in this cycle.
     """
 
     reading: ArmReading
     velocity_rad_s: Vector
     output: GateOutput
+    mute: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -117,6 +123,7 @@ class Arm:
         self._position = np.full(len(JOINT_NAMES), np.nan)
         self._power = PowerWatch(bus, SERVO_SETTINGS[Reg.ACCELERATION])
         self._torque_limit: Vector | None = None
+        self._mute: tuple[str, ...] = ()
         self._ready = False
         self._restarted: tuple[int, ...] = ()
 
@@ -127,9 +134,18 @@ class Arm:
             BusError: the port or a servo does not answer, or the servos are not as expected.
             ArmMismatchError: the servos' offsets and limits differ from the calibration.
         """
+        try:
+            self._check_and_configure()
+        except (BusError, ArmMismatchError):
+            self.bus.close(
+                torque_off=False
+            )  # the next attempt looks anew at what the name of the port leads to
+            raise
+
+    def _check_and_configure(self) -> None:
         self.bus.open()
         self.bus.handshake()
-        wrong = differences(self.calibration, read_servo_values(self.bus))
+        wrong = self._differences()
         if wrong:
             raise ArmMismatchError(
                 f'the servos on {self.bus.port} do not hold calibration {self.calibration.calibration_id}: '
@@ -137,6 +153,21 @@ class Arm:
             )
         self._configure()
         self._ready = True
+
+    def _differences(self) -> tuple[Difference, ...]:
+        """Return in what the servos differ from the calibration, where two readings say so.
+
+        Raises:
+            BusError: the two differ: one late answer shall not send anybody to calibrate.
+        """
+        first = differences(self.calibration, read_servo_values(self.bus))
+        again = differences(self.calibration, read_servo_values(self.bus)) if first else ()
+        if first != again:
+            raise BusError(
+                f'expected the same from two readings of the servos on {self.bus.port}, got '
+                f'{"; ".join(map(str, first))} once only; answers come late or damaged: try again, check the cables'
+            )
+        return first
 
     def cycle(self) -> ArmState:
         """Read all joints, let the gate decide, write what it says. A lost port is opened again by and by."""
@@ -149,7 +180,8 @@ class Arm:
                 self._write(output)
             except PortError as error:
                 self._lost(error)
-        return ArmState(reading, self._velocity_at(reading), output)
+        mute = self._mute_joints(reading)
+        return ArmState(reading, self._velocity_at(reading, mute), output, mute)
 
     def close(self) -> None:
         """Close the port; torque goes off unless the exit policy is to hold. Safe to call twice."""
@@ -194,8 +226,18 @@ class Arm:
             stamp_s=bus_reading.stamp_s,
         )
 
-    def _velocity_at(self, reading: ArmReading) -> Vector:
-        if reading.complete:
+    def _mute_joints(self, reading: ArmReading) -> tuple[str, ...]:
+        """Return the joints of which nothing is heard any longer; none where the others were not heard either."""
+        mute = ~(reading.age_s <= self.gate.config.reading_max_age_s)
+        if mute.all() or not reading.fresh[~mute].all() or not np.isfinite(reading.position_rad).all():
+            return ()  # nor before all were heard once: there is no angle of any of them yet
+        return tuple(name for name, silent in zip(JOINT_NAMES, mute, strict=True) if silent)
+
+    def _velocity_at(self, reading: ArmReading, mute: tuple[str, ...]) -> Vector:
+        if mute != self._mute:  # between its last angle and the one that it comes back with lies no speed
+            self._mute = mute
+            self._velocity.reset()
+        if reading.complete or mute:
             try:
                 return self._velocity.update(round(reading.stamp_s * 1e9), reading.position_rad)
             except VelocityError:
@@ -261,6 +303,7 @@ class Arm:
             # After a fault no goal is written anyway, and the other servos had better go on holding.
             which = ', '.join(map(str, sorted(limp)))
             self.gate.request_disable(self._clock(), f'servo {which} was without power; enable to go on')
+        self.gate.reconnected(self._clock())
         logger.info('the arm is back on %s', self.bus.port)
         return True
 

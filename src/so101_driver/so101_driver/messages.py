@@ -210,7 +210,9 @@ def compressed_message(frame: Frame, stamp: Time, frame_id: str) -> CompressedIm
     return message
 
 
-def camera_diagnostics(report: CameraReport, source: str, stamp: Time) -> DiagnosticArray:
+def camera_diagnostics(
+    report: CameraReport, source: str, stamp: Time, name: str = 'camera'
+) -> DiagnosticArray:
     """What the stream is worth now."""
     stream = report.stream
     values = {
@@ -224,7 +226,7 @@ def camera_diagnostics(report: CameraReport, source: str, stamp: Time) -> Diagno
         'reconnects': stream.reconnects,
     }
     status = DiagnosticStatus(
-        name='so101: camera',
+        name=f'so101: {name}',
         hardware_id=source,
         level=CAMERA_LEVELS.get(report.status, DiagnosticStatus.ERROR),
         message=f'{report.status}: {report.sentence}',

@@ -77,21 +77,24 @@ class ArmClient:
 
     Args:
         namespace: Namespace of the arm_node.
+        name: What the client is called.
 
     Attributes:
-        joints: Every joint_states since the last `forget`.
+        joints: Every whole joint_states since the last `forget`.
+        partial: The newest one that lacks a joint.
         statuses: Every arm/status since then.
         sent_s: When each command since then was sent [s, monotonic].
     """
 
-    def __init__(self, namespace: str = '') -> None:
+    def __init__(self, namespace: str = '', name: str = 'arm_client') -> None:
         self.joints: list[Joints] = []
+        self.partial: JointState | None = None
         self.statuses: list[Status] = []
         self.sent_s: list[float] = []
         self._news = threading.Condition()
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        node = rclpy.create_node('arm_client', namespace=namespace, context=self._context)
+        node = rclpy.create_node(name, namespace=namespace, context=self._context)
         self._node = node
         self._commands = node.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
         node.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, _ALL)
@@ -118,6 +121,7 @@ class ArmClient:
         self._context.try_shutdown()
         self._executor.shutdown(timeout_sec=2.0)
         self._thread.join(2.0)
+        self._node.destroy_node()  # else others would see it for as long as this process lives
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +135,9 @@ class ArmClient:
 
     def _on_joints(self, message: JointState) -> None:
         now = time.monotonic()
+        if len(message.name) < len(JOINT_NAMES):  # a servo is mute
+            self.partial = message
+            return
         stamp_ns = stamp_to_ns(message.header.stamp)
         stamp_s = stamp_ns / 1e9 - (time.time() - now)
         positions = joint_positions(message, JOINT_NAMES)
@@ -252,6 +259,12 @@ class ArmClient:
     def e_stop(self, stop: bool = True) -> Any:
         """Call arm/e_stop; return the response."""
         return self._call(self._switches[topics.ARM_E_STOP_SERVICE], SetBool.Request(data=stop))
+
+    def stop_and_clear(self) -> None:
+        """Call arm/e_stop twice, without waiting for the first answer."""
+        client = self._switches[topics.ARM_E_STOP_SERVICE]
+        asked = [client.call_async(SetBool.Request(data=stop)) for stop in (True, False)]
+        self.wait(lambda: all(future.done() for future in asked), 'both answers of arm/e_stop')
 
     def clear_fault(self) -> Any:
         """Call arm/clear_fault; return the response."""

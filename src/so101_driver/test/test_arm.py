@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from so101_contract.joints import JOINT_LIMITS_RAD, JOINT_NAMES
+import so101_driver.arm
 from so101_driver.arm import Arm, ArmMismatchError, ArmState, SERVO_SETTINGS
 from so101_driver.bus.bus import ServoBus
-from so101_driver.bus.errors import HandshakeError, PortError
+from so101_driver.bus.errors import BusError, HandshakeError, PortError
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
 from so101_driver.calibration.calibration import ArmCalibration, RAD_PER_TICK
+from so101_driver.calibration.servo import read_servo_values
 from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
 from so101_driver.emulator.faults import FaultRates
 from so101_driver.gate.config import GateConfig
@@ -150,6 +152,25 @@ def test_another_arm_than_the_calibrated_one_is_refused_before_anything_is_writt
         assert rig.virtual.log.events() == []
 
 
+def test_one_damaged_reading_sends_nobody_to_calibrate(monkeypatch):
+    with make_rig() as rig:
+        servo, readings = rig.virtual.servo(3), []
+
+        def read(bus):
+            held = servo.get(Reg.MAX_POSITION_LIMIT)
+            if not readings:  # one answer is that of another register
+                servo.set(Reg.MAX_POSITION_LIMIT, 0)
+            readings.append(read_servo_values(bus))
+            servo.set(Reg.MAX_POSITION_LIMIT, held)
+            return readings[-1]
+
+        monkeypatch.setattr(so101_driver.arm, 'read_servo_values', read)
+        with pytest.raises(BusError, match=r'range_max.*once only'):
+            rig.arm.connect()
+        rig.arm.connect()
+        assert len(readings) == 3
+
+
 def test_a_missing_servo_is_named():
     with make_rig() as rig:
         rig.virtual.faults.mute([4])
@@ -179,7 +200,7 @@ def test_P1_connecting_survives_bad_packets(share):
 def test_joint_states_are_where_the_joints_are(rig):
     state = rig.run_until(lambda state: state.complete, 'a complete reading')
     assert state.reading.position_rad == pytest.approx(POSE, abs=TICK)
-    assert time.monotonic() - state.reading.stamp_s < 1.0
+    assert state.reading.stamp_s <= time.monotonic()
 
 
 @pytest.mark.parametrize('end', [0, 1], ids=['below', 'above'])
@@ -302,6 +323,18 @@ def test_A12_close_releases_every_servo_that_hears_it(what):
         assert not any(servo.torque_on for servo in hearing)
 
 
+def test_a_servo_that_is_silent_from_the_first_cycle_on_is_no_mute_joint_before_all_were_heard_once():
+    with make_rig() as rig:
+        rig.arm.connect()
+        rig.virtual.faults.mute([2])
+        silent = [rig.arm.cycle() for _ in range(20)]
+        assert all(state.mute == () for state in silent), 'there is no angle of any joint to publish'
+        rig.virtual.faults.mute([])
+        rig.run_until(lambda state: state.complete, 'all joints')
+        rig.virtual.faults.mute([2])
+        rig.run_until(lambda state: state.mute == ('shoulder_lift',), 'a mute joint')
+
+
 # ---- losing the arm and finding it again -----------------------------------------------------------------
 
 
@@ -314,6 +347,26 @@ def test_P1_an_unplugged_arm_raises_nothing_and_comes_back(rig):
     back = rig.run_until(lambda state: state.complete, 'the arm back')
     assert back.reading.position_rad == pytest.approx(POSE, abs=2 * TICK)
     assert rig.arm.bus.counters.reconnects == 1
+
+
+def test_a_short_loss_of_the_port_ends_the_motion_that_was_under_way(rig):
+    """Who commands has not heard of the loss yet: what is sent at that moment moves nothing."""
+    rig.enable()
+
+    def send():
+        return rig.gate.command(time.monotonic(), 0.0, JOINT_NAMES, POSE + 0.5)
+
+    for _ in range(5):
+        assert send().accepted
+        rig.arm.cycle()
+    rig.virtual.unplug()
+    rig.arm.cycle()
+    rig.virtual.replug()
+    send()
+    rig.run_until(lambda state: state.complete, 'the arm back')
+    assert rig.gate.state is GateState.HOLD
+    assert 'connected again' in send().sentence
+    assert rig.arm.cycle().output.state is GateState.HOLD
 
 
 def test_an_unplugged_arm_that_kept_its_power_does_not_jump_when_it_is_back(rig):

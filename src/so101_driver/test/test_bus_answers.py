@@ -2,7 +2,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from so101_driver.bus.port import AnswerCollector
+from so101_driver.bus.answers import AnswerCollector
 from so101_driver.bus.protocol import build, frame_at
 
 IDS = (1, 2, 3, 4, 5, 6)

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from so101_driver.bus.port import AnswerTimer
 from so101_driver.bus.readings import STATE_END, STATE_START, WindowChooser, WINDOWS
 from so101_driver.bus.registers import Reg
+from so101_driver.bus.single import AnswerTimer
 
 WIRE_S = 0.0014
 

@@ -105,12 +105,22 @@ def test_a_sidecar_of_an_older_calibration_is_refused(tmp_path, corrected_arm):
 
 
 @pytest.mark.parametrize(
-    'text', ['', '[]', '{}', '{"calibrations": 3}', '{"calibrations": {"x": 1}}', 'not json']
+    'text',
+    [
+        '',
+        '[]',
+        '{}',
+        '{"calibrations": 3}',
+        '{"calibrations": {"x": 1}}',
+        'not json',
+        '[' * 99_999,
+        '9' * 9_999,
+    ],
 )
 def test_a_damaged_sidecar_is_refused(tmp_path, corrected_arm, text):
     path = save(corrected_arm, tmp_path / 'arm.json')
     sidecar_path(path).write_text(text)
-    with pytest.raises(CalibrationError, match=str(path)):
+    with pytest.raises(CalibrationError, match=str(sidecar_path(path))):
         load(path)
 
 

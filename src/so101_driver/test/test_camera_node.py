@@ -118,9 +118,8 @@ def test_a_wrong_calibration_file_stops_the_node_with_a_sentence(start, tmp_path
     node = start(
         'so101_driver',
         'camera_node',
-        '--ros-args',
-        '-p',
-        f"camera_info:='{path}'",
+        *('--ros-args', '-r', '__ns:=/elsewhere'),
+        *('-p', f"camera_info:='{path}'"),
         stderr=subprocess.PIPE,
         text=True,
     )

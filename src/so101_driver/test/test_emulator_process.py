@@ -16,6 +16,8 @@ from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import VirtualArm
 from so101_driver.emulator.control import ArmControl, ControlServer, VirtualArmProcess
 
+PATIENT = BusConfig(min_timeout_s=0.05, timeout_s=0.1, budget_s=0.5)
+
 
 @pytest.fixture(scope='module')
 def arm():
@@ -25,7 +27,7 @@ def arm():
 
 @pytest.fixture
 def bus(arm):
-    with ServoBus(arm.port, config=BusConfig(min_timeout_s=0.05, timeout_s=0.1, budget_s=0.5)) as bus:
+    with ServoBus(arm.port, config=PATIENT) as bus:
         yield bus
     arm.call('clear_faults')
 
@@ -102,7 +104,7 @@ def test_a_signal_ends_the_command_line_and_removes_the_link(tmp_path, number):
     command = [sys.executable, '-m', 'so101_driver.emulator', '--link', str(link), '--ids', '7']
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline().decode().strip() == str(link)
-        with ServoBus(str(link), ids=(7,)) as bus:
+        with ServoBus(str(link), ids=(7,), config=PATIENT) as bus:
             assert bus.cycle_read().ok
         process.send_signal(number)
         assert process.wait(10) == 0
@@ -118,3 +120,27 @@ def test_an_arm_in_this_process_can_be_controlled_from_another(tmp_path):
         assert (tmp_path / 'control').stat().st_mode & 0o077 == 0
         client.close()
         server.close()
+
+
+def test_the_link_of_an_arm_that_was_killed_leads_nowhere_and_to_the_next_one_once_that_is_there(
+    tmp_path, wait_until
+):
+    link = tmp_path / 'arm'
+    bus = ServoBus(str(link), config=PATIENT)
+    with VirtualArmProcess(link=link) as first:
+        bus.open()
+        first._process.kill()
+        first._process.wait()
+        # Another terminal gets the number that is free now.
+        terminals = [os.openpty() for _ in range(4)]
+        assert link.is_symlink()
+        assert not link.exists()
+        bus.close(torque_off=False)
+        with pytest.raises(PortError, match='is the link of an arm that is gone'):
+            bus.open()
+    with VirtualArmProcess(link=link):
+        wait_until(bus.reconnect, 'the port of the next arm')
+        assert bus.cycle_read().ok
+    bus.close(torque_off=False)
+    for handle in (handle for pair in terminals for handle in pair):
+        os.close(handle)

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import os
 import pty
+import select
 import subprocess
 import sys
+import termios
 
 import pytest
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
+from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import PortError
+from so101_driver.bus.port import refuse_terminal
+from so101_driver.calibration.cli import main as calibrate
+from so101_driver.doctor.cli import main as doctor
+from so101_driver.setup.cli import main as setup_motors
 from so101_driver.setup.ports import (
     choose_port,
     find_ports,
@@ -119,6 +127,59 @@ def test_P21_a_process_that_holds_a_port_is_named():
     finally:
         os.close(slave)
         os.close(master)
+
+
+@contextlib.contextmanager
+def somebodys_terminal(*, of_a_session: bool):
+    """A terminal in which a program sits, and the end at which it is looked at."""
+    master, slave = pty.openpty()
+    take = 'import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); '
+    script = (take if of_a_session else '') + 'print("here", flush=True); input()'
+    streams = {'stdin': slave} if of_a_session else {'stdin': subprocess.PIPE, 'stderr': slave}
+    with subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, **streams) as process:
+        try:
+            assert process.stdout.readline() == b'here\n'
+            yield os.ttyname(slave), master
+        finally:
+            process.kill()
+    os.close(slave)
+    os.close(master)
+
+
+@pytest.mark.parametrize('of_a_session', [True, False], ids=['of a session', 'as a stream'])
+@pytest.mark.parametrize(
+    'program', [None, setup_motors, calibrate, doctor], ids=['the bus', 'setup-motors', 'calibrate', 'doctor']
+)
+def test_a_terminal_is_never_taken_for_an_arm(of_a_session, program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path))
+    with somebodys_terminal(of_a_session=of_a_session) as (terminal, screen):
+        link = tmp_path / 'arm'
+        link.symlink_to(terminal)
+        handle = os.open(terminal, os.O_RDONLY | os.O_NOCTTY)
+        before = termios.tcgetattr(handle)
+        if program is None:
+            with pytest.raises(PortError, match=f'{link} is the terminal {terminal} of python.*process'):
+                ServoBus(str(link)).open()
+        else:
+            assert program(['--port', str(link)]) != 0
+            said = capsys.readouterr()
+            assert 'is the terminal' in said.out + said.err
+        assert termios.tcgetattr(handle) == before
+        assert not select.select([screen], [], [], 0.0)[0]
+        os.close(handle)
+
+
+def test_a_console_of_this_computer_is_no_arm():
+    with pytest.raises(PortError, match='of this computer, not a servo bus'):
+        refuse_terminal('/dev/tty')
+
+
+def test_another_emulators_pseudo_terminal_is_a_port():
+    master, slave = pty.openpty()
+    with ServoBus(os.ttyname(slave)) as bus:
+        assert bus.is_open
+    os.close(slave)
+    os.close(master)
 
 
 def test_P21_a_missing_permission_names_the_group_and_the_command(tmp_path, monkeypatch):

@@ -1,4 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the nodes share beside the messages: topic names, QoS profiles, parameters, spinning, conversions."""
+"""Beside the messages: topic names, QoS, parameters, spinning and ending of nodes, conversions, bounded files."""
 
-__all__ = ['conversions', 'params', 'qos', 'spin', 'topics']
+__all__ = [
+    'conversions',
+    'endings',
+    'files',
+    'graph',
+    'node',
+    'params',
+    'qos',
+    'scratch',
+    'spin',
+    'topics',
+    'voices',
+    'yaml_text',
+]

@@ -6,6 +6,7 @@ become records in `so101_contract.messages`.
 """
 
 from collections.abc import Iterable, Sequence
+import math
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image, JointState
 
 NANOSECONDS = 1_000_000_000
+
+LARGEST_RAD = 2.0 * math.pi
+"""No joint of an arm is measured farther round [rad]."""
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -35,7 +39,7 @@ def joint_positions(message: Any, names: Sequence[str]) -> np.ndarray:
 
     Raises:
         KeyError: a joint is missing.
-        ValueError: names and positions differ in number, or a name comes twice.
+        ValueError: names and positions differ in number, a name comes twice, or a position is none of a joint.
     """
     if len(message.name) != len(message.position):
         raise ValueError(
@@ -47,7 +51,10 @@ def joint_positions(message: Any, names: Sequence[str]) -> np.ndarray:
     missing = [name for name in names if name not in values]
     if missing:
         raise KeyError(f'the joint message lacks {", ".join(missing)}; it has: {", ".join(message.name)}.')
-    return np.array([values[name] for name in names], dtype=np.float64)
+    wanted = [values[name] for name in names]
+    if not all(-LARGEST_RAD <= value <= LARGEST_RAD for value in wanted):
+        raise ValueError(f'expected joint positions within {LARGEST_RAD:.2f} rad, got {wanted}.')
+    return np.array(wanted, dtype=np.float64)
 
 
 def joint_state(

@@ -10,19 +10,22 @@ A configuration class looks like this; it needs no ROS, so pure code and tests u
 
         def __post_init__(self) -> None:
             check_bounds(self)
+
+A `live_param` may change while the node runs (`ros2 param set`): `follow` checks the configuration
+that would come of it as at the start, and refuses with the same sentence.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 import math
-from pathlib import Path
+import sys
 from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints, TYPE_CHECKING, TypeVar, Union
 
-import yaml
-
 if TYPE_CHECKING:
+    from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
     from rclpy.node import Node
+    from rclpy.parameter import Parameter
 
 _KEY = 'so101_param'
 _SCALARS = (bool, int, float, str)
@@ -70,6 +73,11 @@ def param(
     return field(default=default, metadata={_KEY: ParamInfo(doc, unit, lo, hi, chosen, read_only)})
 
 
+def live_param(default: Any, **how: Any) -> Any:
+    """Declare, as `param` does, a parameter that may change while its node runs."""
+    return param(default, read_only=False, **how)
+
+
 def describe(config_type: type) -> dict[str, ParamInfo]:
     """Return name -> information, in the order of declaration."""
     return {f.name: f.metadata[_KEY] for f in fields(config_type) if _KEY in f.metadata}
@@ -113,16 +121,6 @@ def from_mapping(config_type: type[ConfigT], values: Mapping[str, Any]) -> Confi
     return config_type(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
-def read_yaml(path: Path, node_name: str) -> dict[str, Any]:
-    """Return the parameters that a ROS 2 parameter file holds for one node, whatever its namespace."""
-    content = yaml.safe_load(path.read_text()) or {}
-    found: dict[str, Any] = {}
-    for key, block in content.items():
-        if key.split('/')[-1] in (node_name, '**'):
-            found.update(block['ros__parameters'])
-    return found
-
-
 def load_config(node: 'Node', config_type: type[ConfigT]) -> ConfigT:
     """Declare every parameter of a configuration on a node and return the validated instance.
 
@@ -153,8 +151,46 @@ def load_configs(node: 'Node', *config_types: type) -> tuple[Any, ...]:
     return tuple(config_type(**one) for config_type, one in zip(config_types, values, strict=True))
 
 
+def follow(node: 'Node', config: ConfigT, changed: Callable[[ConfigT], object]) -> None:
+    """Let the parameters of a running node change that are not read-only.
+
+    Args:
+        node: it has declared them with `load_config`.
+        config: what `load_config` returned.
+        changed: takes the new configuration, once it is in force; several parameters may be set at once.
+    """
+    from rcl_interfaces.msg import SetParametersResult
+
+    known, current = describe(type(config)), config
+
+    def with_changes(parameters: 'list[Parameter]') -> ConfigT:
+        values = {one.name: one.value for one in parameters if one.name in known}
+        plain = {
+            name: tuple(value) if isinstance(getattr(config, name), tuple) else value
+            for name, value in values.items()
+        }
+        return cast(ConfigT, replace(cast(Any, current), **plain))
+
+    def check(parameters: 'list[Parameter]') -> 'SetParametersResult':
+        try:
+            with_changes(parameters)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def apply(parameters: 'list[Parameter]') -> None:
+        nonlocal current
+        new = with_changes(parameters)
+        if new != current:
+            current = new
+            changed(new)
+
+    node.add_on_set_parameters_callback(check)
+    node.add_post_set_parameters_callback(apply)
+
+
 def _declare(node: 'Node', config_type: type) -> dict[str, Any]:
-    from rcl_interfaces.msg import ParameterDescriptor
+    from rclpy.exceptions import InvalidParameterValueException
 
     hints = get_type_hints(config_type)
     values: dict[str, Any] = {}
@@ -163,12 +199,34 @@ def _declare(node: 'Node', config_type: type) -> dict[str, Any]:
         if info is None:
             continue
         default = list(f.default) if isinstance(f.default, tuple) else f.default
-        descriptor = ParameterDescriptor(
-            description=_sentence(info), read_only=info.read_only, additional_constraints=_constraint(info)
-        )
-        value = node.declare_parameter(f.name, default, descriptor).value
+        try:
+            value = node.declare_parameter(f.name, default, _descriptor(info, hints[f.name])).value
+        except InvalidParameterValueException as error:
+            _check_item(
+                f.name, node._parameter_overrides[f.name].value, info
+            )  # which says it with unit and bounds
+            raise ParameterError(str(error)) from error
         values[f.name] = tuple(value) if get_origin(hints[f.name]) is tuple else value
     return values
+
+
+def _descriptor(info: ParamInfo, hint: Any) -> 'ParameterDescriptor':
+    """Return what `ros2 param describe` shows; ROS itself holds a single number to its range."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    descriptor = ParameterDescriptor(description=_sentence(info), read_only=info.read_only)
+    bounded = info.choices is None and not (info.lo is None and info.hi is None)
+    if bounded and hint is float:
+        most = sys.float_info.max
+        low, high = (-most if info.lo is None else info.lo), (most if info.hi is None else info.hi)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+    elif bounded and hint is int:
+        lowest, highest = -(2**63), 2**63 - 1
+        low, high = (lowest if info.lo is None else info.lo), (highest if info.hi is None else info.hi)
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    else:
+        descriptor.additional_constraints = _constraint(info)
+    return descriptor
 
 
 def table(config_type: type) -> str:
@@ -178,7 +236,8 @@ def table(config_type: type) -> str:
     for name, info in describe(config_type).items():
         default = defaults[name]
         shown = list(default) if isinstance(default, tuple) else default
-        rows.append(f'| `{name}` | `{shown}` | {info.unit} | {_constraint(info)} | {info.doc} |')
+        live = '' if info.read_only else ' *Changes while the node runs.*'
+        rows.append(f'| `{name}` | `{shown}` | {info.unit} | {_constraint(info)} | {info.doc}{live} |')
     return '\n'.join(rows) + '\n'
 
 

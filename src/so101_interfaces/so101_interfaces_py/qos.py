@@ -28,6 +28,10 @@ COMMAND = _profile(reliable=True, depth=1)
 EVENT = _profile(reliable=True, depth=100)
 # Status, weights' manifest, robot_description: whoever joins late gets the present value.
 LATCHED = _profile(reliable=True, depth=1, latched=True)
+# ... and for those who must not miss a state that lasts for a moment only, such as a stop.
+LATCHED_EVERY = _profile(reliable=True, depth=100, latched=True)
+# ... from a publisher that keeps enough to send again what was lost on the way.
+LATCHED_RECENT = _profile(reliable=True, depth=10, latched=True)
 # Weights come in chunks: all of the newest version must be there for whoever joins late.
 WEIGHTS = _profile(reliable=True, depth=64, latched=True)
 # /tf and markers, with the depths that RViz expects.

@@ -6,37 +6,53 @@ from contextlib import suppress
 import gc
 import logging
 import os
-import signal
-import sys
+import time
 from typing import Any
 
 import rclpy
+from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from so101_interfaces_py import graph, voices
+from so101_interfaces_py.endings import Ending, heed_endings, ignore_endings, tell
+from so101_interfaces_py.node import Node
 
-class _Ending:
-    """Takes SIGINT and SIGTERM: what runs comes to its end first.
+LOOK_S = 4.0
+"""How long a node that has just come waits for the others to show up: a little more than DDS's heartbeat of 3 s."""
 
-    rclpy's own way ends the context at once, and Python's raises in the middle of whatever runs: a callback that
-    publishes at that moment fails, and the log ends in a traceback.
-    """
-
-    asked, spinning = False, False
-
-    def __call__(self, *_: Any) -> None:
-        first, self.asked = not self.asked, True
-        if first and not self.spinning:  # waiting for a port, say
-            raise KeyboardInterrupt
-
-
-_ending = _Ending()
+_ending = Ending()
 
 
 def stop_spinning() -> None:
     """End `run_node` as an interrupt does, once the present callback is done; from any thread."""
     _ending.asked = True
+
+
+class SoleNode(Node):
+    """A node that is the only one of its name in its namespace and ROS domain, or is not made.
+
+    Raises:
+        TakenError: there is one already.
+    """
+
+    def __init__(self, name: str, **node_options: Any) -> None:
+        super().__init__(name, **node_options)
+        try:
+            self._name_claim = graph.claim(
+                self.context.get_domain_id(), self.get_namespace(), self.get_name()
+            )
+            if graph.is_open():  # then it may run on another machine, where no claim is seen
+                time.sleep(LOOK_S)
+                voices.check_only_here(self)
+        except graph.TakenError:
+            super().destroy_node()
+            raise
+
+    def destroy_node(self) -> None:
+        """Give the name back too."""
+        super().destroy_node()
+        self._name_claim.close()
 
 
 class _NodeHandler(logging.Handler):
@@ -59,6 +75,35 @@ class _NodeHandler(logging.Handler):
             self._logger.debug(text)
 
 
+def start_rclpy(**how: Any) -> None:
+    """Do what rclpy.init does, in a graph that stays on this machine unless the environment opens it."""
+    graph.settle()
+    rclpy.init(**how)
+
+
+def look_around(wait_s: float = LOOK_S) -> tuple[list[voices.Speaker], bytes]:
+    """Look who is in the domain.
+
+    Returns:
+        The other nodes, and what `host_of` says of this machine.
+    """
+    here = graph.participants_here(graph.domain_of())
+    if not here and not graph.is_open():
+        return [], b''
+    context, until = Context(), time.monotonic() + wait_s
+    start_rclpy(args=[], context=context)
+    try:
+        node = Node('so101_look', context=context, enable_rosout=False)
+        seen, host = voices.nodes_of(node), voices.host_of(node)
+        while time.monotonic() < until and (graph.is_open() or len({s.process for s in seen}) < here):
+            time.sleep(0.1)
+            seen = voices.nodes_of(node)
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    return seen, host
+
+
 def run_node(
     make_node: Callable[[], Node],
     errors: tuple[type[Exception], ...] = (),
@@ -66,7 +111,7 @@ def run_node(
     make_executor: Callable[[Node], Executor] | None = None,
     urgent: bool = False,
 ) -> int:
-    """Run a node until SIGINT or SIGTERM, then close it.
+    """Run a node until a signal to end, or the end of the process that started it, then close it.
 
     Args:
         make_node: Builds the node. If the node has `close()`, it is called at the end whatever happens.
@@ -81,13 +126,13 @@ def run_node(
     """
     if urgent:
         _ask_for_precedence()
-    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     _ending.asked = _ending.spinning = False  # of an earlier node of this process
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ending)
+    refusals: tuple[type[Exception], ...] = (graph.TakenError, *errors)
     node: Node | None = None
     handler: logging.Handler | None = None
     try:
+        heed_endings(_ending)
+        start_rclpy(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
         handler = _NodeHandler(node)
         logging.getLogger().addHandler(handler)
@@ -98,14 +143,11 @@ def run_node(
         _spin(node, (make_executor or executor_for)(node))
     except KeyboardInterrupt:
         pass
-    except errors as error:
-        sys.stderr.write(f'{error}\n')
+    except refusals as error:
+        tell(str(error))
         return 1
     finally:
-        # Terminals and ros2 launch send SIGINT twice at times; an orderly end is not to be interrupted again.
-        # A node that takes long to close sets its own handlers there.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_endings()  # a node that takes long to close sets its own handlers there
         if node is not None and hasattr(node, 'close'):
             node.close()
         if handler is not None:

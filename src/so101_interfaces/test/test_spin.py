@@ -22,9 +22,10 @@ class Look(Node):
     def look(self):
         threads = [os.sched_getscheduler(int(thread)) for thread in os.listdir('/proc/self/task')]
         own = os.sched_getscheduler(0)
-        print(own, threads.count(own), len(threads))
+        print(before, own, threads.count(own), len(threads))
         stop_spinning()
 
+before = os.sched_getscheduler(0)
 sys.exit(run_node(Look, urgent=sys.argv[1] == 'urgent'))
 """
 
@@ -40,8 +41,8 @@ def test_a_node_that_moves_the_arm_takes_precedence_where_that_is_permitted(mann
     permitted = python(ASKS).returncode == 0
     done = python(SPINS, manner)
     assert done.returncode == 0, done.stderr
-    scheduler, alike, threads = map(int, done.stdout.split())
-    assert scheduler == (os.SCHED_RR if permitted and manner == 'urgent' else os.SCHED_OTHER)
+    before, scheduler, alike, threads = map(int, done.stdout.split())
+    assert scheduler == (os.SCHED_RR if permitted and manner == 'urgent' else before)
     assert alike > threads / 2  # those of DDS too; those of numpy were there before
 
 
@@ -109,3 +110,24 @@ def test_a_node_that_is_still_waiting_for_something_ends_at_once():
         process.send_signal(signal.SIGINT)
         _, complained = process.communicate(timeout=300.0)
     assert (process.returncode, complained) == (0, '')
+
+
+LEAVES = """
+import atexit, sys
+from so101_interfaces_py.endings import leave
+
+class Slow:
+    def __del__(self):
+        print('taken apart')
+
+kept = Slow()
+atexit.register(print, 'at exit')
+print('the last word', end='')
+sys.stderr.write('so it is')
+leave(3)
+"""
+
+
+def test_a_program_that_leaves_says_its_last_word_and_takes_nothing_apart():
+    done = python(LEAVES)
+    assert (done.returncode, done.stdout, done.stderr) == (3, 'the last word', 'so it is')

@@ -188,7 +188,17 @@ class NodeConfig:
     publish_tf: bool = param(
         True, doc='Publish /tf and robot_description; false where robot_state_publisher does it.'
     )
-    frame_prefix: str = param('', doc='Put before every link name on /tf, so that two arms share a tree.')
+    frame_prefix: str = param(
+        '',
+        doc='Put before every frame that is published, so that two arms share a tree; actions are said without.',
+    )
+    world_frame: str = param('', doc='Frame that several arms stand in, the parent of the base; empty: none.')
+    place: tuple[float, float, float] = param(
+        (0.0, 0.0, 0.0),
+        doc='Where the base stands in world_frame: x [m], y [m] and turn [deg].',
+        lo=-1000.0,
+        hi=1000.0,
+    )
     camera: str = param(
         _CONTRACT.camera_preset, doc='Where the wrist camera is mounted.', choices=tuple(CAMERA_PRESETS)
     )

@@ -175,9 +175,10 @@ class EeController:
         self._command_s = -math.inf  # a displacement from before is over, however short a time ago it came
 
     def release(self) -> None:
-        """Let go of the arm: command nothing until motion resumes, which starts from the measured pose."""
+        """Let go of the arm: command nothing before the next displacement, which starts from the measured pose."""
         self._goal = self._setpoint = self._gripper_wish = None
         self._seeded = False
+        self._command_s = -math.inf
 
     def stop(self) -> None:
         """Stay where the arm is commanded now: what is left of the last displacement is given up."""

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from so101_contract.assembly import FloatArray, StateOf
+from so101_contract.assembly import StateOf
 from so101_contract.joints import ARM_JOINTS, JOINT_NAMES
 from so101_contract.observation import state_builder
 from so101_contract.observation_spec import ObservationSpec
@@ -210,7 +210,7 @@ def state_function(spec: ObservationSpec) -> StateOf:
     """
     fk = ForwardKinematics(spec.tcp)
 
-    def tcp_pose(joints: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def tcp_pose(joints: Array) -> tuple[Array, Array]:
         pose = fk.pose(joints)
         return pose.position, pose.rotation
 

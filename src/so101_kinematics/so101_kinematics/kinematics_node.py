@@ -2,14 +2,12 @@
 """Kinematics as a ROS node: actions of the hand in, joint commands out at 50 Hz; FK and IK for everybody."""
 
 from collections.abc import Callable
-import sys
 import time
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta
 from so101_interfaces.srv import ComputeFk, ComputeIk
@@ -21,14 +19,16 @@ from so101_contract.messages import ExecutedAction
 from so101_description.errors import DescriptionError
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state, pose_message, stamp_to_ns
+from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import load_configs, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, SoleNode
+from so101_interfaces_py.voices import Voices
 from so101_kinematics.config import KinematicsConfig, NodeConfig
 from so101_kinematics.ee_controller import Command, EeController, Hold, read_action
 from so101_kinematics.errors import KinematicsError
 from so101_kinematics.fk import Array, ForwardKinematics
 from so101_kinematics.ik import IkResult, InverseKinematics
-from so101_kinematics.visualization import make_markers, TfPublisher
+from so101_kinematics.visualization import make_markers, PlacePublisher, TfPublisher
 
 MODES = {ComputeIk.Request.POSITION, ComputeIk.Request.POSITION_PITCH, ComputeIk.Request.POSE}
 # What a request can get wrong; each says so in a sentence.
@@ -36,9 +36,14 @@ REQUEST_ERRORS = (KinematicsError, DescriptionError, KeyError, ValueError)
 CONFIG = (KinematicsConfig, NodeConfig)
 # States of the arm in which something is commanded; in any other one the arm is let go.
 FOLLOWING = (ArmStatus.ENABLED, ArmStatus.HOLD)
+# An arm that was silent for so long, or a node that stood still for so long, begins again from what is measured: an arm
+# that was let go in the meantime would otherwise be led back to an old goal as soon as its motors are on [s].
+LOST_S = 0.25
+# For so long after a stop no displacement counts: who decides on them may not have heard of it yet [s].
+DEAF_S = 0.25
 
 
-class KinematicsNode(Node):
+class KinematicsNode(SoleNode):
     """Turns ee_delta_cmd into joint_command. Callbacks store, the tick acts."""
 
     def __init__(self, **node_options: Any) -> None:
@@ -51,20 +56,27 @@ class KinematicsNode(Node):
         self._action: ExecutedAction | Hold | None = None
         self._last_translation: Array | None = None
         self._following = True
+        self._cycles = self._reconnects = 0
+        self._ticked_s, self._deaf_s = float('inf'), float('-inf')
         self._tf: TfPublisher | None = None
-        if self._node_config.publish_tf:
-            config = self._node_config
+        config = self._node_config
+        self._base_frame = config.frame_prefix + self._config.base_frame
+        if config.publish_tf:
             self._tf = TfPublisher(self, self._config.tcp, config.camera, config.frame_prefix)
+        if config.world_frame:
+            self._place = PlacePublisher(self, config.world_frame, self._base_frame, config.place)
 
         self._joint_command = self.create_publisher(JointState, topics.JOINT_COMMAND, qos.COMMAND)
         self._tcp_pose = self.create_publisher(PoseStamped, topics.TCP_POSE, qos.STATE_PUBLISHER)
         self._markers = self.create_publisher(MarkerArray, topics.MARKERS, qos.MARKERS)
-        self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
-        self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_delta, qos.COMMAND)
-        self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_status, qos.LATCHED)
-        services = KinematicsServices(
-            self._config.tcp, self._config.base_frame, lambda: present_arm(self._joints)
-        )
+        voices = Voices(self)
+        measured = voices.only(topics.JOINT_STATES, self._on_joints)
+        self.create_subscription(JointState, topics.JOINT_STATES, measured, qos.STATE_SUBSCRIBER)
+        acts = voices.only(topics.EE_DELTA_CMD, self._on_delta)
+        self.create_subscription(EeDelta, topics.EE_DELTA_CMD, acts, qos.COMMAND)
+        status = voices.only(topics.ARM_STATUS, self._on_status)
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, status, qos.LATCHED_EVERY)
+        services = KinematicsServices(self._config.tcp, self._base_frame, lambda: present_arm(self._joints))
         self.create_service(ComputeFk, topics.FK_SERVICE, services.compute_fk)
         self.create_service(ComputeIk, topics.IK_SERVICE, services.compute_ik)
         self.create_service(Trigger, topics.RESEED_SERVICE, self._on_reseed)
@@ -80,20 +92,23 @@ class KinematicsNode(Node):
     # --- callbacks ---
 
     def _on_joints(self, message: JointState) -> None:
-        try:
-            self._positions = joint_positions(message, JOINT_NAMES)
-        except (KeyError, ValueError) as error:
-            self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
-            return
+        self._positions = joint_positions(message, JOINT_NAMES)
         self._joints = message
         self._joints_s = self._monotonic(message.header.stamp)
 
     def _on_delta(self, message: EeDelta) -> None:
+        if time.monotonic() < self._deaf_s:
+            return
         stamp_ns = round(self._monotonic(message.header.stamp) * 1e9)
         self._action = read_action(message, self._config.base_frame, stamp_ns)
 
     def _on_status(self, message: ArmStatus) -> None:
         self._following = message.state in FOLLOWING
+        again = message.cycles < self._cycles or message.reconnects != self._reconnects
+        self._cycles, self._reconnects = message.cycles, message.reconnects
+        if again or not self._following:
+            self._let_go()  # at once: the next tick may find it on again
+            self._deaf_s = time.monotonic() + DEAF_S
 
     def _on_reseed(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._positions is not None
@@ -114,11 +129,10 @@ class KinematicsNode(Node):
 
     def _tick(self) -> None:
         now_s = time.monotonic()
+        stood_still, self._ticked_s = now_s - self._ticked_s > LOST_S, now_s
+        if not self._following or stood_still or now_s - self._joints_s > LOST_S:
+            self._let_go()
         action, self._action = self._action, None
-        if not self._following:
-            # Nothing holds the arm, or not this node: it begins again from where the arm is found.
-            self._controller.release()
-            action = None
         command = self._controller.update(now_s, self._positions, self._joints_s, action)
         stamp = self.get_clock().now().to_msg()
         if command.q_goal is not None:
@@ -132,13 +146,18 @@ class KinematicsNode(Node):
             self._next_markers = now_s + 1.0 / self._node_config.marker_rate_hz
             self._publish_markers(command)
 
+    def _let_go(self) -> None:
+        """Begin again from where the arm is found: nothing holds it, or not this node."""
+        self._controller.release()
+        self._action = None
+
     def _publish_measured(self) -> None:
         if self._joints is None or self._positions is None or not np.isfinite(self._positions).all():
             return
         pose = self._controller.fk.pose(self._positions)
         message = PoseStamped(pose=pose_message(pose.position, pose.quat_xyzw))
         message.header.stamp = self._joints.header.stamp
-        message.header.frame_id = self._config.base_frame
+        message.header.frame_id = self._base_frame
         self._tcp_pose.publish(message)
         if self._tf is not None:
             self._tf.publish(self._joints.header.stamp, dict(zip(JOINT_NAMES, self._positions, strict=True)))
@@ -149,7 +168,7 @@ class KinematicsNode(Node):
         self._markers.publish(
             make_markers(
                 self.get_clock().now().to_msg(),
-                self._node_config.frame_prefix + self._config.base_frame,
+                self._base_frame,
                 workspace=self._config.workspace,
                 setpoint=command.setpoint,
                 translation=None if command.held else self._last_translation,
@@ -259,7 +278,7 @@ def _sentence(error: Exception) -> str:
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(KinematicsNode, (KinematicsError, ParameterError), urgent=True))
+    leave(run_node(KinematicsNode, (KinematicsError, ParameterError), urgent=True))
 
 
 if __name__ == '__main__':

@@ -183,19 +183,20 @@ class TfPublisher:
         node: Publishes.
         tcp: TCP preset.
         camera: Camera preset.
-        prefix: Put before every link name.
+        prefix: Put before every link name, in robot_description too.
     """
 
     def __init__(self, node: Node, tcp: str, camera: str, prefix: str = '') -> None:
-        urdf = urdf_text(tcp=tcp, camera=camera)
+        urdf = urdf_text(tcp=tcp, camera=camera, prefix=prefix)
         self._frames = LinkFrames(urdf)
-        self._prefix = prefix
         self._tf = node.create_publisher(TFMessage, topics.TF, qos.TF)
         self._static = node.create_publisher(TFMessage, topics.TF_STATIC, qos.LATCHED)
         self._description = node.create_publisher(String, topics.ROBOT_DESCRIPTION, qos.LATCHED)
         self._description.publish(String(data=urdf))
         stamp = node.get_clock().now().to_msg()
-        self._static.publish(TFMessage(transforms=[self._message(stamp, t) for t in self._frames.fixed()]))
+        self._static.publish(
+            TFMessage(transforms=[transform_message(stamp, t) for t in self._frames.fixed()])
+        )
 
     def publish(self, stamp: Time, positions: Mapping[str, float]) -> None:
         """Publish the frames that the joints move.
@@ -204,14 +205,35 @@ class TfPublisher:
             stamp: When the joints were read.
             positions: Joint name -> position [rad].
         """
-        moving = [self._message(stamp, transform) for transform in self._frames.moving(positions)]
+        moving = [transform_message(stamp, transform) for transform in self._frames.moving(positions)]
         self._tf.publish(TFMessage(transforms=moving))
 
-    def _message(self, stamp: Time, transform: LinkTransform) -> TransformStamped:
-        message = TransformStamped(child_frame_id=self._prefix + transform.child)
-        message.header.stamp = stamp
-        message.header.frame_id = self._prefix + transform.parent
-        place, turn = message.transform.translation, message.transform.rotation
-        place.x, place.y, place.z = transform.position
-        turn.w, turn.x, turn.y, turn.z = transform.quat
-        return message
+
+class PlacePublisher:
+    """Where the base of an arm stands among others: one static transform, which RViz needs to show them together.
+
+    Args:
+        node: Publishes.
+        world: The frame that all arms stand in.
+        base: The base frame of this one.
+        place: x [m], y [m] and turn about the vertical [deg] of the base in that frame.
+    """
+
+    def __init__(self, node: Node, world: str, base: str, place: Sequence[float]) -> None:
+        x, y, half = place[0], place[1], math.radians(place[2]) / 2.0
+        stands = LinkTransform(world, base, (x, y, 0.0), (math.cos(half), 0.0, 0.0, math.sin(half)))
+        self._static = node.create_publisher(TFMessage, topics.TF_STATIC, qos.LATCHED)
+        self._static.publish(
+            TFMessage(transforms=[transform_message(node.get_clock().now().to_msg(), stands)])
+        )
+
+
+def transform_message(stamp: Time, transform: LinkTransform) -> TransformStamped:
+    """Return the message of a transform."""
+    message = TransformStamped(child_frame_id=transform.child)
+    message.header.stamp = stamp
+    message.header.frame_id = transform.parent
+    place, turn = message.transform.translation, message.transform.rotation
+    place.x, place.y, place.z = transform.position
+    turn.w, turn.x, turn.y, turn.z = transform.quat
+    return message

@@ -32,7 +32,7 @@ class Arm:
     def __init__(self):
         self.node = rclpy.create_node('test_arm', namespace='left')
         self.q = START.copy()
-        self.obeys = True
+        self.obeys = self.speaks = True
         self.commands = []
         self.poses = []
         self.latest = {}
@@ -52,7 +52,8 @@ class Arm:
         self.node.create_timer(0.01, self._publish)
 
     def _publish(self):
-        self.states.publish(joint_state(JOINT_NAMES, self.q, self.node.get_clock().now().to_msg()))
+        if self.speaks:
+            self.states.publish(joint_state(JOINT_NAMES, self.q, self.node.get_clock().now().to_msg()))
 
     def _on_command(self, message):
         self.commands.append(joint_positions(message, JOINT_NAMES))
@@ -188,6 +189,42 @@ def test_an_arm_that_does_not_follow_gets_no_commands_and_is_picked_up_where_it_
     arm.spin(0.3)
     arm.say_until([0.0, 0.0, 0.005], lambda: arm.commands)
     assert np.abs(arm.commands[0] - moved)[:5].max() < 0.05
+
+
+def one_breath(arm):
+    for state in (ArmStatus.E_STOP, ArmStatus.DISABLED, ArmStatus.ENABLED):
+        arm.status.publish(ArmStatus(state=state, cycles=1000))
+
+
+def started_again(arm):
+    arm.status.publish(ArmStatus(state=ArmStatus.ENABLED, cycles=3))
+
+
+def connected_again(arm):
+    arm.status.publish(ArmStatus(state=ArmStatus.ENABLED, cycles=1000, reconnects=1))
+
+
+def silent(arm):
+    arm.speaks = False
+    arm.spin(0.6)
+    arm.speaks = True
+
+
+@pytest.mark.parametrize('lose', [one_breath, started_again, connected_again, silent])
+def test_an_arm_that_was_lost_for_a_moment_is_not_led_back_to_the_old_goal(arm, lose):
+    arm.status.publish(ArmStatus(state=ArmStatus.ENABLED, cycles=1000))
+    arm.rest()
+    arm.say_until([0.0, 0.0, 0.01], lambda: arm.commands)
+    arm.spin(0.4)  # it holds there
+    lose(arm)
+    arm.obeys, arm.q = (
+        False,
+        START + np.array([0.3, 0.1, 0.0, 0.0, 0.0, 0.0]),
+    )  # it fell, or somebody moved it
+    arm.spin(0.3)
+    arm.commands.clear()
+    arm.spin(0.5)
+    assert arm.commands == []
 
 
 def test_the_measured_pose_is_that_of_the_readings(arm):

@@ -8,7 +8,9 @@ import numpy as np
 from so101_contract.action import ActionSpec
 from so101_contract.messages import ExecutedAction, StepRecord
 from so101_contract.observation_spec import get_observation
-from so101_contract.session import Source
+from so101_contract.session import EventKind, Source
+from so101_contract.task.reward import Evidence, Opinion
+from so101_contract.task.spec import TaskSpec
 from so101_contract.task_report import GroundTruth, Status, TaskReport, TaskState
 from so101_session.session.clock import Senses
 from so101_session.session.config import ResetConfig, SessionConfig
@@ -16,6 +18,7 @@ from so101_session.session.episode import Event
 from so101_session.session.machine import Finish, Say, Session
 from so101_session.session.reset import MoveTo, ReleaseController, ResetScene
 
+NEEDS = (EventKind.NEED_RESET, EventKind.NEED_START, EventKind.NEED_OVER)
 MOTION_S = 0.02
 ARM_SPEED = 2.0  # [rad/s]
 
@@ -48,6 +51,7 @@ class World:
 
     config: SessionConfig = field(default_factory=SessionConfig)
     reset: ResetConfig = field(default_factory=ResetConfig)
+    task: TaskSpec | None = None
 
     def __post_init__(self):
         config = self.config
@@ -55,13 +59,16 @@ class World:
         self.camera_runs = self.arm_runs = self.kinematics_runs = self.arm_moves = True
         self.resets, self.status, self.done = 0, Status(), []
         self.policy_answers, self.opening = True, 0.5
+        self.evidence, self.sees = Evidence(), None
         self.senses = Senses.of(
             get_observation('compact').camera_names,
             joint_timeout_s=config.joint_timeout_s,
             camera_timeout_s=config.camera_timeout_s,
         )
         self.senses.arm = None
-        self.session = Session(config, self.reset, ActionSpec(), self.senses, self.report)
+        self.session = Session(
+            config, self.reset, ActionSpec(), self.senses, self.report, felt=self.felt, task=self.task
+        )
         self.session.policy_alive = True
 
     @property
@@ -69,9 +76,17 @@ class World:
         return round(self.now * 1e9)
 
     def report(self):
-        if self.config.reward_source != 'sim':
+        if not self.config.arranges_scene:
             return None
         return report_of(self.status, self.resets, self.now_ns)
+
+    def felt(self):
+        """What sources look at; a classifier, where there is one, says of each step what it sees."""
+        episode = self.session.episode
+        if self.sees is None or episode is None:
+            return self.evidence
+        newest = max(0, episode.index - 1)
+        return replace(self.evidence, opinion=Opinion(episode.number, newest, float(self.sees), self.sees))
 
     def take(self, effects):
         for effect in effects:
@@ -115,6 +130,15 @@ class World:
                 )
                 self.take(self.session.policy(action, self.now + 0.005))
 
+    def start(self, skip_reset=False):
+        """Ask for an episode, once everything that it needs has been seen."""
+        self.advance(0.1)
+        return self.session.start_episode(skip_reset)
+
+    def stop_arm(self):
+        """Stop the arm, and switch its motors on again at once: nothing of it lasts until the next tick."""
+        self.session.arm_stopped('the arm was stopped')
+
     def until(self, state, timeout=300.0):
         """Let time pass until the session is in a state."""
         end = self.now + timeout
@@ -136,7 +160,8 @@ class World:
 
     @property
     def events(self):
-        return [effect for effect in self.done if isinstance(effect, Event)]
+        """What happens to episodes, and not what a human is needed for meanwhile."""
+        return [effect for effect in self.done if isinstance(effect, Event) and effect.kind not in NEEDS]
 
     @property
     def sentences(self):
@@ -153,4 +178,4 @@ class World:
 
 def world(**config):
     reset = {name: config.pop(name) for name in list(config) if name in ResetConfig.__dataclass_fields__}
-    return World(replace(SessionConfig(), **config), replace(ResetConfig(), **reset))
+    return World(replace(SessionConfig(autostart=True), **config), replace(ResetConfig(), **reset))

@@ -3,7 +3,7 @@
 
 import pytest
 
-from so101_session.session.clock import Jitter, Senses, Source, stamp_of
+from so101_session.session.clock import AHEAD_S, GONE_S, Jitter, Senses, SimulatedClock, Source, stamp_of
 
 
 def senses():
@@ -37,6 +37,16 @@ def test_what_was_never_heard_is_said_so():
     assert str(Source('no joints', 0.3).silent(5.0)) == 'no joints yet'
 
 
+def test_messages_that_lack_a_joint_do_not_count_and_it_is_named():
+    source = Source('no joints', 0.3)
+    source.heard(1, 1.0)
+    source.lacking = 'elbow_flex'
+    assert str(source.silent(1.5)) == 'no joints with elbow_flex for 0.5 s'
+    source.heard(2, 1.6)
+    assert source.silent(1.6) is None
+    assert str(source.silent(2.0)) == 'no joints for 0.4 s'
+
+
 def test_a_stamp_that_does_not_change_is_no_news():
     source = Source('no image', 0.5)
     source.heard(7, 1.0)
@@ -58,3 +68,55 @@ def test_jitter_is_the_deviation_from_the_period():
         jitter.tick(now)
     assert jitter.quantile(0.0) == pytest.approx(0.0, abs=1e-9)
     assert jitter.quantile(1.0) == pytest.approx(0.05)
+
+
+def test_of_several_cameras_the_one_that_hangs_is_told_by_its_name():
+    senses = Senses.of(['gripper_cam', 'front_cam'], joint_timeout_s=1.0, camera_timeout_s=0.5)
+    senses.arm = None
+    for source in (senses.joints, senses.kinematics, *senses.cameras):
+        source.heard(1, 0.0)
+    assert senses.problem(0.4) is None
+    senses.cameras[0].heard(2, 0.6)
+    assert str(senses.problem(0.9)) == 'the camera front_cam has sent no image for 0.9 s'
+    assert not senses.newer_than(1)
+
+
+class Machine:
+    """Its time, which a test decides."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+        self.clock = SimulatedClock(lambda: self.now_s)
+
+    def passes(self, seconds, simulated_s=None):
+        self.now_s += seconds
+        if simulated_s is not None:
+            self.clock.heard(simulated_s)
+        return self.clock.now()
+
+
+def test_simulated_time_goes_on_from_that_of_the_machine_and_with_the_twin_from_then_on():
+    machine = Machine()
+    assert machine.passes(1.0) == 1001.0, 'nobody has said a word yet'
+    assert machine.passes(1.0, simulated_s=7.0) == 1002.0
+    assert machine.passes(1.0, simulated_s=7.5) == pytest.approx(1002.5), 'half as fast'
+    assert machine.passes(0.05) == pytest.approx(1002.55), 'between two words it goes on'
+
+
+def test_it_stands_still_with_a_twin_that_does_and_never_goes_back():
+    machine = Machine()
+    machine.passes(1.0, simulated_s=0.0)
+    stood = machine.passes(5.0)
+    assert stood == pytest.approx(1001.0 + AHEAD_S)
+    assert machine.passes(1.0, simulated_s=0.02) == stood
+    assert machine.passes(0.02, simulated_s=AHEAD_S + 0.02) == pytest.approx(stood + 0.02)
+
+
+def test_a_twin_that_begins_anew_or_is_gone_does_not_stop_time_for_ever():
+    machine = Machine()
+    machine.passes(1.0, simulated_s=50.0)
+    before = machine.clock.now()
+    assert machine.passes(0.5, simulated_s=0.0) >= before
+    assert machine.passes(1.0, simulated_s=1.0) == pytest.approx(machine.passes(0.0))
+    gone = machine.passes(GONE_S)
+    assert machine.passes(3.0) == pytest.approx(gone + 3.0)

@@ -6,14 +6,13 @@ import os
 import pytest
 
 from so101_session.teleop.devices.base import DeviceError, Event
+from so101_session.teleop.devices.controls import DEADMAN, FROZEN_S
 from so101_session.teleop.devices.pads import (
     AXIS,
     BUTTON,
     changed,
-    DEADMAN,
     EVENT,
     find_pad,
-    FROZEN_S,
     FULL_SCALE,
     Gamepad,
     INITIAL,
@@ -126,8 +125,7 @@ def test_T7_an_event_comes_once_for_each_press_on_every_pad(pad):
 
 
 def test_T7_every_pad_can_ask_for_every_event(pad):
-    hat = set() if 'hat_y' not in pad.map.axes else set(pad.map.hat.values())
-    assert {*pad.map.buttons.values(), *hat} - {DEADMAN} == set(Event)
+    assert {*pad.map.buttons.values(), *pad.map.asked_by_cross} - {DEADMAN} == set(Event)
 
 
 def test_T7_a_button_that_is_down_at_the_start_is_no_press(tmp_path):
@@ -183,6 +181,11 @@ def test_T7_the_cross_asks_once(tmp_path):
         joystick.axis(7, value)
         told += joystick.poll().events
     assert told == [Event.RESET, Event.START]
+    told = []
+    for value in (1.0, 1.0, 0.0, -1.0, 0.0):
+        joystick.axis(6, value)
+        told += joystick.poll().events
+    assert told == [Event.SUCCESS_NOW, Event.NOT_YET]
     joystick.close()
 
 
@@ -220,6 +223,19 @@ def test_a_pad_may_come_later(tmp_path):
     assert not state.alive
     assert 'js7' in state.note
     device.close()
+
+
+def test_a_pad_that_another_program_reads_is_left_to_it(tmp_path):
+    first = JoystickFile(tmp_path)
+    first.poll()
+    second = Gamepad(first.path, PadSettings(pad='generic'))
+    state = second.poll(0.0)
+    assert not state.alive
+    assert 'is read by another program' in state.note
+    first.device.close()
+    assert second.poll(1.0).alive
+    second.close()
+    first.close()
 
 
 def test_joy_that_is_silent_is_dead():

@@ -67,6 +67,17 @@ def test_A9_P8_from_anywhere_it_arrives_within_15_mm_at_no_more_than_10_degrees_
     assert per_step <= math.radians(10.0) + 1e-9
 
 
+def test_a_long_way_behind_a_via_point_is_not_taken_for_stuck():
+    low, high = limits_arrays()
+    q = low + np.array([0.5, 0.5625, 0.75, 0.125, 0.5, 0.5]) * (high - low)
+    ways = ways_from(q)
+    assert len(ways) == 2
+    for step_deg in (10.0, 3.0):
+        trace, _, step = follow(Way(ResetConfig(reset_step_deg=step_deg), PLANNER.fk, ways), q)
+        assert step.arrived, step.stuck
+        assert distance(trace[-1], ways[-1]) <= 0.015
+
+
 def test_P8_the_first_goal_is_where_the_arm_is():
     q = np.array([0.5, 0.3, -0.2, 0.9, 0.4, 0.6])
     way = Way(ResetConfig(), PLANNER.fk, ways_from(q))

@@ -5,9 +5,11 @@ import pytest
 from session_world import truth
 
 from so101_contract.session import Outcome, Source
+from so101_contract.task.reward import Evidence
+from so101_contract.task.spec import Ending
 from so101_contract.task_report import Status, TaskReport, TaskState
 from so101_session.session.episode import Account, Episode, SessionError, Verdict
-from so101_session.session.step import judge, Rewards
+from so101_session.session.step import jury_of, Rewards, verdict_of
 
 
 def report(resets=3, **status):
@@ -32,15 +34,55 @@ def test_a_step_earns_its_own_reward_and_the_one_of_the_outcome(outcome, reward)
     assert Rewards(success=10.0, failure=-1.0, step=-0.1).of(5, outcome) == pytest.approx(reward)
 
 
+def judged(told, ends=tuple(Ending)):
+    jury = jury_of('sim', 10.0)
+    return verdict_of(*jury.judge(Evidence(resets=3, report=told)), ends)
+
+
 def test_the_judge_of_the_simulation_is_followed():
-    assert judge(report(success=True), 3).outcome is Outcome.SUCCESS
-    assert judge(report(failure=True, reason='lost'), 3) == Verdict(Outcome.FAILURE, 'lost')
-    assert judge(report(), 3) is None
-    assert judge(None, 3) is None
+    assert judged(report(success=True)).outcome is Outcome.SUCCESS
+    assert judged(report(failure=True, reason='lost')) == Verdict(Outcome.FAILURE, 'lost')
+    assert judged(report()) is None
+    assert judged(None) is None
+
+
+def test_what_does_not_end_episodes_of_a_task_does_not():
+    assert judged(report(success=True), (Ending.FAILURE, Ending.TIME_LIMIT)) is None
+    assert judged(report(failure=True, reason='lost'), (Ending.SUCCESS, Ending.TIME_LIMIT)) is None
 
 
 def test_a_report_from_before_the_reset_is_not_followed():
-    assert judge(report(resets=2, success=True), 3) is None
+    assert judged(report(resets=2, success=True)) is None
+
+
+def test_the_truth_of_a_simulation_stands_beside_what_episodes_are_called():
+    account = Account()
+    for number, (told, truly) in enumerate(
+        [
+            (Outcome.SUCCESS, True),
+            (Outcome.SUCCESS, False),
+            (Outcome.TIME_LIMIT, True),
+            (Outcome.FAILURE, False),
+            (Outcome.ABORT, True),
+        ],
+        1,
+    ):
+        episode = Episode(number, 10, resets=3)
+        episode.measure(report(resets=2, success=True))  # of the episode before
+        episode.measure(report(success=truly))
+        account.close(episode, told)
+    assert account.measured() == {'measured': 4, 'truly': 2, 'false_success': 1, 'false_failure': 1}
+    account.relabel(2, Outcome.TIME_LIMIT)
+    assert account.measured()['false_success'] == 0
+
+
+def test_a_goal_that_is_reached_as_the_episode_ends_is_no_false_success():
+    episode = Episode(1, 10)
+    episode.measure(report(good_steps=1))
+    assert episode.done_in_truth
+    episode.measure(report())
+    assert episode.done_in_truth is False
+    assert Episode(2, 10).done_in_truth is None
 
 
 def test_the_first_verdict_counts_but_a_human_may_still_throw_the_episode_away():

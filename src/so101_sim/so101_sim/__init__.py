@@ -5,6 +5,7 @@ __all__ = [
     'env',
     'errors',
     'evaluate',
+    'framed',
     'human',
     'in_process_arm',
     'registration',

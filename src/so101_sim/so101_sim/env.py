@@ -16,14 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.action import ActionSpec
-from so101_contract.image import preprocess
 from so101_contract.joints import gripper_rad_to_opening, limits_arrays
-from so101_contract.observation import build_state, JOINT_MARGIN_RAD, MAX_REACH_M, Observation, stack_window
+from so101_contract.manifest import StepUnit, Workspace
+from so101_contract.observation import build_state, JOINT_MARGIN_RAD, MAX_REACH_M
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.task.spec import DEFAULT_TASK, TaskSpec
+from so101_interfaces_py.topics import FRONT_CAMERA, WRIST_CAMERA
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import PresetError
+from so101_sim.framed import FILM_SIZE, FramedEnv, image_spaces, Observed
+from so101_sim.human.expert import Expert, Skill
+from so101_sim.human.operator import Habits, Operator
+from so101_sim.human.traits import Traits
 from so101_sim.in_process_arm import InProcessArm
-from so101_sim.render import Renderer
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import get_preset, Preset
 from so101_sim.scene.scene import OVERVIEW
@@ -31,27 +36,21 @@ from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import home_pose, Varier
 from so101_sim.tasks import get_reward, Judge, Moment, RewardFunction, Status
 
-OVERSAMPLING = 2
-"""Pictures are drawn this many times larger than networks see them and averaged down, as a camera's are: without it
-edges are jagged where the real picture's are smooth (33 instead of 42 dB from a 640 x 480 frame's crop)."""
-
-FILM_SIZE = (640, 480)
 MAX_JOINT_SPEED = 20.0
 """No joint gets this fast, whatever hits it [rad/s]."""
 
-WRIST_CAMERA = 'gripper_cam'
-NOTHING: Mapping[str, Any] = {}
 
-
-class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
+class ArmEnv(FramedEnv):
     """One task on one simulated arm."""
 
     metadata: dict[str, Any] = {'render_modes': ['rgb_array'], 'render_fps': 10}  # noqa: RUF012  (Gymnasium's form)
+    reset_options = frozenset({'q', 'cube_position', 'cube_yaw'})
+    """Joint positions (6,) [rad], where the cube lies (3,) [m] and how it is turned [rad]."""
 
     def __init__(
         self,
         *,
-        task: str = 'lift',
+        task: str | TaskSpec = DEFAULT_TASK,
         preset: str | Preset = 'easy',
         images: bool = True,
         privileged: bool = False,
@@ -59,11 +58,12 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         observation: ObservationSpec | None = None,
         action: ActionSpec | None = None,
         render_mode: str | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """Build the environment.
 
         Args:
-            task: 'lift' or 'place'; not used where `preset` is a preset.
+            task: name or file of a task, or what one says; not used where `preset` is a preset.
             preset: name of a difficulty, or a preset.
             images: False leaves the cameras out.
             privileged: True adds the cube's position to the state, which no real arm can know.
@@ -71,71 +71,55 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
             observation: what is observed; the preset's own by default.
             action: what the four numbers mean.
             render_mode: 'rgb_array' for `render`.
+            judge: says when the task is done; the truth does by default.
         """
         self.preset = get_preset(preset, task) if isinstance(preset, str) else preset
-        self.action_spec = ActionSpec() if action is None else action
-        self.observation_spec = _observation_spec(self.preset, observation, images, privileged)
-        self.render_mode = render_mode
+        self.simulation = Simulation(self.preset.scene)
+        super().__init__(
+            _observation_spec(self.preset, observation, images, privileged),
+            ActionSpec() if action is None else action,
+            (self.simulation.model, self.simulation.data),
+            render_mode,
+        )
         self.metadata = {**self.metadata, 'render_fps': self.preset.control.rate_hz}
         self._reward = get_reward(self.preset.reward if reward is None else reward)
-        self.simulation = Simulation(self.preset.scene)
         self.arm = InProcessArm(self.simulation, self.preset.control)
         self._ik = InverseKinematics(self.arm.fk)
         self.home = home_pose(self._ik)
         index = self.simulation.index
         self._varier = Varier(self.simulation.model, index, self.preset.scene)
-        self._judge = Judge(self.preset.task)
-        self._renderers: dict[str, Renderer] = {}
-        self._frames: list[dict[str, npt.NDArray[Any]]] = []
+        self.judge = Judge(self.preset.task) if judge is None else judge
+        """Says when the task is done."""
+        spec = self.preset.spec
+        self._closed = spec is not None and spec.keeps_closed
         self._last_action = np.zeros(4)
-        self._steps: int | None = None
-        self._over = True
-        self.action_space = gym.spaces.Box(
-            self.action_spec.low.astype(np.float32),
-            self.action_spec.high.astype(np.float32),
-            dtype=np.float32,
-        )
+        self._steps = 0
         spaces = _spaces(self.observation_spec)
         self.observation_space = cast('gym.Space[dict[str, npt.NDArray[Any]]]', gym.spaces.Dict(spaces))
 
     # ---- Gymnasium ---------------------------------------------------------------------------------------
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Begin an episode.
-
-        Args:
-            seed: makes this and the following episodes repeatable.
-            options: `q` (6,) joint positions [rad], `cube_position` (3,) [m], `cube_yaw` [rad]: instead of drawn ones.
-        """
-        super().reset(seed=seed)
-        given = NOTHING if options is None else options
-        unknown = sorted(set(given) - {'q', 'cube_position', 'cube_yaw'})
-        if unknown:
-            raise PresetError(f'expected reset options among q, cube_position and cube_yaw, got {unknown}')
+    def _restart(self, given: Mapping[str, Any]) -> dict[str, Any]:
         q, cube, yaw = self.preset.start.sample(self.np_random, self._ik, self.preset.scene.cube_half_size)
         self._varier.apply(self.preset.variation, self.np_random)
         q, yaw = np.asarray(given.get('q', q), dtype=np.float64), float(given.get('cube_yaw', yaw))
         self.simulation.reset(q, given.get('cube_position', cube), yaw)
         self.arm.reset(gripper_rad_to_opening(float(q[-1])))
-        self._judge.reset()
-        self._steps, self._over = 0, False
+        self.judge.reset()
+        self._steps = 0
         self._last_action = np.zeros(4)
-        self._frames = [self._frame()]
-        return self._observation(), {'status': Status()}
+        return {'status': Status()}
 
-    def step(
-        self, action: npt.NDArray[Any]
-    ) -> tuple[dict[str, npt.NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.NDArray[Any]) -> tuple[Observed, float, bool, bool, dict[str, Any]]:
         """Execute one action in network units (4,); what lies outside the action space is cut and reported."""
-        if self._steps is None or self._over:
-            raise gym.error.ResetNeeded('expected reset before step: there is no running episode; call reset')
+        self._require_running()
         wire = self.action_spec.to_wire(action, present_opening=self.arm.commanded_opening)
+        if self._closed:
+            wire = replace(wire, opening=0.0)
         self.arm.run(wire)
         self._steps += 1
         truth = self.simulation.truth()
-        status = self._judge.judge(truth)
+        status = self.judge.judge(truth)
         executed = self.action_spec.from_wire(
             wire.translation, wire.opening, present_opening=self.arm.commanded_opening
         ).values
@@ -144,7 +128,7 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
         moment = Moment(truth, status, executed, self._last_action, wire.opening)
         terms = self._reward(moment, self.preset.task)
         self._last_action = executed
-        self._frames = [*self._frames[-self.observation_spec.frame_stack :], self._frame()]
+        observed = self._go_on()
         terminated = status.success or status.failure
         truncated = self._steps >= self.preset.max_steps and not terminated
         self._over = terminated or truncated
@@ -155,81 +139,78 @@ class ArmEnv(gym.Env[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]):
             'executed_action': executed.astype(np.float32),
             'clipped': wire.clipped,
         }
-        return self._observation(), float(sum(terms.values())), terminated, truncated, info
+        return observed, float(sum(terms.values())), terminated, truncated, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """Return a picture of the arm on its table (480, 640, 3), or None without a render mode."""
         return None if self.render_mode is None else self.picture(OVERVIEW, *FILM_SIZE)
 
-    def close(self) -> None:
-        """Free what drawing needs."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
-
     # ---- beyond Gymnasium --------------------------------------------------------------------------------
 
     @property
-    def is_over(self) -> bool:
-        """Whether the episode has ended, or none has begun."""
-        return self._over
+    def task_spec(self) -> TaskSpec | None:
+        """What is to be done; None where nobody said."""
+        return self.preset.spec
 
     def truth(self) -> GroundTruth:
         """Return the ground truth, for rewards, scripted operators and evaluation; a policy must not see it."""
         return self.simulation.truth()
 
-    def observation(self) -> Observation:
-        """Return the present observation in the form that policies take."""
-        window = stack_window(self._frames, self.observation_spec.frame_stack)
-        return Observation(
-            state=np.stack([frame['state'] for frame in window]),
-            images={
-                name: np.stack([frame[name] for frame in window])
-                for name in self.observation_spec.camera_names
-            },
+    def expert(self, skill: Skill) -> Expert:
+        """Return who demonstrates here."""
+        return Expert(self.preset.task, self.action_spec, skill)
+
+    def operator(self, traits: Traits) -> Operator:
+        """Return who takes over here, a human like this."""
+        return Operator(
+            self.preset.task,
+            self.action_spec,
+            Skill.of(traits),
+            Habits(attention=traits.attention),
+            traits=traits,
+            rate_hz=self.preset.control.rate_hz,
         )
+
+    def policy_fields(self) -> dict[str, Any]:
+        """Return what the manifest of a policy says that was trained here, beside observation and action."""
+        control = self.preset.control
+        box = control.kinematics.workspace
+        low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
+        return {
+            'control_rate_hz': control.rate_hz,
+            'ik_profile': control.kinematics.profile,
+            'reset_pose': tuple(float(angle) for angle in self.home),
+            'workspace': Workspace(low=low, high=high),
+            'std_unit': StepUnit.ENV_STEPS,
+            'calibration_id': None,
+            'source_sha256': None,
+            'task': None if self.task_spec is None else self.task_spec.meaning,
+        }
 
     def picture(self, camera: str, width: int, height: int) -> npt.NDArray[np.uint8]:
         """Return what a camera of the scene sees now (height, width, 3), RGB."""
         name = self.simulation.model.camera(self.simulation.index.arm.camera).name
         wanted = name if camera == WRIST_CAMERA else camera
-        return self._renderer(f'{width}x{height}', width, height).draw(self.simulation.data, wanted)
+        return super().picture(wanted, width, height)
 
     # ---- inside ------------------------------------------------------------------------------------------
 
-    def _observation(self) -> dict[str, npt.NDArray[Any]]:
-        observed = self.observation()
-        return {'state': observed.state, **observed.images}
-
-    def _frame(self) -> dict[str, npt.NDArray[Any]]:
+    def _frame(self) -> Observed:
         reading = self.arm.reading
         tcp = self.arm.fk.pose(reading.position)
         extras = {}
         if self.observation_spec.privileged:
             truth = self.simulation.truth()
             extras = {'cube_pos': truth.cube_position, 'cube_quat': truth.cube_quat_wxyz}
-        frame: dict[str, npt.NDArray[Any]] = {
-            'state': build_state(
-                self.observation_spec,
-                joint_pos=reading.position,
-                joint_vel=reading.velocity,
-                tcp_pos=tcp.position,
-                tcp_rotation=tcp.rotation,
-                extras=extras,
-            )
-        }
-        for camera in self.observation_spec.cameras:
-            size = camera.size * OVERSAMPLING
-            picture = self._renderer(camera.name, size, size).draw(
-                self.simulation.data, self.simulation.index.arm.camera
-            )
-            frame[camera.name] = preprocess(picture, size=camera.size)
-        return frame
-
-    def _renderer(self, key: str, width: int, height: int) -> Renderer:
-        if key not in self._renderers:
-            self._renderers[key] = Renderer(self.simulation.model, width, height)
-        return self._renderers[key]
+        state = build_state(
+            self.observation_spec,
+            joint_pos=reading.position,
+            joint_vel=reading.velocity,
+            tcp_pos=tcp.position,
+            tcp_rotation=tcp.rotation,
+            extras=extras,
+        )
+        return {'state': state, **self._images()}
 
 
 def _observation_spec(
@@ -251,11 +232,10 @@ def _observation_spec(
             f'{preset.scene.camera!r} of the preset {preset.name!r}, got {spec.tcp!r} and {spec.camera_preset!r}; '
             f'change one of them'
         )
-    others = [name for name in spec.camera_names if name != WRIST_CAMERA]
-    if others or any(camera.crop is not None for camera in spec.cameras):
+    if set(spec.camera_names) - {WRIST_CAMERA, FRONT_CAMERA}:
         raise PresetError(
-            f'expected {WRIST_CAMERA!r} without a crop as the only camera, got {list(spec.camera_names)}; '
-            f'the simulation draws the centre square of the wrist camera'
+            f'expected cameras out of {WRIST_CAMERA!r} and {FRONT_CAMERA!r}, which the simulation has, got '
+            f'{list(spec.camera_names)}; leave the others out'
         )
     return spec
 
@@ -265,9 +245,7 @@ def _spaces(spec: ObservationSpec) -> dict[str, gym.spaces.Space[Any]]:
     bounds = [np.broadcast_to(_block_bounds(block.name), (block.size, 2)) for block in spec.state]
     low, high = np.tile(np.concatenate(bounds), (stack, 1, 1)).astype(np.float32).transpose(2, 0, 1)
     spaces: dict[str, gym.spaces.Space[Any]] = {'state': gym.spaces.Box(low, high, dtype=np.float32)}
-    for camera in spec.cameras:
-        spaces[camera.name] = gym.spaces.Box(0, 255, (stack, 3, camera.size, camera.size), np.uint8)
-    return spaces
+    return spaces | image_spaces(spec)
 
 
 def _block_bounds(name: str) -> npt.NDArray[np.float64]:

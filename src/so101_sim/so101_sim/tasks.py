@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks and rewards: what the arm shall do with the cube, when that is done or lost, and what a step is worth.
 
-Lifting: the cube is held by both fingers above a height. Placing: the cube lies in the tray, let go of. Both have to
-last for some steps, so that a cube that is thrown does not count.
+Lifting: the cube is held by both fingers above a height. Placing: the cube lies in the tray, let go of. Pushing: the
+object stands on the mark. Each has to last for some steps, so that a cube that is thrown does not count.
 
 A reward is made of named terms, so that a log shows what an agent earns it with:
 
@@ -26,18 +26,20 @@ import numpy as np
 import numpy.typing as npt
 
 from so101_contract.joints import gripper_opening_to_rad
+from so101_contract.task.spec import Goal, TaskSpec
 from so101_contract.task_report import Status
 from so101_sim.errors import PresetError
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.scene import TRAY_HALF_SIZE
 
-__all__ = ['TASKS', 'Judge', 'Lift', 'Place', 'Status', 'Task', 'over_tray', 'within_reach']
+__all__ = ['Judge', 'Lift', 'Place', 'Push', 'Status', 'Task', 'over_tray', 'task_of', 'within_reach']
 
 REACH_LOW, REACH_HIGH = (0.06, -0.30, -0.05), (0.46, 0.30, 0.45)
 """Box of the base frame beyond which the arm cannot get the cube back [m]."""
 
 FloatArray = npt.NDArray[np.float64]
 Terms = dict[str, float]
+FALLEN = 0.7  # cosine of the tilt at which an object does not stand any more
 REACH_SCALE = 10.0  # a tenth of a metre away is worth a quarter of touching
 
 
@@ -57,6 +59,9 @@ class Task(Protocol):
 
     def holds(self, truth: GroundTruth) -> bool:
         """Whether the cube counts as held."""
+
+    def lost(self, truth: GroundTruth) -> str:
+        """Why the task can no longer be done, as a clause; empty where it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,10 @@ class Lift:
     def holds(self, truth: GroundTruth) -> bool:
         """Whether both fingers touch the cube."""
         return truth.held and gripper_opening_to_rad(truth.opening) < self.max_gripper_rad
+
+    def lost(self, truth: GroundTruth) -> str:
+        """Why it can no longer be done."""
+        return out_of_reach(truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +120,59 @@ class Place:
         """Whether both fingers touch the cube."""
         return truth.held
 
+    def lost(self, truth: GroundTruth) -> str:
+        """Why it can no longer be done."""
+        return out_of_reach(truth)
 
-TASKS: Mapping[str, type[Lift] | type[Place]] = MappingProxyType({'lift': Lift, 'place': Place})
-"""Tasks by name."""
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Push the object onto the mark.
+
+    Attributes:
+        radius_m: how far its centre may be from that of the mark [m].
+        hold_steps: for how many steps it must stay there.
+        max_speed: speed below which it stands [m/s].
+    """
+
+    name: str = 'push'
+    radius_m: float = 0.03
+    hold_steps: int = 3
+    max_speed: float = 0.02
+
+    def reached(self, truth: GroundTruth) -> bool:
+        """Whether it stands on the mark."""
+        return to_mark(truth) < self.radius_m and truth.cube_speed < self.max_speed
+
+    def holds(self, truth: GroundTruth) -> bool:
+        """Nothing is held."""
+        del truth
+        return False
+
+    def lost(self, truth: GroundTruth) -> str:
+        """Why it can no longer be done."""
+        _, x, y, _ = truth.cube_quat_wxyz
+        upright = 1.0 - 2.0 * (x * x + y * y)
+        return out_of_reach(truth) or ('the object has fallen over' if upright < FALLEN else '')
+
+
+def to_mark(truth: GroundTruth) -> float:
+    """Return the distance of the object from the mark on the table [m]."""
+    if truth.tray_position is None:
+        raise PresetError(
+            'expected a scene with a mark for the task push, got one without; set mark_position'
+        )
+    return math.dist(truth.cube_position[:2], truth.tray_position[:2])
+
+
+def task_of(spec: TaskSpec, rate_hz: float) -> Task:
+    """Return what is judged in a task, at so many control steps per second [Hz]."""
+    scene, steps = spec.simulation, spec.hold_steps(rate_hz)
+    if scene.goal is Goal.LIFT:
+        return Lift(name=spec.name, height_m=scene.height_m, hold_steps=steps)
+    if scene.goal is Goal.PLACE:
+        return Place(name=spec.name, hold_steps=steps)
+    return Push(name=spec.name, radius_m=scene.radius_m, hold_steps=steps)
 
 
 class Judge:
@@ -139,8 +198,8 @@ class Judge:
         self._good_steps = self._good_steps + 1 if self.task.reached(truth) else 0
         if self._good_steps >= self.task.hold_steps:
             return Status(success=True, good_steps=self._good_steps)
-        if not within_reach(truth):
-            return Status(failure=True, dropped=dropped, reason='the cube is out of reach')
+        if why := self.task.lost(truth):
+            return Status(failure=True, dropped=dropped, reason=why)
         return Status(good_steps=self._good_steps, dropped=dropped)
 
 
@@ -150,6 +209,11 @@ def within_reach(truth: GroundTruth) -> bool:
         low <= value <= high
         for low, value, high in zip(REACH_LOW, truth.cube_position, REACH_HIGH, strict=True)
     )
+
+
+def out_of_reach(truth: GroundTruth) -> str:
+    """Return that the arm cannot get at the cube, as a clause; empty where it can."""
+    return '' if within_reach(truth) else 'the cube is out of reach'
 
 
 def over_tray(truth: GroundTruth, margin: float) -> bool:
@@ -260,6 +324,8 @@ def progress(truth: GroundTruth, task: Task) -> float:
             if truth.held
             else 0.0
         )
+    if isinstance(task, Push):
+        return 1.0 - math.tanh(REACH_SCALE * to_mark(truth))
     if truth.tray_position is None:
         return 0.0
     distance = math.dist(truth.cube_position[:2], truth.tray_position[:2])

@@ -16,7 +16,7 @@ import pytest
 from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.errors import ActionError, ObservationError
 from so101_contract.observation import build_state
-from so101_contract.observation_spec import CameraSpec, ObservationSpec
+from so101_contract.observation_spec import CameraSpec, get_observation, ObservationSpec
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
 from so101_sim.registration import ENVIRONMENTS, register_envs
@@ -190,7 +190,7 @@ def test_a_privileged_observation_is_refused_elsewhere():
     [
         ObservationSpec(tcp='pick101'),
         ObservationSpec(camera_preset='pick101'),
-        ObservationSpec(cameras=(CameraSpec('front_cam'),)),
+        ObservationSpec(cameras=(CameraSpec('side_cam'),)),
     ],
     ids=['TCP', 'mount', 'camera'],
 )
@@ -288,3 +288,26 @@ def test_two_processes_step_together():
     assert np.array_equal(first['gripper_cam'][1], expected['gripper_cam'])
     assert np.array_equal(first['state'][1], expected['state'])
     alone.close()
+
+
+def test_a_second_camera_changes_no_bit_of_the_first():
+    one, both = (
+        ArmEnv(observation=get_observation('compact', cameras=names)) for names in ([], ['wrist', 'front'])
+    )
+    for env in (one, both):
+        env.reset(seed=3)
+    alone, beside = one.step(np.zeros(4))[0], both.step(np.zeros(4))[0]
+    assert list(beside) == ['state', 'gripper_cam', 'front_cam']
+    assert (alone['gripper_cam'] == beside['gripper_cam']).all()
+    assert (beside['front_cam'] != beside['gripper_cam']).any()
+    with pytest.raises(PresetError, match='which the simulation has'):
+        ArmEnv(observation=get_observation('compact', cameras=['wrist', 'side']))
+
+
+def test_a_gripper_that_the_task_keeps_closed_stays_closed_whatever_an_action_says():
+    env = ArmEnv(task='push_can', images=False)
+    env.reset(seed=1)
+    for _ in range(5):
+        info = env.step(np.array([0.0, 0.0, 0.0, 1.0]))[-1]
+    assert info['executed_action'][-1] == -1.0
+    assert env.truth().opening < 0.1

@@ -48,6 +48,16 @@ def test_who_joins_in_the_middle_of_an_episode_takes_part(make_truth):
     assert turn.action is not None
 
 
+def test_an_episode_whose_start_nobody_heard_is_begun_as_soon_as_the_session_says_that_it_waits():
+    human = demonstrating()
+    assert human.armed(3).intervene is True
+    assert human.armed(3).intervene is None
+    assert human.event(EventKind.START, 3).intervene is None
+    assert human.event(EventKind.SUCCESS, 3).intervene is False
+    assert human.armed(3).intervene is None, 'what was said before it ended comes late'
+    assert human.event(EventKind.START, 4).intervene is True
+
+
 def test_a_start_that_its_steps_have_overtaken_begins_nothing_anew(make_truth):
     human = SessionHuman(Operator(Lift(), habits=PROMPT), np.random.default_rng(0))
     turns = [human.step(1, False, make_truth(time_s=0.1 * k)) for k in range(8)]

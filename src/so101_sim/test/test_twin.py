@@ -15,10 +15,10 @@ from so101_driver.gate.gate import SafetyGate
 from so101_driver.gate.types import GateState
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
-from so101_sim.human.node import LOOK_S, WITHOUT_POWER_S
+from so101_sim.human.recovery import LOOK_S, WITHOUT_POWER_S
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.start import home_pose
-from so101_sim.twin.twin import SceneCopy, Twin
+from so101_sim.twin.twin import CameraThread, SceneCopy, SIMULATED_CAMERAS, Twin
 
 RATE_HZ = 100.0
 
@@ -139,3 +139,24 @@ def test_another_thread_draws_a_copy_of_the_scene(twin):
     assert copy.data.geom_xpos[cube][:2] == pytest.approx((0.22, -0.03), abs=1e-3)
     assert tuple(copy.model.geom_rgba[cube]) == (0.0, 1.0, 0.0, 1.0)
     assert copy.model is not twin.simulation.model
+
+
+def test_two_cameras_show_one_moment_and_each_can_hang_alone():
+    seen = {name: [] for name in SIMULATED_CAMERAS}
+    views = {name: lambda picture, at, kept=kept: kept.append((picture, at)) for name, kept in seen.items()}
+    thread = CameraThread(Twin(get_preset('easy')), 32, 24, 50.0, views)
+    thread.start()
+    wrist, front = (seen[name] for name in SIMULATED_CAMERAS)
+    try:
+        assert wrist[0][1] == front[0][1]
+        assert (wrist[0][0] != front[0][0]).any()
+        thread.frozen.add(SIMULATED_CAMERAS[1])
+        time.sleep(0.1)  # a picture that is being drawn comes all the same
+        known, before = len(front), len(wrist)
+        end = time.monotonic() + 60.0
+        while len(wrist) < before + 3 and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(wrist) >= before + 3
+        assert len(front) == known
+    finally:
+        thread.close()

@@ -11,6 +11,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from sensor_msgs.msg import CameraInfo, Image
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step, TaskReport
+from so101_interfaces.srv import EndEpisode
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.task_report import to_record
@@ -98,11 +99,17 @@ class Session:
 
     def __init__(self, listener):
         node = listener.node
-        self.asked, self.answers = [], []
+        self.asked, self.answers, self.labels = [], [], []
         self.events = node.create_publisher(EpisodeEvent, topics.EPISODE_EVENT, qos.EVENT)
         self.steps = node.create_publisher(Step, topics.STEP, qos.EVENT)
         node.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, self.answers.append, qos.COMMAND)
         node.create_service(SetBool, topics.INTERVENE_SERVICE, self._on_intervene)
+        node.create_service(EndEpisode, topics.END_EPISODE_SERVICE, self._on_label)
+
+    def _on_label(self, request, response):
+        self.labels.append((request.outcome, request.episode))
+        response.success = True
+        return response
 
     def _on_intervene(self, request, response):
         self.asked.append(request.data)
@@ -111,7 +118,7 @@ class Session:
 
 
 def test_an_operator_answers_the_steps_of_a_session_and_tells_it_so(graph):
-    operator = graph.graph.start('operator', patience_s=0.3)
+    operator = graph.graph.start('operator', patience_s=0.3, labels='all', wrong_label_share=1.0)
     session = Session(graph)
     graph.spin_until(
         lambda: session.steps.get_subscription_count() and session.events.get_subscription_count()
@@ -129,7 +136,8 @@ def test_an_operator_answers_the_steps_of_a_session_and_tells_it_so(graph):
     assert indices == list(range(indices[0], indices[0] + len(indices)))
     assert {answer.source for answer in session.answers} == {EeDelta.SOURCE_TELEOP}
     session.events.publish(EpisodeEvent(episode=5, kind=EpisodeEvent.TIME_LIMIT))
-    graph.spin_until(lambda: session.asked == [True, False])
+    graph.spin_until(lambda: session.asked == [True, False] and session.labels)
+    assert session.labels == [(EndEpisode.Request.SUCCESS, 5)]  # which it was not: all its labels are wrong
     operator.send_signal(signal.SIGINT)
     assert operator.wait(15.0) == 0
 

@@ -25,6 +25,7 @@ FLAGS = (
 )
 NODES: Mapping[str, str] = {
     'session': 'so101_session.session.node',
+    'teleop': 'so101_session.teleop.node',
     'recorder': 'so101_session.recorder.node',
     'policy': 'drqv2_policy_node.policy_node',
     'learner': 'hilserl_learner.live.node',
@@ -32,9 +33,9 @@ NODES: Mapping[str, str] = {
 }
 """What can be added to the twin, the arm and kinematics, and the module that it is in."""
 
-PATIENT: Mapping[str, Mapping[str, Any]] = {'arm': {'connect_timeout_s': 60.0, 'reading_timeout_s': 5.0}}
+PATIENT: Mapping[str, Mapping[str, Any]] = {'arm': {'connect_timeout_s': 300.0, 'reading_timeout_s': 5.0}}
 """For a machine that draws pages beside the simulation: what comes late is no fault of the arm."""
-SERVE_TIMEOUT_S = 60.0
+SERVE_TIMEOUT_S = 300.0
 
 
 class RigError(RuntimeError):
@@ -51,6 +52,8 @@ class ConsoleRig(Graph):
         """Start a node of `NODES`, or one of the graph."""
         if name not in NODES:
             return self.start(name, **parameters)
+        if name == 'session':  # the twin's first episode begins by itself, as in ./so101 up
+            parameters = {'autostart': True, **parameters}
         words = [sys.executable, '-m', NODES[name], '--ros-args']
         for key, value in parameters.items():
             words += ['-p', f'{key}:={str(value).lower() if isinstance(value, bool) else value}']

@@ -3,16 +3,14 @@
 
 from collections.abc import Mapping
 import os
-from pathlib import Path
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from types import TracebackType
 from typing import Any, Self
 
+from so101_interfaces_py.scratch import Scratch
 from so101_sim.errors import SimulationError
 
 MODULES: Mapping[str, str] = {
@@ -20,11 +18,12 @@ MODULES: Mapping[str, str] = {
     'arm': 'so101_driver.arm_node',
     'kinematics': 'so101_kinematics.kinematics_node',
     'operator': 'so101_sim.human.node',
+    'session': 'so101_session.session.node',
 }
 """The nodes that can be started, and the modules that they are in."""
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 
 
@@ -42,8 +41,8 @@ class Graph:
             nodes: names out of `MODULES` beside the twin.
             parameters: parameters of each node, by its name.
         """
-        self._directory = Path(tempfile.mkdtemp(prefix='so101-graph-'))
-        self.link = self._directory / 'arm'
+        self._scratch = Scratch('graph')
+        self.link = self._scratch.path / 'arm'
         self._nodes = nodes
         self._parameters = {} if parameters is None else parameters
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -126,7 +125,7 @@ class Graph:
         # The arm parks on the twin, so the twin goes last.
         for name in sorted(self._processes, key=lambda name: (name != 'arm', name == 'twin')):
             self.stop(name)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()
 
     def _wait_for_port(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -139,7 +139,7 @@ class Feeder:
 
     def send_policy(self, policy: Policy, version: int, *, step: int = 0, damage: bool = False) -> None:
         """Publish weights as the learner does; `damage` flips a bit on the way."""
-        messages = to_messages(*pack(policy), version, step, self._now())
+        messages = to_messages(*pack(policy), version, step, stamp=self._now())
         if damage:
             messages[-1].data[-1] ^= 1
         for message in messages:

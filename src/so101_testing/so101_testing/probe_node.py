@@ -66,6 +66,8 @@ class ProbeNode(Node):
         self._ee_delta.publish(action_message(action, Source.TELEOP, now_ns, index=index))
 
     def _on_joints(self, message: JointState) -> None:
+        if len(message.name) < len(JOINT_NAMES):  # a servo is mute
+            return
         age_s = (self.get_clock().now().nanoseconds - stamp_to_ns(message.header.stamp)) * 1e-9
         self.joints.append(JointSample(time.monotonic() - age_s, joint_positions(message, JOINT_NAMES)))
 

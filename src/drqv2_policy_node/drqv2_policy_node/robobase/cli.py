@@ -31,6 +31,7 @@ from so101_contract.manifest import Workspace
 from so101_contract.observation_spec import ObservationSpec, StateBlock
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
+from so101_interfaces_py.files import read_file
 
 
 def export_state_dict(
@@ -226,13 +227,28 @@ def _warn(source: Source, observation: ObservationSpec) -> None:
         )
 
 
+def _origin(path: Path) -> tuple[int, dict[str, int]]:
+    """Return how many environments a converted policy was trained in, and how far its training was."""
+    if not path.exists():
+        return 2, {}
+    try:
+        said = json.loads(read_file(path))
+        envs, counters = said.get('envs', 2), said.get('counters', {})
+        if type(envs) is not int or envs < 1 or not all(type(number) is int for number in counters.values()):
+            raise ValueError('no counts')
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise RoboBaseError(
+            f'expected where a policy comes from in {path}, got {error}; convert the snapshot again'
+        ) from error
+    return envs, counters
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     """Write a snapshot from a policy."""
-    known = arguments.source / SOURCE
-    metadata = json.loads(known.read_text()) if known.is_file() else {}
-    envs = arguments.envs or metadata.get('envs', 2)
+    envs, counters = _origin(arguments.source / SOURCE)
+    envs = arguments.envs or envs
     agent = export_state_dict(arguments.source, envs=envs, fresh_critics=arguments.fresh_critics)
-    write_snapshot(arguments.out, agent, metadata.get('counters', {}))
+    write_snapshot(arguments.out, agent, counters)
     print(f'{arguments.out}: {len(agent)} tensors, hidden states for {envs} environments')
     print('RoboBase loads it with ' + ' '.join(settings(load_policy(arguments.source).network)))
     return 0

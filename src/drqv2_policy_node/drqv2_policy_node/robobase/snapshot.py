@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 import hashlib
 from pathlib import Path
+import struct
 from typing import Any, IO
 import zipfile
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from drqv2_policy_node.robobase.unpickle import Inert, MAX_BYTES, read_pickle, StorageRef, TensorRef
 from so101_contract.errors import ContractError
 from so101_contract.record import Json
+from so101_interfaces_py.files import open_file
 
 COUNTERS = ('_pretrain_step', '_main_loop_iterations', '_global_env_episode')
 BEST = 'best_eval_reward'
@@ -33,6 +35,12 @@ _DTYPES = {
     'ByteStorage': torch.uint8,
     'BoolStorage': torch.bool,
 }
+BAD_ARCHIVE = (
+    *(OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, LookupError),
+    *(struct.error, OverflowError, MemoryError),
+)
+"""What `zipfile` lets through where an archive is damaged, encrypted, or of a kind that it does not know."""
+
 _MAX_SETTINGS = 100_000
 _MAX_DEPTH = 64
 
@@ -67,10 +75,12 @@ def read_snapshot(path: str | Path) -> Snapshot:
         ContractError: the file is damaged, is no snapshot, or names what could run code; nothing was run.
     """
     try:
-        with Path(path).open('rb') as file:
+        with open_file(path) as file:
             digest = hashlib.file_digest(file, 'sha256').hexdigest()
             payload = _Archive(file).load()
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except ContractError:
+        raise
+    except BAD_ARCHIVE as error:
         raise SnapshotError(
             f'expected a RoboBase snapshot as torch writes it (a zip archive) at {path}, got {error}; '
             f'copy the file again'

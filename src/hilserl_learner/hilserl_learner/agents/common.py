@@ -20,7 +20,7 @@ from torch import nn, Tensor
 from drqv2_policy_node.networks import Actor, Critic, CriticKind, Encoder, EncoderPreset, NetworkSpec
 from drqv2_policy_node.policy import Policy, policy_inputs
 from drqv2_policy_node.store import load_critics
-from hilserl_learner.data.replay import Batch
+from hilserl_learner.data.batch import Batch
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import from_mapping, ParameterError
@@ -36,8 +36,10 @@ OUTPUT_SHRINK = 0.01
 
 _CLASSES = {
     'hil': 'hilserl_learner.agents.hil:HilAgent',
+    'hil_on_base': 'hilserl_learner.agents.on_base:OnBaseAgent',
     'faithful': 'hilserl_learner.agents.drqv2:FaithfulAgent',
     'sac': 'hilserl_learner.agents.sac:SacAgent',
+    'bc': 'hilserl_learner.agents.bc:BcAgent',
 }
 
 AGENTS = tuple(_CLASSES)
@@ -98,7 +100,7 @@ def make_agent(
         name: one of `AGENTS`.
         observation: what it sees.
         options: values of its configuration that differ from the defaults.
-        more: what its constructor takes: `policy`, `seed`, `device`.
+        more: what its constructor takes: `policy`, `action_size`, `seed`, `device`.
     """
     return agent_class(name)(observation, agent_config(name, options), **more)
 
@@ -171,8 +173,11 @@ def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
 
 def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the parameters of a network that follows towards those of the online one by the share tau."""
+    following: list[Tensor] = list(target.parameters())
+    leading: list[Tensor] = list(online.parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+        if following:  # an encoder of no cameras has none
+            torch._foreach_lerp_(following, leading, tau)
 
 
 @contextmanager
@@ -224,6 +229,7 @@ class Agent(ABC):
         critic_target: follows the critic.
         acting: encoder and actor that act, and are given away.
         device: where its tensors live.
+        chunk: actions of a batch that it learns from, the first one's successors included.
         std: exploration noise now, in network units; the trainer sets it from its schedule.
         updates: gradient updates so far.
     """
@@ -262,7 +268,7 @@ class Agent(ABC):
         self.observation = observation
         self.config: Any = self.config_type() if config is None else config
         self.device = torch.device(device)
-        self.std, self.updates = 0.0, 0
+        self.std, self.updates, self.chunk = 0.0, 0, 1
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     def _begin_with(self, policy: Policy) -> None:
@@ -279,14 +285,18 @@ class Agent(ABC):
         self._modules = {**trained, **following}
         for name, module in self._modules.items():
             module.to(self.device).requires_grad_(name in trained)
-        self._optimizers = {name: optimizer(module.parameters()) for name, module in trained.items()}
+        self._optimizers = {
+            name: optimizer(module.parameters())
+            for name, module in trained.items()
+            if any(True for _ in module.parameters())
+        }
 
     # ---- acting ------------------------------------------------------------------------------------------
 
     def act(
         self, observation: Observation, *, std: float = 0.0, rng: np.random.Generator | None = None
     ) -> npt.NDArray[np.float32]:
-        """Return an action in network units (4,): the mean, or with noise of that std."""
+        """Return an action in network units (A,): the mean, or with noise of that std."""
         encoder, actor = self.acting
         with torch.inference_mode():
             images, state = self._inputs(observation)
@@ -314,6 +324,7 @@ class Agent(ABC):
 
     def _step(self, loss: Tensor, *names: str, grad_clip: float = 0.0) -> None:
         """Step the optimisers of these networks down the gradient of a loss, cut to a norm where that is not 0."""
+        names = tuple(name for name in names if name in self._optimizers)
         for name in names:
             self._optimizers[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -373,14 +384,21 @@ class Agent(ABC):
         self.updates, self.std = int(state['counter.updates']), float(state['counter.std'])
 
 
-def rlpd_networks(observation: ObservationSpec, config: Any) -> NetworkSpec:
-    """Return the shapes of a fresh agent's networks, with RLPD's critics: their LayerNorm bounds what they say."""
+def rlpd_networks(observation: ObservationSpec, config: Any, action_size: int) -> NetworkSpec:
+    """Return the shapes of a fresh agent's networks, with RLPD's critics: their LayerNorm bounds what they say.
+
+    A state that is seen alone says more than 50 numbers hold: where there is no camera the bottleneck is as wide as the
+    layers behind it.
+    """
+    widths = {} if observation.cameras else {'bottleneck': config.width}
     return NetworkSpec.from_observation(
         observation,
         mlp=(config.width, config.width),
         num_critics=config.num_critics,
         encoder=EncoderPreset(config.encoder),
         critic=CriticKind.RLPD,
+        action_size=action_size,
+        **widths,
     )
 
 

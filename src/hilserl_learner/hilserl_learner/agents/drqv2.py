@@ -35,7 +35,8 @@ from hilserl_learner.agents.common import (
     with_noise,
 )
 from hilserl_learner.data.augment import random_shift
-from hilserl_learner.data.replay import Batch
+from hilserl_learner.data.batch import Batch
+from so101_contract.action import ACTION_SIZE
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
 
@@ -66,7 +67,7 @@ class FaithfulConfig:
         """Check each value."""
         check_bounds(self)
 
-    def networks(self, observation: ObservationSpec) -> NetworkSpec:
+    def networks(self, observation: ObservationSpec, action_size: int = ACTION_SIZE) -> NetworkSpec:
         """Return the shapes of a fresh agent's networks."""
         return NetworkSpec.from_observation(
             observation,
@@ -74,6 +75,7 @@ class FaithfulConfig:
             critic=CriticKind.ROBOBASE,
             mlp=(self.width, self.width),
             num_critics=self.num_critics,
+            action_size=action_size,
         )
 
 
@@ -91,6 +93,7 @@ class FaithfulAgent(Agent):
         policy: Policy | None = None,
         critics: tuple[Critic, Critic] | None = None,
         networks: NetworkSpec | None = None,
+        action_size: int = ACTION_SIZE,
         seed: int = 0,
         device: torch.device | str = 'cpu',
     ) -> None:
@@ -103,6 +106,7 @@ class FaithfulAgent(Agent):
             critics: critics and targets that it begins with. None for those that are stored with the policy, or
                 for fresh ones where there are none.
             networks: shapes of a fresh agent's networks; None for those of the configuration.
+            action_size: entries of an action of a fresh agent, where the shapes are those of the configuration.
             seed: of the initial weights and of all that is left to chance.
             device: where it lives.
 
@@ -113,7 +117,7 @@ class FaithfulAgent(Agent):
         super().__init__(observation, config, policy=policy, seed=seed, device=device)
         init = torch.Generator().manual_seed(seed)
         if policy is None:
-            self.spec = self.config.networks(observation) if networks is None else networks
+            self.spec = self.config.networks(observation, action_size) if networks is None else networks
             self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         else:
             self.spec = replace(policy.network, critic=CriticKind.ROBOBASE)

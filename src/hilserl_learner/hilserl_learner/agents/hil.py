@@ -46,7 +46,8 @@ from hilserl_learner.agents.common import (
     with_noise,
 )
 from hilserl_learner.data.augment import color_jitter, random_shift, table_randomization
-from hilserl_learner.data.replay import Batch
+from hilserl_learner.data.batch import Batch
+from so101_contract.action import ACTION_SIZE
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
 
@@ -151,12 +152,13 @@ class HilAgent(Agent):
         config: HilConfig | None = None,
         *,
         policy: Policy | None = None,
+        action_size: int = ACTION_SIZE,
         seed: int = 0,
         device: torch.device | str = 'cpu',
     ) -> None:
         """Build an agent, see `Agent`; critics that are stored with the policy, and are such as its own, go on too."""
         super().__init__(observation, config, policy=policy, seed=seed, device=device)
-        self.spec = rlpd_networks(observation, self.config)
+        self.spec = rlpd_networks(observation, self.config, action_size)
         init = torch.Generator().manual_seed(seed)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         self.prior: tuple[Encoder, Actor] | None = None

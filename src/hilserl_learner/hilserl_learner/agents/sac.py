@@ -41,7 +41,8 @@ from hilserl_learner.agents.common import (
     soft_update,
 )
 from hilserl_learner.data.augment import random_shift
-from hilserl_learner.data.replay import Batch
+from hilserl_learner.data.batch import Batch
+from so101_contract.action import ACTION_SIZE
 from so101_contract.observation import Observation
 from so101_contract.observation_spec import ObservationSpec
 from so101_interfaces_py.params import check_bounds, param
@@ -124,13 +125,14 @@ class SacAgent(Agent):
         config: SacConfig | None = None,
         *,
         policy: Policy | None = None,
+        action_size: int = ACTION_SIZE,
         seed: int = 0,
         device: torch.device | str = 'cpu',
     ) -> None:
         """Build an agent, see `Agent`; its critics and its noise are always fresh."""
         init = torch.Generator().manual_seed(seed)
         super().__init__(observation, config, policy=policy, seed=seed, device=device)
-        self.spec = rlpd_networks(observation, self.config)
+        self.spec = rlpd_networks(observation, self.config, action_size)
         self.encoder, self.actor = Encoder(self.spec, init), Actor(self.spec, init)
         if policy is not None:
             self._begin_with(policy)

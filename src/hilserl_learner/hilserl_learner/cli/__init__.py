@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: `./so101 train`, `train-offline`, `eval`, `plot` and `adapt`; those for bags are in `ingest`."""
+"""The commands `./so101 train`, `train-offline`, `eval`, `plot`, `adapt` and `export`; `ingest` has those for bags."""
 
-__all__ = ['adapt', 'eval', 'offline', 'plot', 'train']
+__all__ = ['adapt', 'eval', 'export', 'offline', 'plot', 'train']

@@ -11,9 +11,12 @@ import sys
 from rich.console import Console
 from rich.progress import Progress
 
+from drqv2_policy_node.on_base import OnBase
 from drqv2_policy_node.store import load_policy
+from hilserl_learner.data.collect import Actor
 from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
 from hilserl_learner.training.log import EVALUATION, read_table
+from hilserl_learner.training.on_base import act_on, load_base
 from hilserl_learner.training.settings import make_env, observation_name
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_sim.scene.presets import SCENE_PARTS
@@ -27,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
         'with the checksum of the weights that acted.',
     )
     made.add_argument('policy', type=Path, help='directory of a stored policy')
+    made.add_argument(
+        '--base', default='', help='base policy that it acts on top of: both/ of `so101 train --base`'
+    )
     made.add_argument('--env', default='SO101Lift-v0', help='environment (default: %(default)s)')
     made.add_argument('--preset', default='easy', help='easy, wide or gap (default: %(default)s)')
     made.add_argument('--episodes', type=int, default=100, help='how many (default: %(default)s)')
@@ -57,15 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     prepare_cpu(options.threads)
     try:
-        policy = load_policy(options.policy)
-        env = make_env(
-            options.env, options.preset, observation_name(policy), options.latency, options.nominal
-        )
+        policy = load_policy(options.policy, on_base=bool(options.base))
+        seen = observation_name(policy, options.env)
+        env = make_env(options.env, options.preset, seen, options.latency, options.nominal)
+        act: Actor | OnBase = policy.act
+        if options.base:
+            act = act_on(load_base(options.base, seen, env.observation_spec), policy)
         with Progress(console=Console(stderr=True)) as bars:
             bar = bars.add_task(f'{options.env} {options.preset}', total=options.episodes)
             result = evaluate(
                 env,
-                policy.act,
+                act,
                 options.episodes,
                 seed=options.seed,
                 after_episode=lambda _: bars.advance(bar),

@@ -35,6 +35,7 @@ from hilserl_learner.training.log import RunLog, RunTracker
 from hilserl_learner.training.settings import Settings
 from hilserl_learner.training.trainer import agent_part, make_trainer, prepare_cpu, TrainerConfig
 from so101_contract.observation_spec import DEFAULT_OBSERVATION, OBSERVATIONS
+from so101_contract.task.spec import require_same_task
 from so101_contract.transition import Transition
 
 CHECKPOINTS, POLICY = 'checkpoints', 'policy'
@@ -204,6 +205,7 @@ class OfflineRun:
             rank=group.rank,
         )
         self.agent = self.trainer.agent
+        self._task = learner.task_spec
         self._load(settings.buffers)
         self._tracker = RunTracker(
             self.trainer,
@@ -249,6 +251,8 @@ class OfflineRun:
             path = Path(name).expanduser()
             header = read_header(path)
             self.settings.learner.observation_spec.require_same(header.observation, ('run', 'buffer'))
+            require_same_task(self._task, header.task, ('run', name))
+            self._task = self._task or header.task
             for entry in read_buffer(path):
                 if isinstance(entry.output, Transition):
                     self.trainer.add(entry.output, f'{name} {entry.stream}', demo=True)
@@ -265,7 +269,7 @@ class OfflineRun:
             name='offline',
             version=self.agent.updates,
             std_schedule=self.trainer.config.std_schedule,
-            **learner.manifest_fields,
+            **{**learner.manifest_fields, 'task': None if self._task is None else self._task.meaning},
         )
         self._tracker.save(policy)
         return save_policy(self.out / POLICY, policy, critics=self.agent.critics, overwrite=True)
@@ -296,6 +300,8 @@ def make_parser() -> argparse.ArgumentParser:
         '--policy', default='none', help='begin with this policy, and its critics if there are any'
     )
     parser.add_argument('--observation', default=DEFAULT_OBSERVATION, choices=sorted(OBSERVATIONS))
+    parser.add_argument('--task', default='', help='name or file (default: that of the first buffer)')
+    parser.add_argument('--cameras', default='', help='that are observed, with commas between')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of torch; 0: its own choice')
     parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
@@ -311,11 +317,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         values = dict(item.partition('=')[::2] for item in options.set)
         chosen = Settings.with_options(values, agent=options.agent, policy=options.policy)
-        names = ('agent', 'policy', 'observation', 'device', 'threads', 'seed')
+        names = ('agent', 'policy', 'observation', 'task', 'device', 'threads', 'seed')
+        given = {name: getattr(options, name) for name in names}
         settings = OfflineSettings(
             buffers=tuple(options.buffers),
             updates=options.updates,
-            learner=LearnerConfig(**{name: getattr(options, name) for name in names}),
+            learner=LearnerConfig(**given, cameras=tuple(options.cameras.split(','))),
             trainer=chosen.trainer,
             agent_options=dict(chosen.agent_options),
         )

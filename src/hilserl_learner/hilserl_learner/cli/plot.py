@@ -79,8 +79,13 @@ def read_curve(run: Path, panel: Panel, *, minutes: bool = False) -> Curve:
             f'directory that train wrote'
         )
     over, scale = ('wall_s', 1.0 / 60.0) if minutes else ('steps', 1.0)
-    x = np.array([float(row[over]) * scale for row in rows])
-    return Curve(x, np.array([float(row[panel.column]) for row in rows]))
+    try:
+        x = np.array([float(row[over]) * scale for row in rows])
+        return Curve(x, np.array([float(row[panel.column]) for row in rows]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LearnerError(
+            f'expected numbers as {over} and {panel.column} in {run / panel.table}.csv, got {error}; restore the file'
+        ) from error
 
 
 def band(curves: Sequence[Curve], points: int = 200) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -96,16 +101,24 @@ def label_of(run: Path) -> str:
     if not (run / CONFIG).exists():
         return run.name
     config = read_config(run)
-    parts = [
-        config['env'].removeprefix('SO101').removesuffix('-v0').lower(),
-        config['preset'],
-        config['agent'],
-    ]
-    parts += [f'{config["demos"]} demos' if config['demos'].isdigit() else 'recorded demos']
-    parts += [] if config['operator'] == 'scripted' else ['no interventions']
-    parts += ['warm start'] if config['policy'] else []
-    parts += [f'{name} {value}' for name, value in sorted(config['agent_options'].items())]
-    return ', '.join(parts)
+    names, options = ('env', 'preset', 'agent', 'demos', 'operator', 'policy'), config.get('agent_options')
+    said = {name: value for name in names if isinstance(value := config.get(name), str)}
+    if len(said) < len(names) or not isinstance(options, dict):
+        raise LearnerError(
+            f'expected {", ".join(names)} as texts and agent_options in {run / CONFIG}, got {config!r:.300}; '
+            f'restore the file'
+        )
+    parts = [said['env'].removeprefix('SO101').removesuffix('-v0').lower(), said['preset'], said['agent']]
+    parts += [f'{said["demos"]} demos' if said['demos'].isdigit() else 'recorded demos']
+    parts += [] if said['operator'] == 'scripted' else ['no interventions']
+    parts += ['warm start'] if said['policy'] else []
+    parts += [f'{name} {value}' for name, value in sorted(options.items())]
+    return _printable(', '.join(parts))
+
+
+def _printable(text: str) -> str:
+    """Return a text as a picture can show it: without what no font has, and not endless."""
+    return ''.join(letter if letter.isprintable() else '?' for letter in text[:200])
 
 
 def grouped(runs: Sequence[Path], labels: Mapping[Path, str] | None = None) -> dict[str, list[Path]]:

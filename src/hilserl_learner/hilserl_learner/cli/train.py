@@ -10,10 +10,12 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hilserl_learner.agents.common import AGENTS
 from hilserl_learner.training.run import Progress as State
 from hilserl_learner.training.run import Training
-from hilserl_learner.training.settings import Settings
+from hilserl_learner.training.settings import default_observation, LABELS_HUMAN, LABELS_TRUTH, Settings
 from hilserl_learner.training.trainer import prepare_cpu
+from so101_sim.human.traits import HUMANS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,21 +28,43 @@ def parser() -> argparse.ArgumentParser:
     )
     default = Settings()
     made.add_argument(
-        '--env', default=default.env, help='SO101Lift-v0 or SO101Place-v0 (default: %(default)s)'
+        '--env',
+        default=default.env,
+        help='SO101Lift-v0, SO101Place-v0, the name or file of a task, or one of the Fetch environments, e.g. '
+        'FetchPickAndPlace-cartesian (default: %(default)s)',
     )
     made.add_argument('--preset', default=default.preset, help='easy, wide or gap (default: %(default)s)')
-    made.add_argument('--observation', default=default.observation, help='its name (default: %(default)s)')
+    made.add_argument(
+        '--observation',
+        help=f'its name (default: {default.observation}; for Fetch: state, or pixels)',
+    )
     made.add_argument(
         '--demos',
         default=default.demos,
         help='number of scripted demonstrations, or a BUFFER of `so101 ingest` (default: %(default)s)',
     )
-    made.add_argument('--operator', choices=('scripted', 'none'), default=default.operator, help='who helps')
-    made.add_argument('--agent', default=default.agent, help='hil, faithful or sac (default: %(default)s)')
+    made.add_argument(
+        '--operator',
+        choices=('scripted', 'none', *HUMANS),
+        default=default.operator,
+        help='who helps; careful and clumsy react late, shake, look away and err as humans do (default: %(default)s)',
+    )
+    made.add_argument(
+        '--labels',
+        choices=(LABELS_TRUTH, LABELS_HUMAN),
+        default=default.labels,
+        help='who says in training that the task is done; evaluations go by the truth (default: %(default)s)',
+    )
+    made.add_argument('--agent', default=default.agent, choices=AGENTS, help='(default: %(default)s)')
     made.add_argument(
         '--policy',
         default='',
         help='begin with this stored policy, and its critics if there are any; default: the one that is shipped',
+    )
+    made.add_argument(
+        '--base',
+        default='',
+        help='learn on top of this stored policy, which acts at first and is left as far as evaluations allow',
     )
     made.add_argument(
         '--steps', type=int, default=default.run.steps, help='environment steps (default: %(default)s)'
@@ -62,8 +86,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = made.parse_args(argv)
     values = dict(item.partition('=')[::2] for item in options.set)
     values['steps'] = str(options.steps)
+    options.observation = options.observation or default_observation(options.env)
     prepare_cpu(options.threads)
-    names = ('env', 'preset', 'observation', 'demos', 'operator', 'agent', 'policy', 'seed', 'device')
+    names = (
+        'env',
+        'preset',
+        'observation',
+        'demos',
+        'operator',
+        'labels',
+        'agent',
+        'policy',
+        'base',
+        'seed',
+        'device',
+    )
     console = Console(stderr=True)
     with Progress(
         TextColumn('{task.description}'),
@@ -90,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             bars.stop()
             print(f'so101 train: {error}', file=sys.stderr)
             return 1
+    console.print(training.human.time.sentence, highlight=False)
     for alarm in outcome.alarms:
         console.print(f'warning: {alarm}', style='yellow')
     report = {
@@ -100,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'wall_s': round(outcome.wall_s, 1),
         'cpu_s': round(outcome.cpu_s, 1),
         'updates': training.agent.updates,
+        **training.human.time.report(),
         'policy': str(options.out / ('best' if (options.out / 'best').exists() else 'last')),
         **(outcome.evaluation.report() if outcome.evaluation is not None else {}),
     }

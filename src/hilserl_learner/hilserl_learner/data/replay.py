@@ -7,98 +7,26 @@ where there is none: at the end of the episode, at a gap, or at the newest step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 import os
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from hilserl_learner.data.batch import Arrays, Batch, FREE, Slots, Stream, Windows
 from hilserl_learner.errors import NotReadyError, ReplayError
-from so101_contract.action import ACTION_SIZE, ActionSpec, GripperConvention
+from so101_contract.action import ActionSpec, GripperConvention
 from so101_contract.observation import Frame
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.transition import Transition
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """B windows of n steps at most, drawn from a replay buffer. All tensors are on one device.
-
-    Attributes:
-        images: (B, V, 3T, S, S) uint8, what was seen before the action, oldest frame first.
-        state: (B, T * D) float32, raw SI units, oldest first; the network normalises.
-        action: (B, A) float32 in network units.
-        reward: (B,) float32, discounted sum over the window.
-        discount: (B,) float32, gamma^k after a window of k steps; 0 where it ends in success or failure.
-        next_images: what was seen after the window, like `images`.
-        next_state: like `state`.
-        intervened: (B,) bool, a human decided the action.
-        is_demo: (B,) bool, it came from the demonstration buffer.
-    """
-
-    images: torch.Tensor
-    state: torch.Tensor
-    action: torch.Tensor
-    reward: torch.Tensor
-    discount: torch.Tensor
-    next_images: torch.Tensor
-    next_state: torch.Tensor
-    intervened: torch.Tensor
-    is_demo: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.reward)
-
-    def to(self, device: torch.device | str) -> 'Batch':
-        """Return the batch on another device; itself where it is there already."""
-        if self.reward.device == torch.device(device):
-            return self
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)
-        }
-        return Batch(**moved)
-
-
-Stream: TypeAlias = str
-Slots: TypeAlias = npt.NDArray[np.int64]
-Arrays: TypeAlias = dict[str, npt.NDArray[np.generic]]
-
-_FREE = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """How rewards are summed up.
-
-    Attributes:
-        n_step: steps of a window, fewer where the episode ends.
-        gamma: discount per step.
-    """
-
-    n_step: int = 1
-    gamma: float = 0.97
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if self.n_step < 1 or not 0.0 <= self.gamma <= 1.0:
-            raise ReplayError(
-                f'expected n_step >= 1 and gamma in 0..1, got {self.n_step} and {self.gamma}; correct them'
-            )
-
-
-def bytes_per_frame(spec: ObservationSpec) -> int:
+def bytes_per_frame(spec: ObservationSpec, action: ActionSpec | None = None) -> int:
     """Return the memory that one frame takes with everything that belongs to it [B]."""
     pixels = len(spec.cameras) * 3 * spec.image_size**2
     # The bookkeeping: stack, next slot, references, place among the live ones and back, revision, order.
     bookkeeping = 8 * spec.frame_stack + 8 + 4 + 8 + 8 + 4
-    return pixels + 4 * spec.state_size + 4 * ACTION_SIZE + 4 + 3 + bookkeeping
-
-
-def frames_within(spec: ObservationSpec, memory_bytes: int) -> int:
-    """Return how many frames a buffer may hold within a bound on memory."""
-    return max(memory_bytes // bytes_per_frame(spec), spec.frame_stack + 1)
+    return pixels + 4 * spec.state_size + 2 * 4 * (action or ActionSpec()).size + 4 + 3 + bookkeeping
 
 
 class ReplayBuffer:
@@ -138,7 +66,7 @@ class ReplayBuffer:
             raise ReplayError(
                 'expected a continuous gripper convention, got DISCRETE; use an action spec with SIGNED'
             )
-        claimed, there = capacity * bytes_per_frame(observation), _physical_memory()
+        claimed, there = capacity * bytes_per_frame(observation, action), _physical_memory()
         if torch.device(device).type == 'cpu' and claimed > there:
             raise ReplayError(
                 f'expected a capacity that fits into {there / 1e9:.1f} GB of memory, got {capacity} frames of '
@@ -158,7 +86,8 @@ class ReplayBuffer:
         # A view for writing without torch's overhead, where the frames are in this machine's memory.
         self._host_images = [images.numpy() for images in self._images] if on_host else []
         self._states = np.empty((capacity, observation.state_size), dtype=np.float32)
-        self._actions = np.empty((capacity, ACTION_SIZE), dtype=np.float32)
+        self._actions = np.empty((capacity, action.size), dtype=np.float32)
+        self._bases = np.full((capacity, action.size), np.nan, dtype=np.float32)  # of the frame, whoever acts
         self._rewards = np.zeros(capacity, dtype=np.float32)
         self._terminated = np.zeros(capacity, dtype=np.bool_)
         self._truncated = np.zeros(capacity, dtype=np.bool_)
@@ -168,7 +97,7 @@ class ReplayBuffer:
         self._revisions = np.zeros(capacity, dtype=np.int32)
         self._references = np.zeros(capacity, dtype=np.int32)
         self._live = np.zeros(capacity, dtype=np.int64)
-        self._place = np.full(capacity, _FREE, dtype=np.int64)  # where in _live; free: no transition there
+        self._place = np.full(capacity, FREE, dtype=np.int64)  # where in _live; free: no transition there
         self._size = 0
         self._free = list(range(capacity - 1, -1, -1))
         self._order: dict[int, None] = {}  # transitions, the one that came first first
@@ -187,14 +116,8 @@ class ReplayBuffer:
     def nbytes(self) -> int:
         """Memory that is claimed [B], whatever is stored."""
         arrays = (
-            *(
-                self._states,
-                self._actions,
-                self._rewards,
-                self._terminated,
-                self._truncated,
-                self._intervened,
-            ),
+            *(self._states, self._actions, self._bases, self._rewards),
+            *(self._terminated, self._truncated, self._intervened),
             *(self._stacks, self._nexts, self._revisions, self._references, self._live, self._place),
         )
         pixels = sum(images.numel() for images in self._images)
@@ -208,7 +131,7 @@ class ReplayBuffer:
         """
         self._check(transition)
         newest = self._slot(transition.frames[-1], stream)
-        if newest is not None and self._place[newest] != _FREE:
+        if newest is not None and self._place[newest] != FREE:
             if transition.revision > self._revisions[newest]:
                 self._label(newest, transition)
             return
@@ -218,6 +141,7 @@ class ReplayBuffer:
         slot = slots[-2]
         wire = transition.action
         self._actions[slot] = self.action.from_wire(wire.translation, wire.opening).values
+        self.tell_base(transition, stream)
         self._intervened[slot] = transition.intervened
         self._stacks[slot] = slots[:-1]
         self._nexts[slot] = slots[-1]
@@ -229,10 +153,16 @@ class ReplayBuffer:
         self._size += 1
         self._order[slot] = None
 
+    def tell_base(self, transition: Transition, stream: Stream = '') -> None:
+        """Take what the base policy said at a frame that is here already, as the end of an earlier transition."""
+        slot, base = self._slot(transition.frames[-1], stream), transition.action.base
+        if slot is not None and base is not None:
+            self._bases[slot] = self.action.from_wire(base.translation, base.opening).values
+
     def discard(self, episode: int, stream: Stream = '') -> int:
         """Forget every transition of an episode; return how many they were."""
         held = self._episodes.get((stream, episode), {})
-        slots = [slot for slot in held.values() if self._place[slot] != _FREE]
+        slots = [slot for slot in held.values() if self._place[slot] != FREE]
         for slot in slots:
             self._remove(slot)
         return len(slots)
@@ -263,12 +193,21 @@ class ReplayBuffer:
         discount = np.full(len(slots), gamma)
         for _ in range(self.windows.n_step - 1):
             after = self._nexts[last]
-            goes_on = (self._place[after] != _FREE) & ~(self._terminated[last] | self._truncated[last])
+            goes_on = (self._place[after] != FREE) & ~(self._terminated[last] | self._truncated[last])
             reward += np.where(goes_on, discount * self._rewards[after], 0.0)
             # A window that has ended has `goes_on` false ever after, since `last` stays.
             discount = np.where(goes_on, discount * gamma, discount)
             last = np.where(goes_on, after, last)
         return reward, np.where(self._terminated[last], 0.0, discount), last
+
+    def _ahead(self, slots: Slots, actions: npt.NDArray[np.generic], known: npt.NDArray[np.generic]) -> None:
+        """Write the actions (B, K, A) from these slots on, and which of them there are (B, K)."""
+        at, there = slots, np.ones(len(slots), dtype=np.bool_)
+        for step in range(self.windows.chunk):
+            actions[:, step], known[:, step] = self._actions[at], there
+            after = self._nexts[at]
+            there = there & (self._place[after] != FREE) & ~(self._terminated[at] | self._truncated[at])
+            at = np.where(there, after, at)
 
     def fill(
         self, slots: Slots, rows: slice, arrays: 'Arrays', images: torch.Tensor, next_images: torch.Tensor
@@ -279,7 +218,9 @@ class ReplayBuffer:
         next_stacks = np.concatenate([self._stacks[last, 1:], self._nexts[last, None]], axis=1)
         arrays['state'][rows] = self._states[stacks].reshape(len(slots), -1)
         arrays['next_state'][rows] = self._states[next_stacks].reshape(len(slots), -1)
-        arrays['action'][rows] = self._actions[slots]
+        self._ahead(slots, arrays['actions'][rows], arrays['known'][rows])
+        arrays['base'][rows] = self._bases[slots]
+        arrays['next_base'][rows] = self._bases[self._nexts[last]]
         arrays['reward'][rows] = reward
         arrays['discount'][rows] = discount
         arrays['intervened'][rows] = self._intervened[slots]
@@ -338,6 +279,7 @@ class ReplayBuffer:
         self._episodes.setdefault((stream, frame.episode), {})[frame.index, frame.stamp_ns] = slot
         self._keys[slot] = (stream, frame.episode, frame.index, frame.stamp_ns)
         self._states[slot] = frame.state
+        self._bases[slot] = np.nan
         for view, camera in enumerate(self._cameras):
             if self._host_images:
                 self._host_images[view][slot] = frame.images[camera]
@@ -349,7 +291,7 @@ class ReplayBuffer:
         """Forget a transition, and the frames that no other one needs."""
         place, moved = int(self._place[slot]), int(self._live[self._size - 1])
         self._live[place], self._place[moved] = moved, place
-        self._place[slot] = _FREE
+        self._place[slot] = FREE
         self._size -= 1
         del self._order[slot]
         for held in (*map(int, self._stacks[slot]), int(self._nexts[slot])):
@@ -371,7 +313,10 @@ def gather(parts: Sequence[tuple[ReplayBuffer, Slots]]) -> Batch:
     arrays: Arrays = {
         'state': np.empty((rows, spec.frame_stack * spec.state_size), dtype=np.float32),
         'next_state': np.empty((rows, spec.frame_stack * spec.state_size), dtype=np.float32),
-        'action': np.empty((rows, ACTION_SIZE), dtype=np.float32),
+        'actions': np.empty((rows, first.windows.chunk, first.action.size), dtype=np.float32),
+        'known': np.empty((rows, first.windows.chunk), dtype=np.bool_),
+        'base': np.empty((rows, first.action.size), dtype=np.float32),
+        'next_base': np.empty((rows, first.action.size), dtype=np.float32),
         'reward': np.empty(rows, dtype=np.float32),
         'discount': np.empty(rows, dtype=np.float32),
         'intervened': np.empty(rows, dtype=np.bool_),

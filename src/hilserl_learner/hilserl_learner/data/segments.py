@@ -3,8 +3,9 @@
 
 A record is in the log once `append` returns: the bytes are with the operating system then, so that killing
 the process loses nothing, and with the disk after `sync`, so that a power cut loses nothing before it. A
-writer never touches what an earlier one wrote; it begins a new file. A reader skips an unfinished record at
-the end of a file, and what follows a damaged one there, and says so.
+writer never touches what an earlier one wrote; it begins a new file, and files are numbered without gaps. A reader
+skips an unfinished record at the end of a file, and what follows a damaged one there, and says so; it also says which
+files are missing. What is unfinished in the newest file may still be written, so `finish` says that.
 
 File: 8 bytes magic, then records of length (uint32), kind (uint8), CRC-32 of kind and payload (uint32), payload.
 """
@@ -15,9 +16,11 @@ import logging
 import os
 from pathlib import Path
 import struct
+from typing import BinaryIO
 import zlib
 
 from hilserl_learner.errors import SegmentError
+from so101_interfaces_py.files import open_file
 
 MAGIC = b'SO101SG1'
 SUFFIX = '.seg'
@@ -59,6 +62,19 @@ def segment_path(directory: Path, number: int) -> Path:
 def segment_numbers(directory: Path) -> list[int]:
     """Return the numbers of the files that exist, in order."""
     return sorted(int(path.stem) for path in directory.glob(f'*{SUFFIX}') if path.stem.isdigit())
+
+
+def peek(directory: Path, kind: int, most: int) -> Iterator[bytes]:
+    """Yield how the records of one kind begin, without reading or checking the others."""
+    for number in segment_numbers(directory):
+        with _open(segment_path(directory, number)) as file:
+            at, end = len(MAGIC), file.seek(0, os.SEEK_END)
+            while at + _HEADER.size <= end:
+                file.seek(at)
+                length, found, _ = _HEADER.unpack(file.read(_HEADER.size))
+                at += _HEADER.size + length
+                if found == kind and at <= end:
+                    yield file.read(min(length, most))
 
 
 class SegmentWriter:
@@ -159,7 +175,7 @@ class SegmentReader:
         self.directory = directory
         self.position = start or Position(0, 0)
         self.damaged: list[str] = []
-        """One sentence per file in which something was skipped."""
+        """One sentence per file in which something was skipped, or that is missing."""
 
     def poll(self) -> Iterator[RawRecord]:
         """Yield the records that are complete and were not yet read."""
@@ -168,17 +184,24 @@ class SegmentReader:
             if not numbers:
                 return
             if numbers[0] != self.position.segment:
+                self._miss(self.position.segment, numbers[0] - 1)
                 self.position = Position(numbers[0], 0)
             # Listed before it is read: what is incomplete in a file that has a successor stays incomplete.
             last = len(numbers) == 1
             yield from self._read(numbers[0], last)
             if last:
                 return
-            self.position = Position(numbers[1], 0)
+            self.position = Position(numbers[0] + 1, 0)
+
+    def finish(self) -> None:
+        """Say what is left over behind the last complete record, where nobody writes any more."""
+        path = segment_path(self.directory, self.position.segment)
+        if path.is_file() and path.stat().st_size > self.position.offset:
+            self._skip(path, self.position.offset, 'its last record is unfinished')
 
     def _read(self, number: int, last: bool) -> Iterator[RawRecord]:
         path = segment_path(self.directory, number)
-        with path.open('rb') as file:
+        with _open(path) as file:
             offset = self.position.offset
             if offset == 0:
                 magic = file.read(len(MAGIC))
@@ -213,9 +236,24 @@ class SegmentReader:
 
     def _skip(self, path: Path, offset: int, why: str) -> None:
         lost = path.stat().st_size - offset
-        sentence = f'{path} is read up to byte {offset} only, {lost} bytes are lost: {why}.'
+        self._say(f'{path} is read up to byte {offset} only, {lost} bytes are lost: {why}.')
+
+    def _miss(self, first: int, last: int) -> None:
+        names = ' to '.join(sorted({segment_path(self.directory, number).name for number in (first, last)}))
+        self._say(f'{self.directory} lacks {names}: what was in there is lost.')
+
+    def _say(self, sentence: str) -> None:
         _log.warning('%s', sentence)
         self.damaged.append(sentence)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_file(path)
+    except OSError as error:
+        raise SegmentError(
+            f'expected to read {path}, got "{error.strerror}"; restore the file, or leave its part of the buffer out'
+        ) from error
 
 
 def _checksum(kind: int, payload: bytes) -> int:

@@ -8,149 +8,46 @@ Loading a buffer is reading the log from the beginning. Every file can be read b
 frames that it needs at the beginning of each.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 import hashlib
-import json
+import logging
 import os
 from pathlib import Path
+import re
 import struct
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
-import numpy as np
-
-from hilserl_learner.data.segments import Position, SEGMENT_BYTES, SegmentReader, SegmentWriter
+from hilserl_learner.data.packing import (
+    Entry,
+    pack_base,
+    pack_frame,
+    pack_report,
+    pack_transition,
+    Said,
+    TCP,
+    TRANSITION_LAYOUT,
+    unpack_base,
+    unpack_frame,
+    unpack_report,
+    unpack_transition,
+)
+from hilserl_learner.data.segments import (
+    peek,
+    Position,
+    RawRecord,
+    SEGMENT_BYTES,
+    SegmentReader,
+    SegmentWriter,
+)
 from hilserl_learner.errors import SegmentError
 from so101_contract.action import ActionSpec
-from so101_contract.messages import ExecutedAction
 from so101_contract.observation import Frame
 from so101_contract.observation_spec import ObservationSpec
 from so101_contract.record import Record
-from so101_contract.session import Outcome, Source
-from so101_contract.transition import EpisodeReport, Output, Reason, Transition
-
-Frames: TypeAlias = Mapping[tuple[str, int, int, int], Frame]
-"""Frames by stream, episode, index and stamp."""
-
-_FRAME = struct.Struct('<IIq')  # episode, index, stamp
-_TRANSITION = struct.Struct(
-    '<IIddddBdBBI'
-)  # episode, index, x, y, z, opening, source, reward, flags, revision
-_KEY = struct.Struct('<Iq')  # index and stamp of a frame of the same episode
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing that an assembler put out, and whose it was.
-
-    Attributes:
-        stream: which arm, bag or session, so that equal episode numbers do not meet.
-        output: a transition, or the report of an episode.
-    """
-
-    stream: str
-    output: Output
-
-
-def _pack_text(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack('<H', len(data)) + data
-
-
-def _unpack_text(payload: bytes) -> tuple[str, int]:
-    (length,) = struct.unpack_from('<H', payload)
-    return payload[2 : 2 + length].decode(), 2 + length
-
-
-def pack_frame(stream: str, frame: Frame) -> bytes:
-    """Return the payload of a frame."""
-    parts = [_pack_text(stream), _FRAME.pack(frame.episode, frame.index, frame.stamp_ns)]
-    parts.append(np.ascontiguousarray(frame.state, dtype='<f4').tobytes())
-    parts += [np.ascontiguousarray(image).tobytes() for image in frame.images.values()]
-    return b''.join(parts)
-
-
-def unpack_frame(payload: bytes, spec: ObservationSpec) -> tuple[str, Frame]:
-    """Return the stream and the frame of a payload.
-
-    Raises:
-        SegmentError: it has another size than the spec says.
-    """
-    stream, at = _unpack_text(payload)
-    episode, index, stamp_ns = _FRAME.unpack_from(payload, at)
-    at += _FRAME.size
-    pixels = 3 * spec.image_size**2
-    if len(payload) - at != 4 * spec.state_size + len(spec.cameras) * pixels:
-        raise SegmentError(
-            f'expected a frame of {spec.state_size} state entries and {len(spec.cameras)} images of '
-            f'{spec.image_size} px, got {len(payload) - at} bytes; the header belongs to another buffer'
-        )
-    state = np.frombuffer(payload, '<f4', spec.state_size, at)
-    at += state.nbytes
-    images = {}
-    for camera in spec.camera_names:
-        image = np.frombuffer(payload, np.uint8, pixels, at)
-        images[camera] = image.reshape(3, spec.image_size, spec.image_size)
-        at += pixels
-    return stream, Frame(episode, index, stamp_ns, state, images)
-
-
-def pack_transition(stream: str, transition: Transition) -> bytes:
-    """Return the payload of a transition, which names its frames."""
-    action = transition.action
-    values = _TRANSITION.pack(
-        transition.episode,
-        transition.index,
-        *map(float, action.translation),
-        action.opening,
-        action.source,
-        transition.reward,
-        transition.terminated,
-        transition.truncated,
-        transition.revision,
-    )
-    keys = [_KEY.pack(f.index, f.stamp_ns) for f in (*transition.frames, transition.next_frame)]
-    return b''.join((_pack_text(stream), values, *keys))
-
-
-def unpack_transition(payload: bytes, frames: Frames) -> Entry | None:
-    """Return a transition whose frames are known; None where one of them is lost."""
-    stream, at = _unpack_text(payload)
-    values = _TRANSITION.unpack_from(payload, at)
-    episode, index, *translation, opening, source, reward, terminated, truncated, revision = values
-    keys = _KEY.iter_unpack(payload[at + _TRANSITION.size :])
-    found = [frames.get((stream, episode, number, stamp)) for number, stamp in keys]
-    whole = tuple(frame for frame in found if frame is not None)
-    if len(whole) != len(found):
-        return None
-    action = ExecutedAction(episode, index, np.array(translation), opening, Source(source))
-    ends = bool(terminated), bool(truncated)
-    return Entry(stream, Transition(whole[:-1], whole[-1], action, reward, *ends, revision))
-
-
-def pack_report(stream: str, report: EpisodeReport) -> bytes:
-    """Return the payload of an episode's report."""
-    content = {
-        'episode': report.episode,
-        'outcome': None if report.outcome is None else int(report.outcome),
-        'steps': report.steps,
-        'transitions': report.transitions,
-        'intervened': report.intervened,
-        'dropped': {reason.name: count for reason, count in report.dropped.items()},
-        'discarded': report.discarded,
-    }
-    return _pack_text(stream) + json.dumps(content, sort_keys=True).encode()
-
-
-def unpack_report(payload: bytes) -> Entry:
-    """Return the report of a payload."""
-    stream, at = _unpack_text(payload)
-    content = json.loads(payload[at:])
-    outcome = content.pop('outcome')
-    dropped = {Reason[name]: count for name, count in content.pop('dropped').items()}
-    report = EpisodeReport(outcome=None if outcome is None else Outcome(outcome), dropped=dropped, **content)
-    return Entry(stream, report)
-
+from so101_contract.task.spec import TaskSpec
+from so101_contract.transition import EpisodeReport, Transition
+from so101_interfaces_py.files import read_file
 
 __all__ = [
     'HEADER',
@@ -159,16 +56,25 @@ __all__ = [
     'Entry',
     'Part',
     'PartReader',
+    'count_transitions',
     'part_digest',
     'read_buffer',
     'read_header',
+    'read_part',
     'write_header',
     'write_whole',
 ]
 
 HEADER = 'buffer.json'
 
-FRAME, TRANSITION, REPORT = 1, 2, 3
+FRAME, TRANSITION, REPORT, BASE = 1, 2, 3, 4
+JOINT_TRANSITION = 16
+"""Kinds of records; a transition whose action moves n joints is of the kind `JOINT_TRANSITION` + n."""
+
+BAD_CONTENT = (struct.error, ValueError, TypeError, LookupError, AssertionError, RecursionError)
+"""What taking a payload apart raises where it is none."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +94,14 @@ class Part(Record):
     source_sha256: str = ''
     key: str = ''
 
+    def __post_init__(self) -> None:
+        """Keep it in the buffer's folder."""
+        super().__post_init__()
+        if not re.fullmatch(r'(?!\.{1,2}$)[\w. -]{1,100}', self.name):
+            raise SegmentError(
+                f'expected the name of a folder in the buffer, got {self.name!r:.80}; do not use this buffer'
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class BufferHeader(Record):
@@ -197,14 +111,17 @@ class BufferHeader(Record):
         observation: what they were assembled with.
         action: what a network's action means where they are used.
         parts: in the order in which they are read.
+        task: what was to be done; None where nobody said, as in buffers that are older than task files.
     """
 
     KIND: ClassVar[str] = 'hilserl_learner/buffer/1'
     ERROR = SegmentError
+    OPTIONAL = frozenset({'task'})
 
     observation: ObservationSpec
     action: ActionSpec
     parts: tuple[Part, ...] = ()
+    task: TaskSpec | None = None
 
 
 def write_header(directory: Path, header: BufferHeader) -> None:
@@ -240,7 +157,7 @@ def read_header(directory: Path) -> BufferHeader:
         SegmentError: there is none, or it is damaged.
     """
     try:
-        text = (directory / HEADER).read_bytes()
+        text = read_file(directory / HEADER)
     except OSError as error:
         raise SegmentError(
             f'expected a buffer with a {HEADER} in {directory}, got none; name the directory that ingest wrote'
@@ -282,7 +199,11 @@ class BufferWriter:
                 if (frame.index, frame.stamp_ns) not in known:
                     self._log.append(FRAME, pack_frame(stream, frame))
                     known.add((frame.index, frame.stamp_ns))
-            self._log.append(TRANSITION, pack_transition(stream, output))
+            if output.action.base is not None:  # a record of its own: readers of before go past it
+                self._log.append(BASE, pack_base(stream, output))
+            entries = len(output.action.translation)
+            kind = TRANSITION if entries == TCP else JOINT_TRANSITION + entries
+            self._log.append(kind, pack_transition(stream, output))
             self.transitions += 1
         else:
             self._log.append(REPORT, pack_report(stream, output))
@@ -307,6 +228,7 @@ class PartReader:
         self._spec = spec
         self._frames: dict[tuple[str, int, int, int], Frame] = {}
         self._segment = -1
+        self._base: Said | None = None
         self.incomplete = 0
         """Transitions that were skipped since one of their frames is lost."""
 
@@ -317,38 +239,82 @@ class PartReader:
 
     @property
     def damaged(self) -> list[str]:
-        """One sentence per file in which something was skipped."""
+        """One sentence per file in which something was skipped, or that is missing."""
         return self._log.damaged
 
+    def finish(self) -> None:
+        """Say what is lost, where nobody writes any more."""
+        self._log.finish()
+        if self.incomplete:
+            told = f'{self._log.directory} has {self.incomplete} transitions whose frames are lost.'
+            _log.warning('%s', told)
+            self.damaged.append(told)
+
     def poll(self) -> Iterator[Entry]:
-        """Yield the entries that came since the last call."""
+        """Yield the entries that came since the last call.
+
+        Raises:
+            SegmentError: what a record says makes no sense, although its checksum is right.
+        """
         for record in self._log.poll():
-            if record.segment != self._segment:
-                self._segment = record.segment
-                self._frames.clear()
-            if record.kind == FRAME:
-                stream, frame = unpack_frame(record.payload, self._spec)
-                self._frames[stream, frame.episode, frame.index, frame.stamp_ns] = frame
-            elif record.kind == TRANSITION:
-                entry = unpack_transition(record.payload, self._frames)
-                if entry is None:
-                    self.incomplete += 1
-                else:
-                    yield entry
-            elif record.kind == REPORT:
-                entry = unpack_report(record.payload)
-                assert isinstance(entry.output, EpisodeReport)
-                gone = (entry.stream, entry.output.episode)
-                self._frames = {key: frame for key, frame in self._frames.items() if key[:2] != gone}
+            try:
+                entry = self._entry(record)
+            except SegmentError:
+                raise
+            except BAD_CONTENT as error:
+                raise SegmentError(
+                    f'expected the records of a buffer in {self._log.directory}, got one that says something else '
+                    f'({type(error).__name__}: {error}); it was not written by this program, leave that part out'
+                ) from error
+            if entry is not None:
                 yield entry
+
+    def _entry(self, record: RawRecord) -> Entry | None:
+        if record.segment != self._segment:
+            self._segment = record.segment
+            self._frames.clear()
+        if record.kind == FRAME:
+            stream, frame = unpack_frame(record.payload, self._spec)
+            self._frames[stream, frame.episode, frame.index, frame.stamp_ns] = frame
+        elif record.kind == TRANSITION or record.kind > JOINT_TRANSITION:
+            base, self._base = self._base, None
+            entries = TCP if record.kind == TRANSITION else record.kind - JOINT_TRANSITION
+            entry = unpack_transition(record.payload, self._frames, base, entries)
+            self.incomplete += entry is None
+            return entry
+        elif record.kind == BASE:
+            self._base = unpack_base(record.payload)
+        elif record.kind == REPORT:
+            entry = unpack_report(record.payload)
+            assert isinstance(entry.output, EpisodeReport)
+            gone = (entry.stream, entry.output.episode)
+            self._frames = {key: frame for key, frame in self._frames.items() if key[:2] != gone}
+            return entry
+        return None
 
 
 def read_buffer(directory: Path) -> Iterator[Entry]:
     """Yield every entry of a buffer, part by part; the streams of different bags are made different."""
     header = read_header(directory)
     for part in header.parts:
-        for entry in PartReader(directory / part.name, header.observation).poll():
+        for entry in read_part(directory / part.name, header.observation):
             yield Entry(f'{part.name} {entry.stream}'.strip(), entry.output) if part.key else entry
+
+
+def read_part(directory: Path, spec: ObservationSpec) -> Iterator[Entry]:
+    """Yield every entry of a part that nobody writes any more, then say what of it is lost."""
+    if not directory.is_dir():
+        _log.warning('%s is not there: either nothing was ever written to it, or it is lost.', directory)
+    reader = PartReader(directory, spec)
+    yield from reader.poll()
+    reader.finish()
+
+
+def count_transitions(directory: Path) -> int:
+    """Return how many transitions a part holds, from the heads of its records alone; a late label adds none."""
+    bodies = peek(directory, TRANSITION, most=4096)
+    values = (TRANSITION_LAYOUT.unpack_from(body, 2 + int.from_bytes(body[:2], 'little')) for body in bodies)
+    return sum(revision == 0 for *_, revision in values)
 
 
 def part_digest(directory: Path) -> str:

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded bags to buffers: actions repaired, rewards given, success told from pictures."""
+"""Recorded bags to buffers: actions repaired, rewards given."""
 
-__all__ = ['classifier', 'cli', 'ingest', 'relabel']
+__all__ = ['account', 'cli', 'ingest', 'relabel']

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from hilserl_learner.agents.common import agent_class, AGENTS, refuse_old_names
+from hilserl_learner.live.identity import DEFAULT_AGENT, observation_of, RunIdentity
 from hilserl_learner.training.trainer import TrainerConfig
 from so101_contract.action import ActionSpec
 from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.observation_spec import (
     CONTROL_RATE_HZ,
     DEFAULT_OBSERVATION,
-    get_observation,
     OBSERVATIONS,
     ObservationSpec,
 )
+from so101_contract.task.files import told_task
+from so101_contract.task.spec import TaskSpec
 from so101_description.cameras import CAMERA_PRESETS
 from so101_description.tcp import TCP_PRESETS
 from so101_interfaces_py.params import check_bounds, describe, param, ParameterError
 from so101_kinematics.config import KinematicsConfig
 
-NOTHING = ('', 'none')
 _KINEMATICS = KinematicsConfig()
 
 
@@ -32,19 +33,30 @@ class LearnerConfig:
 
     directory: str = param(
         'runs/live',
-        doc='Directory of the run: experience, checkpoints and logs. What is there already goes on.',
+        doc='Directory of the run: experience, checkpoints and logs. What is there already goes on, where it was made '
+        'with the same.',
     )
+    scene: str = param(
+        '',
+        doc='Whose experience it is: the simulated arm with task and preset, or the real one with its calibration; '
+        'empty: nobody says, and what is there is not compared.',
+    )
+    origin: str = param('', doc='Run whose weights and experience a new run begins with; empty: none.')
     policy: str = param(
         'none',
         doc='Folder of the policy to begin with; default: the one that is shipped; none: fresh networks.',
     )
     demos: str = param('none', doc='Buffer of demonstrations that ingest wrote; none: without.')
-    agent: str = param('hil', doc='Who learns; each has parameters of its own.', choices=AGENTS)
+    agent: str = param(DEFAULT_AGENT, doc='Who learns; each has parameters of its own.', choices=AGENTS)
     arms: tuple[str, ...] = param(
         ('',), doc='Namespaces of the arms to learn from, under that of this node; an empty one is its own.'
     )
     observation: str = param(
         DEFAULT_OBSERVATION, doc='What the session observes.', choices=tuple(OBSERVATIONS)
+    )
+    task: str = param('', doc='What is to be done: name or file of a task; empty: nobody says.')
+    cameras: tuple[str, ...] = param(
+        ('',), doc='Cameras that are observed; empty: those of the task, or else of the observation.'
     )
     tcp: str = param('so101', doc='Tool centre point that actions move.', choices=tuple(TCP_PRESETS))
     camera: str = param('nexus', doc='Where the wrist camera is mounted.', choices=tuple(CAMERA_PRESETS))
@@ -116,9 +128,19 @@ class LearnerConfig:
         return Path(self.directory).expanduser()
 
     @property
+    def identity(self) -> RunIdentity | None:
+        """What the run is made with; None where nobody says whose experience it is."""
+        return RunIdentity.of(vars(self)) if self.scene else None
+
+    @property
     def observation_spec(self) -> ObservationSpec:
         """What the session observes."""
-        return get_observation(self.observation, tcp=self.tcp, camera_preset=self.camera)
+        return observation_of(vars(self))
+
+    @property
+    def task_spec(self) -> TaskSpec | None:
+        """What is to be done; None where nobody says."""
+        return told_task(self.task, self.cameras)
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -138,6 +160,7 @@ class LearnerConfig:
             'std_unit': StepUnit.ENV_STEPS,
             'calibration_id': None,
             'source_sha256': None,
+            'task': None if (task := self.task_spec) is None else task.meaning,
         }
 
 

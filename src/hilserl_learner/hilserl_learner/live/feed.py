@@ -8,6 +8,7 @@ learner learns from live is what it would learn from a recording.
 from collections.abc import Mapping
 import logging
 
+from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.data.store import Entry
 from so101_bags.messages import Decoders
 from so101_bags.records import ArmTopics, RecordMaker
@@ -17,6 +18,8 @@ from so101_contract.assembly import Assembler, StateOf
 from so101_contract.errors import AssemblyError
 from so101_contract.observation import Limits
 from so101_contract.observation_spec import ObservationSpec
+from so101_contract.session import Outcome
+from so101_contract.task.spec import TaskSpec
 from so101_contract.transition import EpisodeReport, Output, Reason, Transition
 from so101_kinematics.fk import state_function
 
@@ -39,6 +42,7 @@ class LiveFeed:
         observation: ObservationSpec,
         action: ActionSpec,
         *,
+        task: TaskSpec | None = None,
         namespace: str = '',
         life: str = '',
         state_of: StateOf | None = None,
@@ -51,6 +55,7 @@ class LiveFeed:
         Args:
             observation: what the session observes.
             action: what an action means.
+            task: what is to be done; None where nobody says.
             namespace: of the arm, absolute; empty for the root.
             life: tells this life of the learner from others whose episode numbers may be the same.
             state_of: joints to state; the arm's kinematics by default.
@@ -58,7 +63,8 @@ class LiveFeed:
             failure_reward: see `Assembler`.
             limits: bounds on memory.
         """
-        self._specs = {'observation': observation, 'action': action}
+        specs = {'observation': observation, 'action': action, 'task': task}
+        self._specs = {name: spec for name, spec in specs.items() if spec is not None}
         self._arm = ArmTopics.of(namespace, observation)
         self._maker = RecordMaker(self._arm, observation, Decoders())
         self._assembler = Assembler(
@@ -77,7 +83,7 @@ class LiveFeed:
     @property
     def topics(self) -> Mapping[str, str]:
         """Type of each topic that is listened to, by absolute name."""
-        return {**self._arm.needed, self._arm.event: 'so101_interfaces/msg/EpisodeEvent'}
+        return {**self._arm.needed, **self._arm.optional}
 
     @property
     def images(self) -> frozenset[str]:
@@ -132,13 +138,13 @@ class LiveFeed:
             del self._maker.starts[:-1]
             self._starts = 1
         self.calibration_id = start.calibration_id
-        said = {'observation': start.observation_hash, 'action': start.action_hash}
+        said = {'observation': start.observation_hash, 'action': start.action_hash, 'task': start.task_hash}
         others = [name for name, spec in self._specs.items() if said[name] not in ('', spec.hash)]
         self.problem = ''
         if others:
             self._complain(
                 f'expected a session with the {" and ".join(others)} of this learner, got another one (hash '
-                f'{", ".join(said[name][:12] for name in others)}); give both the same observation, tcp and camera'
+                f'{", ".join(said[name][:12] for name in others)}); give both the same task and observation'
             )
 
     def _complain(self, sentence: str) -> None:
@@ -148,11 +154,12 @@ class LiveFeed:
 
     def _entry(self, output: Output) -> Entry:
         if isinstance(output, Transition):
-            if output.episode in self._closed:  # the session was restarted and counts from the beginning
+            # A session that was restarted counts from the beginning; what a late label revises is none of it.
+            if output.episode in self._closed and output.revision == 0:
                 self._generation += 1
                 self._closed.clear()
             self.transitions += output.revision == 0
-        elif isinstance(output, EpisodeReport):
+        elif isinstance(output, EpisodeReport) and output.revision == 0:
             self._closed.add(output.episode)
             self.episodes += 1
             self.gaps += sum(count for reason, count in output.dropped.items() if reason not in _NO_LOSS)
@@ -161,3 +168,31 @@ class LiveFeed:
 
 _REMEMBERED, _REASONS = 64, 200
 _NO_LOSS = (Reason.SOURCE, Reason.AFTER_END)  # nobody acted, or nothing was to come
+
+
+class EpisodeAccount:
+    """Collects the transitions of open episodes; says how one went when its report comes."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], dict[int, tuple[float, bool]]] = {}
+
+    def add(self, entry: Entry) -> EpisodeResult | None:
+        """Take an entry; return the account of the episode that it closes, unless that was thrown away."""
+        output = entry.output
+        if isinstance(output, Transition):
+            steps = self._open.setdefault((entry.stream, output.episode), {})
+            steps[output.index] = (output.reward, output.intervened)
+            return None
+        steps = self._open.pop((entry.stream, output.episode), {})
+        if output.discarded or not steps or output.revision:
+            return None
+        helped = [steps[index][1] for index in sorted(steps)]
+        takeovers = sum(now and not before for before, now in zip([False, *helped], helped, strict=False))
+        return EpisodeResult(
+            episode=output.episode,
+            success=output.outcome is Outcome.SUCCESS,
+            steps=len(steps),
+            reward=sum(reward for reward, _ in steps.values()),
+            intervened=sum(helped),
+            takeovers=takeovers,
+        )

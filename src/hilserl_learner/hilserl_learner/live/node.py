@@ -6,15 +6,13 @@ their own (`live.process`), which reads the stored experience: training cannot d
 either of the two loses no transition that was stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 import functools
-import sys
 import time
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from so101_interfaces.msg import EeDelta, EpisodeEvent, LearnerStatus, PolicyWeights, Step
 from std_srvs.srv import SetBool, Trigger
@@ -24,19 +22,21 @@ from hilserl_learner.data.store import BufferHeader, BufferWriter, HEADER, Part,
 from hilserl_learner.errors import LearnerError, SegmentError
 from hilserl_learner.live.config import LearnerConfig, node_configs
 from hilserl_learner.live.feed import LiveFeed
+from hilserl_learner.live.identity import begin_or_go_on, FEED_LOCK, LIVE, ONLINE
 from hilserl_learner.live.process import DirectoryLock, TrainingProcess
-from hilserl_learner.live.trainer import LIVE, ONLINE
 from so101_contract.errors import ContractError
+from so101_contract.task.spec import require_same_task
 from so101_interfaces_py import qos, topics
+from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import load_configs, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, SoleNode
+from so101_interfaces_py.voices import Voices
 
 CONFIG = node_configs({})
 """Of a learner that is given nothing, so with the default agent."""
 
 configs_for = node_configs
 
-FEED_LOCK = 'feed.lock'
 TICK_S = 0.1
 STATUS_TICKS = 10
 UNKNOWN_AT_FIRST = tuple(
@@ -53,7 +53,7 @@ _MESSAGES = {
 }
 
 
-class LearnerNode(Node):
+class LearnerNode(SoleNode):
     """Stores experience, publishes weights and status. Callbacks store, the tick publishes."""
 
     def __init__(self, **node_options: Any) -> None:
@@ -62,9 +62,11 @@ class LearnerNode(Node):
         config, trainer, agent = load_configs(self, *node_configs(given))
         self._config: LearnerConfig = config
         self._lock = DirectoryLock(config.run / FEED_LOCK)
+        self._beginning = begin_or_go_on(config.run, config.identity, config.origin)
         self._writer = _open_buffer(config)
-        life = f'{time.time_ns():x}'
-        self._feeds = [self._listen_to(name, life) for name in config.arms]
+        self._life = f'{time.time_ns():x}'
+        self._voices = Voices(self)
+        self._feeds = [self._listen_to(name) for name in config.arms]
         self._trouble = ''
         self._synced_s = time.monotonic()
         self._ticks = 0
@@ -81,7 +83,7 @@ class LearnerNode(Node):
         )
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(TICK_S, self._tick, clock=clock)
-        self.get_logger().info(f'the run is in {config.run.resolve()}')
+        self.get_logger().warning(f'{self._beginning} ({config.run.resolve()})')
 
     def close(self) -> None:
         """Let the training process save and end; bring everything to the disk."""
@@ -115,11 +117,7 @@ class LearnerNode(Node):
         self._process.tick()
         weights = self._process.take_weights()
         if weights is not None:
-            header, stamp = weights.header, self.get_clock().now().to_msg()
-            for message in to_messages(
-                header['manifest'], weights.payload, header['version'], header['step'], stamp
-            ):
-                self._weights.publish(message)
+            self._send(weights.header, weights.payload)
         for answer in self._process.take_answers():
             level = self.get_logger().info if answer['ok'] else self.get_logger().error
             level(answer['text'])
@@ -132,15 +130,22 @@ class LearnerNode(Node):
 
     # --- inside ---
 
-    def _listen_to(self, name: str, life: str) -> LiveFeed:
+    def _send(self, header: Mapping[str, Any], payload: bytes) -> None:
+        numbers = header['version'], header['step']
+        stamp = self.get_clock().now().to_msg()
+        for message in to_messages(header['manifest'], payload, *numbers, stamp=stamp, sender=self._life):
+            self._weights.publish(message)
+
+    def _listen_to(self, name: str) -> LiveFeed:
         """Subscribe to everything that an arm's transitions are made of."""
         namespace = '/'.join((self.get_namespace().rstrip('/'), name)) if name else self.get_namespace()
         config = self._config
         feed = LiveFeed(
             config.observation_spec,
             config.action_spec,
+            task=config.task_spec,
             namespace=namespace,
-            life=life,
+            life=self._life,
             success_reward=config.success_reward,
             failure_reward=config.failure_reward,
         )
@@ -148,7 +153,7 @@ class LearnerNode(Node):
             message, profile = _MESSAGES[kind]
             callback = functools.partial(self._on_message, feed, topic)
             # As bytes: they are decoded like those of a bag, and most images not at all.
-            self.create_subscription(message, topic, callback, profile, raw=True)
+            self.create_subscription(message, topic, self._voices.only(topic, callback), profile, raw=True)
         return feed
 
     def _store(self, source: Callable[[], Any]) -> None:
@@ -180,6 +185,8 @@ class LearnerNode(Node):
         elif not message.state:
             message.state = 'waiting'
             message.reason = 'the training process begins'
+        # What it began with is said for as long as there is nothing worse to say.
+        message.reason = message.reason or f'{self._beginning[:1].upper()}{self._beginning[1:]}.'
         return message
 
 
@@ -187,16 +194,21 @@ def _open_buffer(config: LearnerConfig) -> BufferWriter:
     """Open the buffer of a run for more experience.
 
     Raises:
-        SpecMismatchError: what is there was observed otherwise.
+        SpecMismatchError: what is there was observed otherwise, or in another task.
         SegmentError: the directory cannot be written.
     """
     directory = config.run / ONLINE
+    task = config.task_spec
     header = BufferHeader(
-        observation=config.observation_spec, action=config.action_spec, parts=(Part(name=LIVE),)
+        observation=config.observation_spec,
+        action=config.action_spec,
+        parts=(Part(name=LIVE),),
+        task=None if task is None else task.meaning,
     )
     if (directory / HEADER).exists():
         present = read_header(directory)
         present.observation.require_same(header.observation, ('run', 'parameters'))
+        require_same_task(present.task, header.task, ('run', 'parameters'))
         if present.action != header.action:
             raise LearnerError(
                 f'expected the actions of the run in {directory}, got others ('
@@ -207,10 +219,10 @@ def _open_buffer(config: LearnerConfig) -> BufferWriter:
     return BufferWriter(directory / LIVE)
 
 
-def main() -> int:
+def main() -> None:
     """Run the node."""
-    return run_node(LearnerNode, (LearnerError, ContractError, ParameterError))
+    leave(run_node(LearnerNode, (LearnerError, ContractError, ParameterError)))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

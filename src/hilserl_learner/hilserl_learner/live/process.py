@@ -23,6 +23,7 @@ import time
 from typing import Any, NamedTuple
 
 from hilserl_learner.errors import LearnerError
+from so101_interfaces_py.endings import leave
 
 LOCK = 'learner.lock'
 
@@ -325,4 +326,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -6,7 +6,7 @@ from there, so it may be killed and started again at any time, and never keeps m
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 import json
 import logging
@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import pack
-from hilserl_learner.agents.common import Agent, agent_config, with_new_names
+from hilserl_learner.agents.common import agent_config, with_new_names
+from hilserl_learner.agents.on_base import OnBaseAgent
 from hilserl_learner.data.collect import EpisodeResult
 from hilserl_learner.data.store import Entry, PartReader, read_buffer, read_header
 from hilserl_learner.errors import CheckpointError, LearnerError
-from hilserl_learner.live.config import LearnerConfig, NOTHING
+from hilserl_learner.live.config import LearnerConfig
+from hilserl_learner.live.feed import EpisodeAccount
+from hilserl_learner.live.identity import CHECKPOINTS, LIVE, NOTHING, ONLINE, VERSION
+from hilserl_learner.live.versions import PolicyVersions
 from hilserl_learner.training.checkpoint import (
     BufferPosition,
     Checkpoints,
@@ -33,111 +35,22 @@ from hilserl_learner.training.checkpoint import (
 )
 from hilserl_learner.training.evaluate import EvalScore, EvalVerdict
 from hilserl_learner.training.log import EVALUATION, RunLog, RunTracker, WINDOW
+from hilserl_learner.training.on_base import LiveShare
 from hilserl_learner.training.trainer import agent_part, make_trainer, TrainerConfig
 from so101_contract.joints import NUM_JOINTS
 from so101_contract.session import Outcome
-from so101_contract.transition import Transition
+from so101_contract.task.spec import require_same_task
+from so101_contract.transition import EpisodeReport, Transition
+from so101_interfaces_py.files import read_text
 
-ONLINE, LIVE, CHECKPOINTS, LOGS, VERSION = 'online', 'live', 'checkpoints', 'log', 'weights_version'
-"""Names in the directory of a run: the buffer, its part, checkpoints, the log, and the last version given away."""
+LOGS = 'log'
+"""Name of the log in the directory of a run."""
 
 Tell = Callable[[Mapping[str, Any], bytes], None]
 
 _STATUS_S = 1.0
 _ENTRIES_A_ROUND = 500
 _log = logging.getLogger(__name__)
-
-
-class EpisodeAccount:
-    """Collects the transitions of open episodes; says how one went when its report comes."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[str, int], dict[int, tuple[float, bool]]] = {}
-
-    def add(self, entry: Entry) -> EpisodeResult | None:
-        """Take an entry; return the account of the episode that it closes, unless that was thrown away."""
-        output = entry.output
-        if isinstance(output, Transition):
-            steps = self._open.setdefault((entry.stream, output.episode), {})
-            steps[output.index] = (output.reward, output.intervened)
-            return None
-        steps = self._open.pop((entry.stream, output.episode), {})
-        if output.discarded or not steps:
-            return None
-        helped = [steps[index][1] for index in sorted(steps)]
-        takeovers = sum(now and not before for before, now in zip([False, *helped], helped, strict=False))
-        return EpisodeResult(
-            episode=output.episode,
-            success=output.outcome is Outcome.SUCCESS,
-            steps=len(steps),
-            reward=sum(reward for reward, _ in steps.values()),
-            intervened=sum(helped),
-            takeovers=takeovers,
-        )
-
-
-@dataclass(frozen=True)
-class PolicyVersion:
-    """A version of the policy, as it is given away.
-
-    Attributes:
-        manifest: policy manifest as JSON.
-        payload: bytes of a safetensors file.
-        version: counts up.
-        step: gradient updates so far.
-    """
-
-    manifest: str
-    payload: bytes
-    version: int
-    step: int
-
-
-class PolicyVersions:
-    """Makes versions of an agent's policy: the first one at once, later ones only where it has learned something.
-
-    Attributes:
-        version: of the last one; 0 before the first.
-    """
-
-    def __init__(self, agent: Agent, fields: Mapping[str, Any], *, period_s: float, version: int = 0) -> None:
-        """Prepare.
-
-        Args:
-            agent: whose policy it is.
-            fields: what `Policy.create` wants to know, without name, version and noise schedule.
-            period_s: time between two versions [s].
-            version: the last one of an earlier life.
-        """
-        self._agent, self._fields, self._period_s = agent, dict(fields), period_s
-        self.version = version
-        self._updates, self._last_s = -1, float('-inf')
-
-    def begins_at(self, pose: tuple[float, ...]) -> None:
-        """Note where the episodes that it learns from begin (6,) [rad]; the policy's manifest says it."""
-        self._fields['reset_pose'] = pose
-
-    def due(self, now_s: float) -> bool:
-        """Whether it is time for a version, by a clock that never jumps [s]."""
-        return self._agent.updates != self._updates and now_s - self._last_s >= self._period_s
-
-    def make(self, now_s: float, std: float) -> PolicyVersion:
-        """Return the next version; the exploration noise of this moment goes with it."""
-        self.version += 1
-        self._updates, self._last_s = self._agent.updates, now_s
-        # The policy node does not know how many steps were made, so it is told the noise, not the schedule.
-        policy = self.policy(f'{std:.6g}')
-        return PolicyVersion(*pack(policy), version=self.version, step=self._agent.updates)
-
-    def policy(self, std_schedule: str) -> Policy:
-        """Return the present policy."""
-        return self._agent.policy(
-            name='live', version=max(self.version, 0), std_schedule=std_schedule, **self._fields
-        )
-
-    def forget(self) -> None:
-        """Let the next version be due although nothing was learned: the weights came from elsewhere."""
-        self._updates = -1
 
 
 class LiveTrainer:
@@ -185,8 +98,9 @@ class LiveTrainer:
         self.trainer.steps = 0  # counted again while the experience is read
         self._version_file = run / VERSION
         version = max(0 if saved is None else saved.metadata.version, _read_version(self._version_file))
-        fields, period_s = config.manifest_fields, config.publish_s
-        self.weights = PolicyVersions(self.trainer.agent, fields, period_s=period_s, version=version)
+        fields, period_s, agent = config.manifest_fields, config.publish_s, self.trainer.agent
+        self.share = LiveShare(agent.config.share_step, WINDOW) if isinstance(agent, OnBaseAgent) else None
+        self.weights = PolicyVersions(agent, fields, period_s=period_s, version=version, share=self.share)
         if policy is not None:  # until episodes tell where they begin
             self.weights.begins_at(policy.manifest.reset_pose)
         self._publish()
@@ -263,9 +177,9 @@ class LiveTrainer:
         """Yield the demonstrations, then everything that was lived through so far; say which is which."""
         if self.config.demos not in NOTHING:
             path = Path(self.config.demos).expanduser()
-            self.config.observation_spec.require_same(
-                read_header(path).observation, ('learner', 'demonstrations')
-            )
+            header, names = read_header(path), ('learner', 'demonstrations')
+            self.config.observation_spec.require_same(header.observation, names)
+            require_same_task(self.config.task_spec, header.task, names)
             for entry in read_buffer(path):
                 yield entry, True
         for entry in self._reader.poll():
@@ -296,14 +210,26 @@ class LiveTrainer:
                 self._data_age_s = (time.time_ns() - output.next_frame.stamp_ns) / 1e9
         elif output.discarded:
             self.trainer.discard(output.episode, entry.stream)
+        if isinstance(output, EpisodeReport) and output.revision and not demo:
+            self.tracker.episodes.correct(output.episode, success=output.outcome is Outcome.SUCCESS)
         result = None if demo else self._account.add(entry)
         if result is None:
             return
         self.tracker.episodes.add(result)
+        self._let_in(result)
         if self.loaded:
             self.tracker.note_episode(result, stream=entry.stream)
             if self.tracker.episodes.episodes % WINDOW == 0:
                 self._judge()
+
+    def _let_in(self, result: EpisodeResult) -> None:
+        """Let the actor be heard as far as the episodes allow, once its critics have learned on the base."""
+        agent = self.trainer.agent
+        if self.share is not None and isinstance(agent, OnBaseAgent):
+            ready = agent.updates >= agent.config.critic_warmup_updates
+            ready &= self.trainer.steps >= agent.config.base_alone_steps
+            if self.share.add(result.unaided, ready=ready):
+                self.weights.forget()
 
     def _note_start(self, first: Transition) -> None:
         """Keep the mean pose that episodes begin at."""
@@ -408,11 +334,18 @@ class LiveTrainer:
         """Return how it goes, as plain numbers."""
         return {
             'state': self._state(),
-            'reason': self.tracker.trouble or self.tracker.alarm,
+            'reason': self.tracker.trouble or self.tracker.alarm or self._advice(),
             'version': self.weights.version,
             **self.tracker.status(),
             'data_age': self._data_age_s,
+            'actor_share': math.nan if self.share is None else self.share.now,
+            'base_success_rate': math.nan if self.share is None else self.share.base_rate,
+            'actor_alone': self.share is not None and self.share.settled,
         }
+
+    def _advice(self) -> str:
+        alone = self.share is not None and self.share.settled
+        return 'The actor does as well alone: the server of its base can be switched off.' if alone else ''
 
     def _state(self) -> str:
         if self.paused:
@@ -427,7 +360,7 @@ class LiveTrainer:
 def _read_version(path: Path) -> int:
     """Return the last version that was given away; 0 where none was."""
     try:
-        return int(path.read_text())
+        return int(read_text(path))
     except (OSError, ValueError):
         return 0
 

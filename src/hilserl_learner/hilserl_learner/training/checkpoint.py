@@ -11,7 +11,7 @@ of them had been learned from.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import hashlib
 import json
 import logging
@@ -30,6 +30,7 @@ from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.errors import CheckpointError
 from so101_contract.record import Json, Record
+from so101_interfaces_py.files import MOST_BYTES, read_file
 
 MANIFEST, STATE, POLICY, BEST = 'manifest.json', 'state.safetensors', 'policy', 'best'
 
@@ -94,22 +95,44 @@ class Metadata(Record):
     positions: tuple[BufferPosition, ...] = ()
     notes: str = '{}'
 
+    def __post_init__(self) -> None:
+        """Check that counts are counts."""
+        super().__post_init__()
+        wrong = {name: getattr(self, name) for name in ('updates', 'env_steps', 'episodes', 'version', 'std')}
+        wrong = {name: value for name, value in wrong.items() if value < 0}
+        if wrong:
+            raise CheckpointError(f'expected counts of at least 0, got {wrong}; restore the checkpoint')
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointManifest(Record):
-    """The manifest of a checkpoint."""
+    """The manifest of a checkpoint.
+
+    Attributes:
+        metadata: what the checkpoint says beside its tensors.
+        files: what belongs to it.
+        sha256: hash of both; empty in those that were written before there was one.
+    """
 
     KIND: ClassVar[str] = 'hilserl_learner/checkpoint/1'
     ERROR = CheckpointError
 
     metadata: Metadata
     files: tuple[FileSum, ...]
+    sha256: str = ''
+
+    @property
+    def content_sha256(self) -> str:
+        """What the hash has to be."""
+        return replace(self, sha256='').hash
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
         """Make the manifest from what `to_dict` returned; what is now `metadata` was once written as `facts`."""
         if isinstance(data, Mapping) and 'facts' in data:
             data = {'metadata' if name == 'facts' else name: value for name, value in data.items()}
+        if isinstance(data, Mapping):
+            data = {'sha256': '', **data}
         return super().from_dict(data)
 
 
@@ -253,6 +276,13 @@ class Checkpoints:
         """
         path = self.directory / name
         manifest = CheckpointManifest.from_json(_read(path / MANIFEST))
+        if manifest.sha256 and manifest.sha256 != manifest.content_sha256:
+            raise CheckpointError(
+                f'expected {path / MANIFEST} with the hash {manifest.content_sha256[:12]}, got {manifest.sha256[:12]}; '
+                f'the file was changed'
+            )
+        if not manifest.sha256:
+            _log.warning('%s has no hash of its own, as older ones: what it counts is taken as it is', path)
         contents = {file.name: _verified(path / file.name, file.sha256) for file in manifest.files}
         if STATE not in contents:
             raise CheckpointError(
@@ -288,7 +318,9 @@ class Checkpoints:
                 )
                 for path in files
             )
-            _put(aside / MANIFEST, CheckpointManifest(metadata=metadata, files=sums).to_json().encode())
+            manifest = CheckpointManifest(metadata=metadata, files=sums)
+            manifest = replace(manifest, sha256=manifest.content_sha256)
+            _put(aside / MANIFEST, manifest.to_json().encode())
             if target.exists():  # only the best one is ever replaced
                 old = self.directory / f'.{name}.old'
                 shutil.rmtree(old, ignore_errors=True)
@@ -309,7 +341,7 @@ class Checkpoints:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, MOST_BYTES)
     except OSError as error:
         raise CheckpointError(
             f'expected {path}, got "{error.strerror}"; the checkpoint is damaged'

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from hilserl_learner.data.collect import Actor, Collector
-from so101_sim.env import ArmEnv
+from drqv2_policy_node.on_base import OnBase
+from hilserl_learner.data.collect import Actor, Collector, Environment, Human
 from so101_sim.evaluate import wilson
 
 ENOUGH_EPISODES = 20
@@ -75,6 +75,13 @@ class ImageStatistics:
         )
 
 
+class EvaluatedEnv(Environment, Protocol):
+    """An environment that says where the cube lies, so that failures can be drawn on a map."""
+
+    def truth(self) -> Any:
+        """Return where everything is; it says at least `cube_position`."""
+
+
 @dataclass(frozen=True)
 class EpisodeOutcome:
     """One evaluated episode.
@@ -83,11 +90,13 @@ class EpisodeOutcome:
         success: the task was done.
         steps: how many it took.
         cube: where the cube lay in the beginning, x and y [m].
+        reward: sum of the rewards.
     """
 
     success: bool
     steps: int
     cube: tuple[float, float]
+    reward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,11 +162,12 @@ class Evaluation:
 
 
 def evaluate(
-    env: ArmEnv,
-    act: Actor,
+    env: EvaluatedEnv,
+    act: Actor | OnBase,
     episodes: int,
     *,
     seed: int = EVALUATION_SEED,
+    human: Human | None = None,
     after_episode: Callable[[EpisodeOutcome], None] = lambda _: None,
 ) -> Evaluation:
     """Run episodes in which the policy is alone.
@@ -167,9 +177,10 @@ def evaluate(
         act: the policy; its mean action, for what is measured is not exploration.
         episodes: how many.
         seed: which episodes.
+        human: who acts instead, for a comparison with the expert; None for the policy alone.
         after_episode: called after each, for a progress bar.
     """
-    collector = Collector(env, seed=seed)
+    collector = Collector(env, human=human, seed=seed)
     outcomes: list[EpisodeOutcome] = []
     pictures: list[npt.NDArray[np.uint8]] = []
     while len(outcomes) < episodes:
@@ -180,7 +191,7 @@ def evaluate(
             pictures += list(images.values())[:1]
         if collected.result is not None:
             result = collected.result
-            outcomes.append(EpisodeOutcome(result.success, result.steps, (place[0], place[1])))
+            outcomes.append(EpisodeOutcome(result.success, result.steps, (place[0], place[1]), result.reward))
             after_episode(outcomes[-1])
     return Evaluation(tuple(outcomes), ImageStatistics.of(np.stack(pictures)) if pictures else None)
 

@@ -8,7 +8,8 @@ file per kind of line, and the same numbers for TensorBoard: no account, no netw
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+import io
 import logging
 import math
 from pathlib import Path
@@ -21,10 +22,12 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from drqv2_policy_node.policy import Policy
 from hilserl_learner.data.collect import EpisodeResult
+from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
 from hilserl_learner.training.evaluate import BestCheckpoint, ENOUGH_EPISODES
 from hilserl_learner.training.trainer import Trainer
 from so101_contract.config import LONG_INTERVENTION_STEPS
+from so101_interfaces_py.files import read_text
 
 TRAIN, EPISODES, EVALUATION = 'train', 'episodes', 'evaluation'
 """Kinds of lines: means since the last line, single episodes, evaluations."""
@@ -34,6 +37,8 @@ WINDOW = 20
 
 _UTD_WINDOW_S = 60.0
 _ALARMS = 100
+MOST_TABLE = 256 * 2**20
+"""Of a table [B]; a day of training has less than a hundredth."""
 _log = logging.getLogger(__name__)
 
 
@@ -98,11 +103,19 @@ class RunLog:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a log's table; empty where there is none."""
+    """Return the lines of a log's table; empty where there is none.
+
+    Raises:
+        LearnerError: it is damaged.
+    """
     if not path.exists():
         return []
-    with path.open(newline='') as file:
-        return list(csv.DictReader(file))
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path, MOST_TABLE), newline='')))
+    except (OSError, csv.Error) as error:
+        raise LearnerError(
+            f'expected the table of a run in {path}, got "{error}"; restore the file'
+        ) from error
 
 
 def _header(path: Path) -> list[str]:
@@ -158,6 +171,12 @@ class EpisodeMeter:
         """Take in one episode."""
         self._last.append(result)
         self.episodes += 1
+
+    def correct(self, episode: int, *, success: bool) -> None:
+        """Give one of the last episodes the outcome that a late label has given it."""
+        for place, result in enumerate(self._last):
+            if result.episode == episode:
+                self._last[place] = replace(result, success=success)
 
     @property
     def full(self) -> bool:

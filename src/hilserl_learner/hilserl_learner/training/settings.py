@@ -14,19 +14,20 @@ from hilserl_learner.agents.common import (
     refuse_old_names,
     with_new_names,
 )
+from hilserl_learner.data.collect import World
 from hilserl_learner.data.store import (
     BufferHeader,
     BufferWriter,
     Entry,
     Part,
-    PartReader,
+    read_part,
     write_header,
     write_whole,
 )
 from hilserl_learner.errors import CheckpointError, LearnerError
+from hilserl_learner.training.on_base import agent_on
 from hilserl_learner.training.trainer import TrainerConfig, WITH_POLICY
 from so101_contract.action import ActionSpec
-from so101_contract.manifest import StepUnit, Workspace
 from so101_contract.observation_spec import (
     DEFAULT_OBSERVATION,
     get_observation,
@@ -34,10 +35,18 @@ from so101_contract.observation_spec import (
     ObservationSpec,
 )
 from so101_contract.transition import Transition
+from so101_fetch.env import FetchEnv
+from so101_fetch.observed import PIXELS, STATE
+from so101_fetch.registration import find_arguments
+from so101_interfaces_py.files import read_file
 from so101_interfaces_py.params import check_bounds, describe, from_mapping, param
 from so101_sim.env import ArmEnv
+from so101_sim.human.labels import LabelJudge
+from so101_sim.human.traits import HUMANS, Traits
 from so101_sim.registration import ENVIRONMENTS
 from so101_sim.scene.presets import get_preset, with_nominal
+
+LABELS_TRUTH, LABELS_HUMAN = 'truth', 'human'
 
 CONFIG = 'config.json'
 """File in the directory of a run that holds its settings."""
@@ -81,11 +90,14 @@ class Settings:
         preset: difficulty.
         observation: name of what is observed.
         demos: number of scripted demonstrations, or the path of a buffer.
-        operator: 'scripted' or 'none'.
+        operator: 'none', 'scripted', or what the one who helps is like: a name of `HUMANS`.
+        labels: who says that the task is done in training: 'truth', or 'human', the operator by what it sees.
         agent: name of the agent.
         policy: stored policy to begin with: its path, or `default` for the one that is shipped; empty for none.
+        base: stored policy to learn on top of, likewise.
         seed: of everything.
         device: of the agent.
+        human: what the operator is like.
         agent_options: values of the agent's configuration that differ from the defaults.
         trainer: how experience becomes updates.
         run: how long, how often.
@@ -96,10 +108,13 @@ class Settings:
     observation: str = DEFAULT_OBSERVATION
     demos: str = '20'
     operator: str = 'scripted'
+    labels: str = 'truth'
     agent: str = 'hil'
     policy: str = ''
+    base: str = ''
     seed: int = 0
     device: str = 'cpu'
+    human: Traits = field(default_factory=Traits)
     agent_options: Mapping[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -113,7 +128,8 @@ class Settings:
             ParameterError: the text is no value for it, or the name is one of before.
         """
         refuse_old_names(options)
-        agent = str(given.get('agent', cls.agent))
+        agent = agent_on(str(given.get('base', cls.base)), str(given.get('agent', cls.agent)))
+        given['agent'] = agent
         for name in WITH_POLICY.keys() & options.keys():
             if given.get('policy', cls.policy) not in NO_POLICY:
                 raise LearnerError(
@@ -124,6 +140,7 @@ class Settings:
             'agent': agent_class(agent).config_type,
             'trainer': TrainerConfig,
             'run': RunConfig,
+            'human': Traits,
         }
         split: dict[str, dict[str, Any]] = {name: {} for name in homes}
         for name, text in options.items():
@@ -137,20 +154,51 @@ class Settings:
             agent_options=split['agent'],
             trainer=from_mapping(TrainerConfig, split['trainer']),
             run=from_mapping(RunConfig, split['run']),
+            human=from_mapping(
+                Traits, {**_traits_of(str(given.get('operator', ''))).plain(), **split['human']}
+            ),
         )
 
-    def make_env(self) -> ArmEnv:
-        """Return a new environment."""
-        return make_env(self.env, self.preset, self.observation)
+    def make_env(self, *, labelled: bool = False) -> World:
+        """Return a new environment; `labelled`: one that is judged as the settings say, and not by the truth."""
+        made = make_env(self.env, self.preset, self.observation)
+        if labelled and self.labels == LABELS_HUMAN:
+            if not isinstance(made, ArmEnv):
+                raise LearnerError(
+                    f'expected labels of a human for a task of our own arm, got {self.env}; use --labels truth'
+                )
+            preset = made.preset
+            made.judge = LabelJudge(preset.task, self.human, preset.max_steps, preset.control.rate_hz)
+        return made
 
     def plain(self) -> dict[str, Any]:
-        """Return it as plain values, for a file."""
-        return asdict(self)
+        """Return it as plain values, for a file; what older runs do not have is there only where it was chosen."""
+        usual = {'base': '', 'labels': LABELS_TRUTH, 'human': Traits().plain()}
+        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """Return the settings of a run, also of one that was begun when some of them had other names."""
-    return with_new_names(json.loads((run / CONFIG).read_text()))
+    """Return the settings of a run, also of one that was begun when some of them had other names.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    path = run / CONFIG
+    try:
+        settings = json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f'expected the settings of a run in {path}, got {error}; restore the file'
+        ) from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(
+            f'expected the settings of a run in {path}, got {settings!r:.40}; restore the file'
+        )
+    named = with_new_names(settings)
+    if isinstance(trainer := named.get('trainer'), dict):
+        # Values that came later: a run that is older than hindsight has none.
+        named['trainer'] = {'hindsight': TrainerConfig.hindsight, **trainer}
+    return named
 
 
 class RunDirectory:
@@ -224,7 +272,7 @@ class RunDirectory:
         """Yield the transitions of earlier lives of the run."""
         directory = self.path / 'buffer' / part
         if directory.exists():
-            for entry in PartReader(directory, self._observation).poll():
+            for entry in read_part(directory, self._observation):
                 if isinstance(entry.output, Transition):
                     yield entry.output
 
@@ -246,36 +294,64 @@ def make_env(
     observation: str,
     latency_s: float | None = None,
     nominal: Iterable[str] = (),
-) -> ArmEnv:
+    *,
+    reward: str | None = None,
+) -> World:
     """Return the environment of that id.
 
     Args:
-        env: its id.
+        env: its id, or the name or file of a task.
         preset: difficulty.
         observation: name of what is observed.
         latency_s: from observation to action [s]; the preset's own by default.
         nominal: parts of the scene that are not the preset's, but those of the nominal scene.
+        reward: name of a reward; the environment's own by default.
 
     Raises:
-        LearnerError: there is none with a camera of that id.
+        LearnerError: there is none with a camera of that id, or it has no such difficulty.
         PresetError: there is no such preset, or no such part.
     """
+    nominal = tuple(nominal)
+    if is_fetch(env):
+        if preset != Settings.preset or latency_s is not None or nominal:
+            raise LearnerError(
+                f'expected the preset {Settings.preset!r} for {env}, without latency and nominal parts, got '
+                f'{preset!r}, {latency_s} and {list(nominal)}; the Fetch environments are as they were published'
+            )
+        return FetchEnv(**find_arguments(env), observation=observation, reward=reward or 'sparse')
     known = [name for name, arguments in ENVIRONMENTS.items() if arguments.get('images', True)]
-    if env not in known:
+    if env.startswith('SO101') and env not in known:
         raise LearnerError(f'expected one of the environments {known}, got {env!r}; name one of them')
-    arguments = dict(ENVIRONMENTS[env])
+    arguments = dict(ENVIRONMENTS.get(env, {'task': env}))
     chosen = with_nominal(get_preset(preset, str(arguments.pop('task'))), nominal)
     if latency_s is not None:
         chosen = replace(chosen, control=replace(chosen.control, latency_s=latency_s))
-    return ArmEnv(preset=chosen, observation=get_observation(observation), **arguments)
+    return ArmEnv(preset=chosen, observation=get_observation(observation), reward=reward, **arguments)
 
 
-def observation_name(policy: Policy) -> str:
-    """Return the name of the observation that a policy takes.
+def _traits_of(operator: str) -> Traits:
+    """Return what an operator of that name is like."""
+    return HUMANS.get(operator, Traits())
+
+
+def is_fetch(env: str) -> bool:
+    """Return whether an environment is of the Fetch robot, by its id."""
+    return env.startswith('Fetch')
+
+
+def default_observation(env: str) -> str:
+    """Return the name of what is observed in an environment where nothing is said."""
+    return STATE if is_fetch(env) else DEFAULT_OBSERVATION
+
+
+def observation_name(policy: Policy, env: str = Settings.env) -> str:
+    """Return the name of the observation that a policy takes, of those that an environment gives.
 
     Raises:
         LearnerError: it takes one without a name.
     """
+    if is_fetch(env):
+        return PIXELS if policy.manifest.observation.cameras else STATE
     for name in OBSERVATIONS:
         if not get_observation(name).diff(policy.manifest.observation):
             return name
@@ -285,22 +361,13 @@ def observation_name(policy: Policy) -> str:
     )
 
 
-def manifest_fields(env: ArmEnv, std_schedule: str) -> dict[str, Any]:
+def manifest_fields(env: World, std_schedule: str) -> dict[str, Any]:
     """Return the fields of `Policy.create` that an environment decides; name, version and hashes are left."""
-    control, home = env.preset.control, env.home
-    box = control.kinematics.workspace
-    low, high = ((float(x), float(y), float(z)) for x, y, z in (box.lower, box.upper))
     return {
         'observation': env.observation_spec,
         'action': env.action_spec,
-        'control_rate_hz': control.rate_hz,
-        'ik_profile': control.kinematics.profile,
-        'reset_pose': tuple(float(angle) for angle in home),
-        'workspace': Workspace(low=low, high=high),
         'std_schedule': std_schedule,
-        'std_unit': StepUnit.ENV_STEPS,
-        'calibration_id': None,
-        'source_sha256': None,
+        **env.policy_fields(),
     }
 
 

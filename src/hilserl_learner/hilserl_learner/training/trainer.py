@@ -23,7 +23,9 @@ from drqv2_policy_node.policy import Policy
 from drqv2_policy_node.robobase.schedule import parse_schedule
 from drqv2_policy_node.store import find_policy, load_policy
 from hilserl_learner.agents.common import Agent, AgentError, make_agent, Metrics
-from hilserl_learner.data.replay import ReplayBuffer, SymmetricSampler, Windows
+from hilserl_learner.data.batch import Windows
+from hilserl_learner.data.hindsight import Hindsight
+from hilserl_learner.data.replay import ReplayBuffer, SymmetricSampler
 from so101_contract.action import ActionSpec
 from so101_contract.joints import gripper_rad_to_opening
 from so101_contract.observation_spec import ObservationSpec
@@ -80,6 +82,14 @@ class TrainerConfig:
         0.0, doc='Taken off the reward of a step that opens or closes the gripper.', lo=0.0, hi=1.0
     )
 
+    hindsight: int = param(
+        0,
+        doc='Times that each episode is told again with a goal that it reached (HER); only where the state says the '
+        'goal, as in the Fetch environments, and nothing is seen.',
+        lo=0,
+        hi=16,
+    )
+
     def __post_init__(self) -> None:
         """Check each value."""
         check_bounds(self)
@@ -92,10 +102,9 @@ class TrainerConfig:
             return self
         return replace(self, **{name: getattr(self, other) for name, other in WITH_POLICY.items()})
 
-    @property
-    def windows(self) -> Windows:
-        """How rewards are summed up."""
-        return Windows(n_step=self.n_step, gamma=self.gamma)
+    def windows(self, chunk: int = 1) -> Windows:
+        """Return what a batch says of the steps that follow, and of so many actions."""
+        return Windows(n_step=self.n_step, gamma=self.gamma, chunk=chunk)
 
     def buffer(
         self,
@@ -103,6 +112,7 @@ class TrainerConfig:
         action: ActionSpec,
         *,
         is_demo: bool = False,
+        chunk: int = 1,
         device: torch.device | str = 'cpu',
     ) -> ReplayBuffer:
         """Return an empty buffer for demonstrations or for everything that is lived through."""
@@ -110,7 +120,7 @@ class TrainerConfig:
             observation,
             action,
             capacity=self.demo_capacity if is_demo else self.capacity,
-            windows=self.windows,
+            windows=self.windows(chunk),
             is_demo=is_demo,
             device=device,
         )
@@ -141,6 +151,35 @@ class GraspPenalty:
         if abs(transition.action.opening - now) < GRIPPER_TOGGLE:
             return transition
         return replace(transition, reward=transition.reward - self.penalty)
+
+
+class BaseSuccesses:
+    """Finds the episodes in which a base policy succeeds all alone: they count as demonstrations (IBRL)."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self._open: dict[tuple[str, int], list[Transition]] = {}
+
+    def completed_by(self, transition: Transition, stream: str) -> list[Transition]:
+        """Take a transition; return all of its episode, where it ends one of the base's successes."""
+        key, base = (stream, transition.episode), transition.action.base
+        if transition.index == 0:
+            self._open = {held: steps for held, steps in self._open.items() if held[0] != stream}
+            self._open[key] = []
+        steps = self._open.get(key)
+        if steps is None or self.left == 0:
+            return []
+        if transition.intervened or base is None or not base.acts or len(steps) != transition.index:
+            del self._open[key]  # somebody else had a part in it, or a step is lost
+            return []
+        steps.append(transition)
+        if not transition.ends:
+            return []
+        del self._open[key]
+        if not (transition.terminated and transition.reward > 0.0):
+            return []
+        self.left -= 1
+        return steps
 
 
 class Trainer:
@@ -178,14 +217,19 @@ class Trainer:
         """
         self.agent, self.config = agent, TrainerConfig() if config is None else config
         action = ActionSpec() if action is None else action
-        device = agent.device
-        if demo is None:
-            demo = self.config.buffer(observation, action, is_demo=True, device=device)
-        self.demo = demo
-        self.online = self.config.buffer(observation, action, device=device) if online is None else online
+
+        def empty(is_demo: bool) -> ReplayBuffer:
+            return self.config.buffer(
+                observation, action, is_demo=is_demo, chunk=agent.chunk, device=agent.device
+            )
+
+        self.demo = empty(is_demo=True) if demo is None else demo
+        self.online = empty(is_demo=False) if online is None else online
         self._sampler = SymmetricSampler(self.demo, self.online, demo_fraction=self.config.demo_fraction)
         self._schedule = parse_schedule(self.config.std_schedule)
         self._penalty = GraspPenalty(observation, self.config.grasp_penalty)
+        self._successes = BaseSuccesses(getattr(agent.config, 'base_successes', 0))
+        self._hindsight = Hindsight(observation, self.config.hindsight, np.random.default_rng([seed, 4]))
         self._rng = np.random.default_rng([seed, 1])
         self.steps = 0
         self._updates_before = agent.updates
@@ -206,8 +250,14 @@ class Trainer:
         penalized = self._penalty.applied(transition)
         if not demo:
             self.online.add(penalized, stream)
+            for number, told in self._hindsight.heard(penalized):
+                self.online.add(told, _told(stream, number))
         if demo or transition.intervened:
             self.demo.add(penalized, stream)
+        elif transition.action.base is not None:
+            self.demo.tell_base(penalized, stream)
+            for lived in self._successes.completed_by(penalized, stream):
+                self.demo.add(lived, stream)
         if not demo and transition.revision == 0:
             self.steps += 1
             self.agent.std = self.std
@@ -216,6 +266,8 @@ class Trainer:
         """Forget an episode that the human threw away; its steps were made all the same."""
         self.demo.discard(episode, stream)
         self.online.discard(episode, stream)
+        for number in range(self._hindsight.times):
+            self.online.discard(episode, _told(stream, number))
 
     def catch_up(self, steps: int) -> None:
         """Count steps that were made after the state that was loaded, and are in the buffers already."""
@@ -314,15 +366,22 @@ def make_trainer(
         device: where the agent lives.
         rank: of this process, where several learn one agent from batches of their own.
     """
-    found = find_policy(policy, observation)
+    found = find_policy(policy, observation, specs[0])
     stored = None if found is None else load_policy(found)
-    made = make_agent(agent, specs[0], options, policy=stored, seed=seed, device=device)
+    made = make_agent(
+        agent, specs[0], options, policy=stored, action_size=specs[1].size, seed=seed, device=device
+    )
     return Trainer(made, *specs, config.beginning_with(stored), seed=seed + rank), stored
 
 
 def agent_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the agent's state out of a trainer's."""
     return {name.removeprefix(_AGENT): value for name, value in state.items() if name.startswith(_AGENT)}
+
+
+def _told(stream: str, number: int) -> str:
+    """Return the stream of an episode that is told again."""
+    return f'{stream} told {number}'
 
 
 def _from_text(text: str) -> Tensor:

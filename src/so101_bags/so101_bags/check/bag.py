@@ -18,12 +18,12 @@ from so101_bags.check.episodes import EpisodeBook, judge_episodes, judge_message
 from so101_bags.check.report import CheckLimits, CheckReport, TopicRow
 from so101_bags.messages import Decoders, EVENT, stamp_of, STRING
 from so101_bags.metadata import observation_of_bag, read_session_metadata
-from so101_bags.records import ArmTopics, choose_arm, EpisodeStart, read_records, RecordMaker
+from so101_bags.records import ArmTopics, choose_arm, read_records, RecordMaker
 from so101_bags.storage import BagError, DecodeError, open_bags, Progress, RawBag, RawMessage, read_metadata
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
 from so101_contract.errors import AssemblyError
-from so101_contract.messages import StepRecord
+from so101_contract.messages import EpisodeEventRecord, StepRecord
 from so101_contract.observation import Limits, observation_digest
 from so101_contract.observation_spec import get_observation, ObservationSpec
 from so101_interfaces_py import topics
@@ -107,7 +107,7 @@ def read_observed(
         for message in bag.messages([topic]):
             try:
                 # Only what is needed: what else the policy logs may change from version to version.
-                said = json.loads(text(message.data)['data'])
+                said = json.loads(text(message.data).data)
                 live.setdefault((int(said['episode']), int(said['index'])), set()).add(str(said['sha256']))
             except (DecodeError, ValueError, KeyError, TypeError) as error:
                 raise BagError(
@@ -278,6 +278,12 @@ def check_bag(
         for path in bag.paths:
             metadata.update(read_session_metadata(path))
             _check_metadata(path, bag, report)
+        for file in bag.unfinished:
+            report.warn(
+                'unfinished',
+                f'{file} has no end, since its recorder still runs or was killed: it is checked up to its last whole '
+                f'chunk; bag-fix closes it for other readers.',
+            )
         decoders = Decoders(bag.topics.values())
         starts = _starts(bag, report.namespace, decoders)
         named = observation_of_bag([start.observation_hash for start in starts], metadata)
@@ -312,7 +318,7 @@ def _look_through(
 def _judge(bag: RawBag, arm: ArmTopics, seen: _Seen, limits: CheckLimits, report: CheckReport) -> None:
     times, maker, book = seen
     report.topics = [times[topic].row() for topic in sorted(times)]
-    report.episodes = book.rows()
+    report.episodes, report.human = book.rows(), book.human
     for topic in arm.missing(bag.topics):
         report.fault(
             'missing-topic', f'{topic} is missing: nothing can be learned without it; record it too.'
@@ -330,10 +336,10 @@ def _judge(bag: RawBag, arm: ArmTopics, seen: _Seen, limits: CheckLimits, report
 
 
 def _type_of(arm: ArmTopics, topic: str) -> str:
-    return arm.needed.get(topic, EVENT)
+    return {**arm.needed, **arm.optional}[topic]
 
 
-def _starts(bag: RawBag, namespace: str, decoders: Decoders) -> list[EpisodeStart]:
+def _starts(bag: RawBag, namespace: str, decoders: Decoders) -> list[EpisodeEventRecord]:
     """Return the contract that each episode began with, before the bag is looked through."""
     arm = ArmTopics.of(namespace, get_observation('compact'))
     maker = RecordMaker(arm, get_observation('compact'), decoders)
@@ -363,7 +369,7 @@ def _check_metadata(path: Path, bag: RawBag, report: CheckReport) -> None:
 
 def _check_contract(
     report: CheckReport,
-    starts: list[EpisodeStart],
+    starts: list[EpisodeEventRecord],
     metadata: dict[str, str],
     spec: ObservationSpec | None,
     named: ObservationSpec | None,

@@ -10,6 +10,8 @@ from so101_bags.check.report import CheckLimits, CheckReport, episode_name, Epis
 from so101_bags.records import RecordMaker
 from so101_contract.action import ActionSpec
 from so101_contract.assembly import Assembler
+from so101_contract.base import BaseRecord
+from so101_contract.human_time import HumanTime
 from so101_contract.messages import (
     AnyRecord,
     EpisodeEventRecord,
@@ -71,6 +73,7 @@ class EpisodeBook:
     def __init__(self, spec: ObservationSpec) -> None:
         self.episodes: dict[tuple[int, int], Episode] = {}
         self.session = 1
+        self.human = HumanTime()
         self._spec = spec
         self._fk = ForwardKinematics(spec.tcp)
         self._assembler = Assembler(
@@ -85,6 +88,8 @@ class EpisodeBook:
             self._joints[record.stamp_ns] = record.position
             if len(self._joints) > 6000:
                 del self._joints[next(iter(self._joints))]
+        if isinstance(record, EpisodeEventRecord):
+            self.human.event(record)
         # First what this completes: where it begins a new session, that belongs to the old one.
         for output in self._assembler.push(record):
             self._take(output)
@@ -103,7 +108,7 @@ class EpisodeBook:
     def _episode(self, number: int) -> Episode:
         return self.episodes.setdefault((self.session, number), Episode(number, self.session))
 
-    def _note(self, record: StepRecord | ExecutedAction | EpisodeEventRecord) -> None:
+    def _note(self, record: StepRecord | ExecutedAction | BaseRecord | EpisodeEventRecord) -> None:
         if record.episode == NO_EPISODE:
             return
         episode = self._episode(record.episode)

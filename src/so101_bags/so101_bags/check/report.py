@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from so101_contract.config import LONG_INTERVENTION_STEPS
+from so101_contract.human_time import HumanTime
 
 
 class Level(Enum):
@@ -135,6 +136,7 @@ class CheckReport:
     episodes: list[EpisodeRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     parity: dict[str, Any] | None = None
+    human: HumanTime = field(default_factory=HumanTime)
 
     def fault(self, code: str, sentence: str) -> None:
         """Note something that makes the bag unfit."""
@@ -157,6 +159,7 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
         content = asdict(self)
+        content['human'] = self.human.report()
         content['findings'] = [{**asdict(f), 'level': f.level.value} for f in self.findings]
         content['ok'] = not self.faults
         return content

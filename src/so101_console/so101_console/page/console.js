@@ -5,11 +5,13 @@ import { ArmView } from './arm.js';
 import { Charts } from './charts.js';
 import { EpisodeBrowser } from './episodes.js';
 import { OperatorInput } from './operator_input.js';
+import { Tones } from './tones.js';
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1000;
 const NOTE_MS = 6000;
 const STALE_MS = 1500;
+const SILENT_MS = 4000;
 const CONFIRM_MS = 1500;
 const FORGET_MS = 60000;
 
@@ -18,32 +20,46 @@ const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
 const arm = new ArmView($('arm'));
 const charts = new Charts($('charts'));
 const episodes = new EpisodeBrowser();
+const tones = new Tones($('tones'));
 let socket = null;
 let now = {};
 let heardAt = 0;
+let leave = () => {};
 
 function connect() {
   const opened = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/live`);
-  opened.binaryType = 'blob';
-  opened.onopen = () => { socket = opened; now = {}; heardAt = performance.now(); charts.clear(); };
-  opened.onmessage = ({ data }) => {
-    if (data instanceof Blob) return showFrame(data);
-    const message = JSON.parse(data);
-    if (message.type === 'note') return say(message.text);
-    heardAt = performance.now();
-    Object.assign(now, message); // only what has changed comes
-    show(now, message);
-    if ('arm' in message && message.arm === 'stopped') stopAsked = 0;
-    alarm();
-  };
-  opened.onclose = () => {
+  let over = false;
+  // Also of a socket that stays open and says nothing, or never opens: closing it may take for ever.
+  leave = () => {
+    if (over) return;
+    over = true;
+    opened.onmessage = opened.onopen = null;
+    opened.close();
     socket = null;
     now = {};
     input.let_go();
     alarm();
     setTimeout(connect, RETRY_MS);
   };
+  aliveAt = performance.now();
+  opened.binaryType = 'blob';
+  opened.onopen = () => { socket = opened; now = {}; heardAt = aliveAt = performance.now(); charts.clear(); learnControls(); };
+  opened.onmessage = ({ data }) => {
+    if (data instanceof Blob) return showFrame(data);
+    const message = JSON.parse(data);
+    if (message.type === 'note') return say(message.text);
+    heardAt = aliveAt = performance.now();
+    Object.assign(now, message); // only what has changed comes
+    show(now, message);
+    if ('arm' in message && message.arm === 'stopped') stopAsked = 0;
+    alarm();
+  };
+  opened.onclose = leave;
 }
+
+// Nothing has come for long: whoever is at the other end hears a page that asks again.
+let aliveAt = performance.now();
+setInterval(() => { if (performance.now() - aliveAt > SILENT_MS) leave(); }, 250);
 
 // A page that is closed or left behind says so at once; one that is shown again connects again.
 addEventListener('pagehide', () => { if (socket) socket.close(); });
@@ -91,40 +107,122 @@ const input = new OperatorInput({
   drives: () => Boolean(now.you_drive) && connected(),
   drive: (axes, gripper) => send({ do: 'drive', axes, gripper }),
   act,
+  padOwner: () => now.pad_owner,
 });
 
+// Each part by itself: one that cannot be shown does not take the others with it.
+const PARTS = {
+  state: (state) => showState(state.title, state.detail, state.drives),
+  buttons: showButtons,
+  arm: (state, news) => {
+    if ('poses' in news || 'target' in news || 'box' in news) arm.show(state.poses || [], state.target, state.box);
+  },
+  hand: (state) => text('tcp', state.tcp ? `Hand at ${state.tcp.map((m) => (m * 100).toFixed(1)).join(', ')} cm` : 'No pose yet'),
+  episode: (state) => text('episode', state.episode || 'No episode'),
+  human: (state) => text('human', state.human || '–'),
+  recording: ({ recording }) => {
+    text('recording', recording ? recording.said : '–');
+    $('recording').classList.toggle('bad', Boolean(recording && recording.bad));
+  },
+  start: (state) => text('start-does', state.start ? `Start: ${state.start}.` : ''),
+  gamepad: (state) => text('gamepad', state.pad_owner ? `The gamepad is read by ${state.pad_owner}; here it does nothing.`
+    : 'A gamepad works too, while its right shoulder button is held.'),
+  camera: showCamera,
+  cameras: (state) => (state.cameras || []).forEach(showOther),
+  task: ({ task }) => text('task', task?.instruction ? `Task: ${task.instruction}${task.human ? ` Between episodes: ${task.human}` : ''}` : ''),
+  classifier: (state, news) => { if ('classifier' in news) showClassifier(news.classifier); },
+  servos: (state, news) => { if (news.servos) showServos(news.servos); },
+  checks: (state, news) => { if (news.checks) showChecks(news.checks); },
+  bus: (state) => text('bus', state.bus || 'The driver has said nothing yet'),
+  learner: (state) => text('learner', state.learner || 'No learner is running'),
+  coach: (state, news) => { if (news.coach) list('coach', news.coach); },
+  curves: (state, news) => { if (news.curves) charts.add(news.curves); },
+  episodes: (state, news) => { if (news.episodes) episodes.show(news.episodes); },
+  note: (state, news) => { if (news.note) say(news.note); },
+};
+
+async function learnControls() {
+  try {
+    const controls = await (await fetch('/controls')).json();
+    input.use(controls);
+    list('controls', controls.lines.map(([part, meaning]) => `${part}: ${meaning}`));
+  } catch {
+    say('What keys and gamepad do has not come; the buttons of this page work.');
+  }
+}
+
 function show(state, news) {
-  showState(state.title, state.detail, state.drives);
+  for (const [name, part] of Object.entries(PARTS)) {
+    try {
+      part(state, news);
+    } catch (error) {
+      say(`This page cannot show “${name}”: ${error.message}`);
+    }
+  }
+}
+
+function showButtons(state) {
   $('take').disabled = Boolean(state.you_drive);
   $('give').disabled = !state.can_give;
   $('recover').hidden = !state.arm || state.arm === 'ready';
   $('take').setAttribute('aria-pressed', String(Boolean(state.you_drive)));
   document.querySelector('[data-do="pause"]').setAttribute('aria-pressed', String(Boolean(state.paused)));
-  if ('poses' in news || 'target' in news || 'box' in news) arm.show(state.poses || [], state.target, state.box);
-  text('tcp', state.tcp ? `Hand at ${state.tcp.map((m) => (m * 100).toFixed(1)).join(', ')} cm` : 'No pose yet');
-  text('episode', state.episode || 'No episode');
-  const { age, fps } = state.camera;
+}
+
+function showCamera({ camera: { age, fps } }) {
   text('camera-age', age === null ? 'No picture yet' : `${Math.round(age * 1000)} ms old`);
   text('camera-fps', fps ? `${fps.toFixed(0)} pictures/s` : '');
   const stale = age === null || age > 0.5;
   document.querySelector('.frame').classList.toggle('stale', stale);
   $('no-camera').hidden = !stale;
   text('no-camera', age === null ? 'No picture yet' : 'The camera has stopped');
-  if (news.servos) showServos(news.servos);
-  if (news.checks) showChecks(news.checks);
-  text('bus', state.bus || 'The driver has said nothing yet');
-  text('learner', state.learner || 'No learner is running');
-  if (news.coach) list('coach', news.coach);
-  if (news.curves) charts.add(news.curves);
-  if (news.episodes) episodes.show(news.episodes);
-  if (news.note) say(news.note);
+}
+
+// Each further camera has a view of its own, made when the page hears of it first.
+const others = [];
+function showOther({ name, age, fps }, k) {
+  others[k] ??= newView(name);
+  const { frame, said, none } = others[k];
+  const stale = age === null || age > 0.5;
+  frame.classList.toggle('stale', stale);
+  none.hidden = !stale;
+  none.textContent = age === null ? 'No picture yet' : 'The camera has stopped';
+  said.textContent = age === null ? 'No picture yet' : `${Math.round(age * 1000)} ms old, ${fps.toFixed(0)} pictures/s`;
+}
+
+function newView(name) {
+  const make = (tag, values) => Object.assign(document.createElement(tag), values);
+  const section = make('section', { className: 'view' });
+  const frame = make('div', { className: 'frame' });
+  const image = make('img', { alt: `What the camera ${name} sees` });
+  const none = make('p', { textContent: 'No picture yet' });
+  const said = make('p', { className: 'under' });
+  section.setAttribute('aria-label', `Camera ${name}`);
+  frame.append(image, none);
+  section.append(make('h2', { textContent: `Camera ${name}` }), frame, said);
+  const views = document.querySelectorAll('main > .view');
+  views[views.length - 1].after(section);
+  return { frame, image, said, none };
+}
+
+// The picture that the classifier asks about is asked for again when it may be another one.
+let asked = '';
+function showClassifier(classifier) {
+  $('train').hidden = !classifier;
+  $('doubt').hidden = !classifier?.doubts;
+  if (!classifier) return;
+  text('classifier', classifier.said);
+  $('classifier').classList.toggle('bad', classifier.bad);
+  const now = `/doubt?${classifier.labels}-${classifier.doubts}`;
+  if (classifier.doubts && asked !== now) $('doubt-picture').src = asked = now;
 }
 
 function showState(title, detail, drives) {
   const element = $('state');
   if (element.dataset.shown === title + detail) return;
   element.dataset.shown = title + detail;
-  element.dataset.drives = drives;
+  document.querySelector('header').dataset.drives = drives;
+  tones.hear(drives);
   const small = document.createElement('small');
   small.textContent = detail;
   element.replaceChildren(title, small);
@@ -179,8 +277,12 @@ function list(id, lines) {
   element.replaceChildren(...lines.map((line) => Object.assign(document.createElement('li'), { textContent: line })));
 }
 
-function showFrame(blob) {
-  const image = $('camera');
+async function showFrame(blob) {
+  const [first] = others.length ? new Uint8Array(await blob.slice(0, 1).arrayBuffer()) : [255];
+  const other = first < 255 ? others[first - 1] : null; // a JPEG begins with 255
+  if (first < 255 && !other) return;
+  const image = other ? other.image : $('camera');
+  if (other) blob = blob.slice(1);
   const before = image.src;
   image.src = URL.createObjectURL(blob);
   if (before.startsWith('blob:')) URL.revokeObjectURL(before);

@@ -67,9 +67,20 @@ export class EpisodeBrowser {
     $('replay').hidden = false;
     $('replay').scrollIntoView({ block: 'nearest' });
     $('replay-title').textContent = `${this.replay.label}: ${this.replay.outcome || 'no outcome'}`;
+    this.#newFrames();
     $('replay-step').max = this.replay.steps.length - 1;
     $('replay-step').value = 0;
     this.#showStep();
+  }
+
+  // A picture for each camera beside the first one.
+  #newFrames() {
+    for (const frame of this.frames ?? []) frame.remove();
+    this.frames = (this.replay.cameras ?? []).slice(1).map((name) => {
+      const frame = Object.assign(document.createElement('img'), { alt: `Picture of the replayed step, camera ${name}` });
+      return frame;
+    });
+    $('replay-frame').after(...this.frames);
   }
 
   #showStep() {
@@ -77,7 +88,8 @@ export class EpisodeBrowser {
     const index = Number($('replay-step').value);
     const step = this.replay.steps[index];
     $('replay-number').textContent = index;
-    $('replay-frame').src = `/episode_frame?key=${encodeURIComponent(this.replay.key)}&index=${step.index}`;
+    const picture = (camera) => `/episode_frame?key=${encodeURIComponent(this.replay.key)}&index=${step.index}&camera=${camera}`;
+    [$('replay-frame'), ...this.frames].forEach((frame, camera) => { frame.src = picture(camera); });
     $('replay-action').textContent = step.said;
   }
 

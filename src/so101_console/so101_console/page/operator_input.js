@@ -2,19 +2,19 @@
 // Keys, buttons, joystick and gamepad: what the human wants the hand to do, many times a second while they drive.
 
 const PERIOD_MS = 50;
-const DEADZONE = 0.15;  // thresholds.STICK_DEAD_ZONE; a test compares
-const MOVES = { w: [0, 1], s: [0, -1], a: [1, 1], d: [1, -1], r: [2, 1], f: [2, -1] };
-const GRIPS = { e: 1, q: -1 };
-const ACTS = { t: 'take', g: 'give', 1: 'success', 2: 'failure', 3: 'discard', n: 'start', h: 'reset', p: 'pause' };
-const PAD_BUTTONS = { 0: 'success', 1: 'failure', 2: 'discard', 3: 'take_or_give', 8: 'e_stop', 9: 'start' };
+
+// What keys and pads mean comes from the console: the same map as that of every other device. Until it has come, and
+// whatever it says, the space bar stops the arm.
+const NOTHING = { keys: {}, pad: null };
 
 export class OperatorInput {
-  constructor({ drives, drive, act }) {
-    Object.assign(this, { drives, drive, act });
+  constructor({ drives, drive, act, padOwner }) {
+    Object.assign(this, { drives, drive, act, padOwner });
+    this.controls = NOTHING;
     this.keys = new Set();
     this.held = new Map();
     this.stick = [0, 0];
-    this.pressed = new Set();
+    this.pads = new Map();
     addEventListener('keydown', (event) => this.#down(event), { capture: true });
     addEventListener('keyup', (event) => this.#up(event), { capture: true });
     // Keys that are let go elsewhere are never heard of.
@@ -23,6 +23,11 @@ export class OperatorInput {
     for (const button of document.querySelectorAll('[data-axis], [data-gripper]')) this.#hold(button);
     this.#listen(document.getElementById('stick'), document.getElementById('knob'));
     setInterval(() => this.#tick(), PERIOD_MS);
+  }
+
+  use(controls) {
+    this.let_go();
+    this.controls = controls;
   }
 
   let_go() {
@@ -39,9 +44,10 @@ export class OperatorInput {
       return;
     }
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const key = event.key.toLowerCase();
-    if (key in MOVES || key in GRIPS) this.keys.add(key);
-    else if (key in ACTS && !event.repeat) this.act(ACTS[key]);
+    const meaning = this.controls.keys[event.key.toLowerCase()];
+    if (!meaning) return;
+    if (!meaning.act) this.keys.add(event.key.toLowerCase());
+    else if (!event.repeat) this.act(meaning.act);
   }
 
   #up(event) {
@@ -78,33 +84,40 @@ export class OperatorInput {
   #tick() {
     const axes = [this.stick[0], this.stick[1], 0];
     let gripper = 0;
-    for (const key of this.keys) {
-      if (key in MOVES) axes[MOVES[key][0]] += MOVES[key][1];
-      else gripper += GRIPS[key];
-    }
-    for (const wish of this.held.values()) {
+    const wishes = [...[...this.keys].map((key) => this.controls.keys[key]), ...this.held.values()];
+    for (const wish of wishes) {
       if (wish.gripper !== undefined) gripper += wish.gripper;
       else axes[wish.axis] += wish.sign;
     }
-    for (const pad of navigator.getGamepads ? navigator.getGamepads() : []) {
-      if (pad && pad.mapping === 'standard') gripper += this.#pad(pad, axes);
-    }
+    for (const pad of this.#usablePads()) gripper += this.#pad(pad, axes);
     if (this.drives()) this.drive(axes.map(share), share(gripper));
   }
 
+  // None where another program reads it, or nobody looks at this page: what is held then was not pressed for us.
+  #usablePads() {
+    const free = this.controls.pad && !this.padOwner() && !document.hidden && document.hasFocus();
+    const found = free && navigator.getGamepads ? [...navigator.getGamepads()] : [];
+    const usable = found.filter((pad) => pad && pad.mapping === 'standard');
+    const known = new Set(usable.map((pad) => pad.index));
+    for (const index of this.pads.keys()) if (!known.has(index)) this.pads.delete(index);
+    return usable;
+  }
+
   #pad(pad, axes) {
-    const lean = (value) => (Math.abs(value) < DEADZONE ? 0 : value);
-    const value = (number) => (pad.buttons[number] ? pad.buttons[number].value : 0);
-    axes[0] -= lean(pad.axes[1] || 0);
-    axes[1] -= lean(pad.axes[0] || 0);
-    axes[2] += value(7) - value(6);
-    for (const [number, what] of Object.entries(PAD_BUTTONS)) {
-      const id = `${pad.index}:${number}`;
-      const is_down = Boolean(pad.buttons[number] && pad.buttons[number].pressed);
-      if (is_down && !this.pressed.has(id)) this.act(what === 'take_or_give' ? (this.drives() ? 'give' : 'take') : what);
-      if (is_down) this.pressed.add(id); else this.pressed.delete(id);
+    const { buttons, deadman, deadzone, trigger_start: start, frozen_ms: frozen, axes: sticks, open, close } = this.controls.pad;
+    const down = new Set(pad.buttons.flatMap((button, number) => (button.pressed ? [number] : [])));
+    const before = this.pads.get(pad.index);
+    // What is down when the pad is seen first asks for nothing, and a deadman must be let go before it counts.
+    const trusted = before ? before.trusted || !down.has(deadman) : !down.has(deadman);
+    this.pads.set(pad.index, { down, trusted });
+    for (const number of before ? down : []) {
+      if (!before.down.has(number) && buttons[number]) this.act(buttons[number]);
     }
-    return value(5) - value(4);
+    if (!trusted || !down.has(deadman) || performance.now() - pad.timestamp > frozen) return 0;
+    const lean = (value) => Math.sign(value) * Math.max(Math.abs(value) - deadzone, 0) / (1 - deadzone);
+    const pulled = (number) => { const { value } = pad.buttons[number] || { value: 0 }; return value < start ? 0 : value; };
+    sticks.forEach((number, axis) => { axes[axis] -= lean(pad.axes[number] || 0); });
+    return pulled(open) - pulled(close);
   }
 }
 

@@ -76,6 +76,8 @@ class ServoBus:
         self._single = SingleTransactions(self._port, self.counters, late, self.config)
         self._sync = SyncReads(self._port, self.ids, counters=self.counters, late=late, config=self.config)
         self._states = StateReader(self._sync, self.ids, self.config)
+        self.now = self._port.now
+        """Time of the arm [s]: monotonic, and it does not pass while a virtual arm has no processor."""
         self.cycle_read = self._states.cycle
         """State and faults of all servos, in one transaction where nothing is lost."""
         self._next_attempt_s = 0.0
@@ -144,7 +146,8 @@ class ServoBus:
 
     def change_baud_rate(self, baud_rate: int) -> None:
         """Change the rate of the port, not of any servo [bit/s]; opens the port again if it is open."""
-        was_open = self.is_open
+        if was_open := self.is_open:
+            self._port.flush_output()  # what was sent goes out at the old rate
         self._port.closePort()
         self._port.baudrate = baud_rate
         if was_open:

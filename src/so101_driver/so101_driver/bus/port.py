@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The serial port of the arm: bytes out, bytes in, and the answers that lie in them.
+"""The serial port of the arm: bytes out, bytes in.
 
 `ArmPort` is a `scservo_sdk.PortHandler`, opened for one owner and made to wait without spinning; what the SDK's own
-port gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here. `AnswerCollector` finds the
-answers to one request of several servos in what comes, `AnswerTimer` learns how long they take.
+port gets wrong (shared opening, stale input, wall clock, busy waiting) is replaced here. A terminal is never taken for
+a port.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 import contextlib
-from dataclasses import dataclass, field
 import errno
 import fcntl
 import glob
 import os
+from pathlib import Path
 import select
+import stat
 import termios
 import time
 
 from scservo_sdk import PortHandler
 import serial
 
+from so101_driver.bus.attention import Unheard
 from so101_driver.bus.errors import PortError
-from so101_driver.bus.protocol import Frame, frame_at, HEADER, OVERHEAD, wire_time_s
+from so101_driver.bus.protocol import wire_time_s
 from so101_driver.bus.registers import BAUD_RATES
 
 _READ_CHUNK = 4096
 _WRITE_TIMEOUT_S = 0.5
+STANDSTILL_S = 2.0
+"""How long it is waited for a virtual arm that has not yet heard the question: it has no processor [s]."""
+_LOOK_AGAIN_S = 0.001
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -47,6 +51,14 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         self.answer_margin_s = answer_margin_s
         self._fd = -1
         self._poll = select.poll()
+        self._unheard: Unheard | None = None
+        self._stood_still_s = 0.0
+        self._standing_since: float | None = None
+
+    def now(self) -> float:
+        """Time of the arm [s]: monotonic, and it does not pass while a virtual arm stands still."""
+        now = time.monotonic() if self._standing_since is None else self._standing_since
+        return now - self._stood_still_s
 
     # ---- opening and closing ----
 
@@ -58,6 +70,8 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         """
         try:
             opened = self.openPort()
+        except PortError:
+            raise
         except (OSError, ValueError, termios.error) as error:  # a SerialException is an OSError
             raise PortError(self._why_not(error)) from error
         if not opened:
@@ -73,6 +87,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
     def setupPort(self, cflag_baud: int) -> bool:  # noqa: N802  (the SDK's name)
         """Open or open again at the given baud rate; called by the SDK's `openPort` and `setBaudRate`."""
         self.closePort()
+        refuse_terminal(self.port_name)
         port = serial.Serial(
             self.port_name, cflag_baud, timeout=0, write_timeout=_WRITE_TIMEOUT_S, exclusive=True
         )
@@ -91,6 +106,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         self._fd = port.fileno()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        self._unheard = Unheard.of(self.port_name)
         self.tx_time_per_byte = wire_time_s(1, cflag_baud) * 1000.0
         self.is_open = True
         self.is_using = False
@@ -100,6 +116,8 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         """Close the port; does nothing when it is closed."""
         port, self.ser = self.ser, None
         self._fd = -1
+        self._unheard = None
+        self._moves_again()
         self.is_open = False
         self.is_using = False
         if port is not None:
@@ -109,16 +127,21 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
     # ---- the control loop ----
 
     def send(self, data: bytes) -> None:
-        """Write all of `data`.
+        """Write all of `data`; nothing to a virtual arm that stands still, which would hear it when it is old.
 
         Raises:
             PortError: the port is closed, gone or does not take the bytes in time.
         """
+        if self._standing_since is not None and self._unheard:
+            return
         deadline = time.monotonic() + _WRITE_TIMEOUT_S
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._open_fd(), view) :]
+                written = os.write(self._open_fd(), view)
+                view = view[written:]
+                if self._unheard is not None:
+                    self._unheard.sent(written)
             except BlockingIOError:
                 writable = select.select([], [self._fd], [], max(0.0, deadline - time.monotonic()))[1]
                 if not writable:
@@ -137,7 +160,7 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         Raises:
             PortError: the port is closed or gone.
         """
-        return self._read(_READ_CHUNK, (deadline_s - time.monotonic()) * 1000.0)
+        return self._read(_READ_CHUNK, deadline_s)
 
     def discard_input(self) -> int:
         """Throw away everything that has come so far; returns the number of bytes.
@@ -156,9 +179,12 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
             self.receive(deadline_s)
 
     def flush_output(self) -> None:
-        """Wait until everything that was sent is on the wire."""
+        """Wait until everything that was sent is on the wire, and a virtual arm has heard it."""
         with contextlib.suppress(termios.error, OSError):
             termios.tcdrain(self._open_fd())
+        give_up = time.monotonic() + STANDSTILL_S
+        while self._unheard and time.monotonic() < give_up:
+            time.sleep(_LOOK_AGAIN_S)
 
     # ---- what the SDK's packet handler calls ----
 
@@ -173,8 +199,8 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
 
     def readPort(self, length: int) -> bytes:  # noqa: N802
         """At most `length` bytes, waiting for the first, until the packet's time-out, without spinning."""
-        remaining_ms = self.packet_start_time + self.packet_timeout - self.getCurrentTime()
-        return self._read(length, remaining_ms) if length > 0 else b''
+        deadline_ms = self.packet_start_time + self.packet_timeout
+        return self._read(length, deadline_ms / 1000.0) if length > 0 else b''
 
     def setPacketTimeout(self, packet_length: int) -> None:  # noqa: N802
         """Start the time-out of an answer of `packet_length` bytes."""
@@ -186,12 +212,15 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
 
     # ---- errors ----
 
-    def _read(self, count: int, timeout_ms: float) -> bytes:
+    def _read(self, count: int, deadline_s: float) -> bytes:
         fd = self._open_fd()
         try:
-            ready = self._poll.poll(max(0.0, timeout_ms))
+            ready = self._poll.poll(max(0.0, (deadline_s - time.monotonic()) * 1000.0))
+            if not ready and self._unheard is not None and deadline_s > 0.0:
+                ready = self._wait_for_virtual_arm()
             if not ready:
                 return b''
+            self._moves_again()
             if ready[0][1] & _GONE:
                 raise OSError(errno.EIO, 'the line was hung up')
             return os.read(fd, count)
@@ -199,6 +228,30 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
             return b''
         except OSError as error:
             raise self._lost(error) from error
+
+    def _wait_for_virtual_arm(self) -> list[tuple[int, int]]:
+        """As the poll: what came of it once the virtual arm had the time to answer.
+
+        It is waited for as long as it may need the first time, and looked at once more each time after that.
+        """
+        unheard, ready = self._unheard, list[tuple[int, int]]()
+        if unheard is None or not unheard:
+            self._moves_again()
+            # An answer may still be between the two ends of the terminal.
+            return self._poll.poll(_LOOK_AGAIN_S * 1000.0)
+        patience_s = STANDSTILL_S if self._standing_since is None else 0.0
+        self._standing_since = self._standing_since or time.monotonic()
+        while unheard and not ready and time.monotonic() < self._standing_since + patience_s:
+            ready = self._poll.poll(_LOOK_AGAIN_S * 1000.0)
+        if ready or not unheard:
+            self._moves_again()
+        return ready or self._poll.poll(_LOOK_AGAIN_S * 1000.0)
+
+    def _moves_again(self) -> None:
+        """Count for how long the virtual arm has stood still."""
+        if self._standing_since is not None:
+            self._stood_still_s += time.monotonic() - self._standing_since
+            self._standing_since = None
 
     def _open_fd(self) -> int:
         if self._fd < 0:
@@ -218,6 +271,8 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
             glob.glob('/dev/serial/by-id/*') + glob.glob('/dev/ttyACM*') + glob.glob('/dev/ttyUSB*')
         )
         number = getattr(error, 'errno', None)
+        if os.path.islink(self.port_name) and not os.path.exists(self.port_name):
+            return f'{self.port_name} is the link of an arm that is gone; start the virtual arm, or plug the arm in.'
         if not os.path.exists(self.port_name):
             return f'{self.port_name} does not exist; serial ports here: {", ".join(found) or "none"}.'
         if number in {errno.EAGAIN, errno.EBUSY}:
@@ -229,195 +284,45 @@ class ArmPort(PortHandler):  # type: ignore[misc]  # the SDK carries no types
         return f'{self.port_name} cannot be opened as a serial port: {error}.'
 
 
-_HIGHEST_ERROR = 0x7F  # bit 7 of the error byte is never set
+_PTS_MAJORS = range(136, 144)
+_VT_MAJOR, _FIRST_SERIAL, _TTY_MAJOR = 4, 64, 5
 
 
-@dataclass
-class Answers:
-    """What came after one request.
+def refuse_terminal(path: str) -> None:
+    """Refuse a terminal: set raw and written servo packets into, it would be lost to whoever sits at it.
 
-    Attributes:
-        good: servo id -> (error byte, payload).
-        late: whole answers to some other request.
-        damaged: estimated number of answers whose bytes are broken.
-        broken: servos whose answer came broken, as far as its first bytes say so; none of theirs can come
-        late.
+    A link may be older than what it points to, and the kernel gives the number of a terminal that was closed to the
+    next one. A terminal is a console, what a session has as its own, or a pseudo-terminal that a program reads or
+    writes as standard stream; a virtual arm, ours or another, is none of these.
+
+    Raises:
+        PortError: it is one.
     """
-
-    good: dict[int, tuple[int, bytes]] = field(default_factory=dict)
-    late: int = 0
-    damaged: int = 0
-    broken: set[int] = field(default_factory=set)
-
-
-class AnswerCollector:
-    """Takes the bytes after one request in pieces, resynchronises on noise, and says when enough has come.
-
-    Args:
-        ids: the servos that were asked, in this order.
-        size: number of bytes that were asked for.
-        known_ids: all servos whose answers can turn up; those that were asked by default.
-    """
-
-    def __init__(self, ids: Sequence[int], size: int, known_ids: Collection[int] | None = None) -> None:
-        self._ids = ids
-        self._known_ids = ids if known_ids is None else known_ids
-        self._size = size
-        self._step = size + OVERHEAD
-        self._total = self._step * len(ids)
-        self._last_header = HEADER + bytes((ids[-1], size + 2))
-        self._buffer = bytearray()
-        self._answers: Answers | None = None
-
-    def feed(self, data: bytes) -> bool:
-        """Take bytes; True when no further answer is due.
-
-        Servos answer in the order in which they were asked, so the answer of the last one is the end, whether
-        or not the others came.
-        """
-        self._buffer += data
-        if len(self._buffer) < self._step:
-            return False
-        if len(self._buffer) == self._total:
-            self._answers = self._all_in_place()
-            if self._answers is not None:
-                return True
-        start = self._buffer.rfind(self._last_header)
-        if start < 0 or len(self._buffer) - start < self._step:
-            return False
-        return self._ids[-1] in self._sort().good
-
-    @property
-    def enough_bytes(self) -> bool:
-        """Whether as many bytes came as all answers have, or the last answer has begun.
-
-        After that only the rest of a begun answer can follow, so that a short wait is enough.
-        """
-        return len(self._buffer) >= self._total or self._last_header in self._buffer
-
-    def result(self) -> Answers:
-        """What came so far, sorted."""
-        return self._answers if self._answers is not None else self._sort()
-
-    def _all_in_place(self) -> Answers | None:
-        """The usual case: every answer, whole, in order, and nothing else; None in any other case."""
-        buffer, step, good = self._buffer, self._step, {}
-        start = 0
-        for servo_id in self._ids:
-            end = start + step
-            if (
-                buffer[start] != 0xFF
-                or buffer[start + 1] != 0xFF
-                or buffer[start + 2] != servo_id
-                or buffer[start + 3] != self._size + 2
-                or buffer[start + 4] > _HIGHEST_ERROR
-                or sum(buffer[start + 2 : end]) & 0xFF != 0xFF
-            ):
-                return None
-            good[servo_id] = (buffer[start + 4], bytes(buffer[start + 5 : end - 1]))
-            start = end
-        return Answers(good)
-
-    def _sort(self) -> Answers:
-        answers = Answers()
-        position = 0
-        for start, frame in self._candidates():
-            self._sort_rest(answers, self._buffer[position:start])
-            if frame.servo_id in answers.good:
-                answers.late += 1  # answers come in the order of the requests: the last one is the fresh one
-            answers.good[frame.servo_id] = (frame.code, frame.payload)
-            position = start + self._step
-        self._sort_rest(answers, self._buffer[position:])
-        return answers
-
-    def _candidates(self) -> list[tuple[int, Frame]]:
-        """Every place at which an answer of the right servo, size and checksum lies, and nothing else."""
-        found = []
-        start = self._buffer.find(HEADER)
-        while start >= 0:
-            frame = frame_at(self._buffer, start)
-            if isinstance(frame, Frame) and self._fits(frame) and not self._swallowed_another(start):
-                found.append((start, frame))
-                start += self._step - 1
-            start = self._buffer.find(HEADER, start + 1)
-        return found
-
-    def _fits(self, frame: Frame) -> bool:
-        return (
-            frame.servo_id in self._ids and len(frame.payload) == self._size and frame.code <= _HIGHEST_ERROR
+    try:
+        found = os.stat(path)
+    except OSError:
+        return  # opening it says why
+    if not stat.S_ISCHR(found.st_mode):
+        return
+    major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+    user = 'this computer' if major == _TTY_MAJOR or (major == _VT_MAJOR and minor < _FIRST_SERIAL) else ''
+    streams = ('0', '1', '2') if major in _PTS_MAJORS else ()
+    for process in () if user else Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            name, _, fields = (process / 'stat').read_text().partition('(')[2].rpartition(')')
+            number = int(fields.split()[4])  # tty_nr
+            if number and _same_device(number, major, minor):
+                user = f'{name} (process {process.name})'
+                break
+            if any(os.stat(process / 'fd' / stream).st_rdev == found.st_rdev for stream in streams):
+                user = f'{name} (process {process.name})'
+                break
+    if user:
+        raise PortError(
+            f'{path} is the terminal {os.path.realpath(path)} of {user}, not a servo bus; give the port of the arm.'
         )
 
-    def _swallowed_another(self, start: int) -> bool:
-        """Whether another answer begins before this one ends.
 
-        An answer that lost bytes takes the first ones of the next for its own, and in one of 256 cases its
-        checksum fits all the same.
-        """
-        end = start + self._step
-        inside = self._buffer.find(HEADER, start + 2, end + 1)
-        while inside >= 0:
-            if inside + 2 < len(self._buffer) and self._buffer[inside + 2] in self._known_ids:
-                return True
-            inside = self._buffer.find(HEADER, inside + 1, end + 1)
-        return False
-
-    def _sort_rest(self, answers: Answers, rest: bytes | bytearray) -> None:
-        """Count what lies between good answers: whole frames are late, other bytes are damaged answers."""
-        position = broken = 0
-        while position < len(rest):
-            headed = rest.startswith(HEADER, position)
-            frame = frame_at(rest, position) if headed else None
-            if isinstance(frame, Frame):
-                answers.late += 1
-                position += len(frame.payload) + OVERHEAD
-            else:
-                if headed and rest[position + 3 : position + 4] == bytes((self._size + 2,)):
-                    answers.broken.add(rest[position + 2])
-                broken += 1
-                position += 1
-        answers.damaged += -(-broken // self._step)
-
-
-class AnswerTimer:
-    """How long to wait for answers, learnt from how long they usually take.
-
-    A fixed time-out is either too short for a slow USB adapter or wastes a control period on every lost
-    packet. This is the estimate of TCP: the mean of what an answer takes beyond its time on the wire, and
-    four times its deviation.
-
-    Args:
-        floor_s: shortest wait beyond the time on the wire [s].
-        ceiling_s: longest wait beyond the time on the wire [s].
-    """
-
-    _GAIN = 0.125
-    _DEVIATION_GAIN = 0.25
-    _PATIENCE = 3  # unfinished answers in a row after which the line counts as having become slower
-
-    def __init__(self, floor_s: float, ceiling_s: float) -> None:
-        self._ceiling_s = ceiling_s
-        self._floor_s = floor_s
-        self._mean_s = ceiling_s
-        self._deviation_s = 0.0
-        self._learnt = False
-        self._unfinished = 0
-
-    def timeout_s(self, wire_s: float) -> float:
-        """Time to wait for answers that need `wire_s` on the wire [s]."""
-        margin = max(self._floor_s, self._mean_s + 4.0 * self._deviation_s)
-        margin *= 2.0 ** max(0, min(10, self._unfinished - self._PATIENCE))
-        return wire_s + min(margin, self._ceiling_s)
-
-    def finished(self, extra_s: float) -> None:
-        """The last answer came, `extra_s` later than the time of all on the wire [s]."""
-        self._unfinished = 0
-        if not self._learnt:
-            self._learnt = True
-            self._mean_s, self._deviation_s = extra_s, extra_s / 2.0
-            return
-        self._deviation_s += self._DEVIATION_GAIN * (abs(extra_s - self._mean_s) - self._deviation_s)
-        self._mean_s += self._GAIN * (extra_s - self._mean_s)
-
-    def unfinished(self) -> None:
-        """The last answer did not come."""
-        self._unfinished += 1
+def _same_device(number: int, major: int, minor: int) -> bool:
+    """Whether the kernel's old number of a terminal means this device."""
+    return (number >> 8 & 0xFFF) == major and (number & 0xFF | number >> 12 & 0xFFF00) == minor

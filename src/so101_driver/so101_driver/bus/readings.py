@@ -18,8 +18,9 @@ import time
 from typing import Final
 
 from so101_driver.bus import protocol
+from so101_driver.bus.answers import AnswerCollector, Answers
 from so101_driver.bus.config import BusConfig, BusCounters
-from so101_driver.bus.port import AnswerCollector, Answers, AnswerTimer, ArmPort
+from so101_driver.bus.port import ArmPort
 from so101_driver.bus.registers import (
     CURRENT_UNIT_A,
     decode_sign_magnitude,
@@ -30,7 +31,7 @@ from so101_driver.bus.registers import (
     VOLTAGE_UNIT_V,
     wrap_ticks,
 )
-from so101_driver.bus.single import LateAnswers
+from so101_driver.bus.single import AnswerTimer, LateAnswers
 
 STATE_START: Final = Reg.PRESENT_POSITION.address
 STATE_END: Final = Reg.PRESENT_CURRENT.end
@@ -135,6 +136,7 @@ class SyncReads:
         config: BusConfig,
     ) -> None:
         self.counters = counters
+        self.now = port.now
         self._known_ids = frozenset(ids)
         self._port = port
         self._late = late
@@ -264,7 +266,7 @@ class BusReading:
     """State of all servos after one cycle.
 
     Attributes:
-        stamp_s: time on the monotonic clock at which the cycle began [s].
+        stamp_s: time of the arm (`ServoBus.now`) at which the cycle began [s].
         duration_s: how long the cycle took, retries included [s].
         servos: one entry per expected servo, in the order of the bus's ids.
     """
@@ -306,6 +308,7 @@ class StateReader:
 
     def __init__(self, sync: SyncReads, ids: Sequence[int], config: BusConfig) -> None:
         self._sync = sync
+        self.now = sync.now
         self._ids = tuple(ids)
         self._config = config
         self._chooser = WindowChooser(WINDOWS, config.late_window_s)
@@ -334,7 +337,7 @@ class StateReader:
         Raises:
             PortError: the port is closed or gone; call `ServoBus.reconnect` until it returns True.
         """
-        begin = time.monotonic()
+        begin = self.now()
         fresh: dict[int, ServoReading] = {}
         # A mute servo goes first: the answer of the last one then ends the wait for it.
         pending = tuple(sorted(self._ids, key=self._talks))
@@ -343,7 +346,7 @@ class StateReader:
             taken = self._attempt(pending)
             fresh.update(taken)
             pending = tuple(filter(self._talks, (servo_id for servo_id in pending if servo_id not in taken)))
-            if not pending or time.monotonic() - begin > self._config.budget_s:
+            if not pending or self.now() - begin > self._config.budget_s:
                 break
         return self._reading(begin, fresh)
 
@@ -360,12 +363,11 @@ class StateReader:
             for servo_id in asked:
                 chooser.missed(window, servo_id, time.monotonic())
             raise
-        now = time.monotonic()
         for servo_id in asked:
             if servo_id in answers.good:
-                self._stamps_s[servo_id] = now
+                self._stamps_s[servo_id] = self.now()
             elif servo_id not in answers.broken:
-                chooser.missed(window, servo_id, now)
+                chooser.missed(window, servo_id, time.monotonic())
         return {
             servo_id: decode_state(servo_id, error, payload, window)
             for servo_id, (error, payload) in answers.good.items()
@@ -375,7 +377,7 @@ class StateReader:
         return self._misses[servo_id] < _SILENT_AFTER
 
     def _reading(self, begin: float, fresh: Mapping[int, ServoReading]) -> BusReading:
-        end = time.monotonic()
+        end = self.now()
         for servo_id in self._ids:
             if servo_id in fresh:
                 self._states[servo_id] = fresh[servo_id]

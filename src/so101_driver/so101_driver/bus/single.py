@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request to one servo at a time, by the vendor's SDK; not for the control loop.
+"""One request to one servo at a time, by the vendor's SDK, and how long answers take; not for the control loop.
 
 The SDK's packet handler builds and finds the frames. What it does not do is added: it matches an answer by id only,
 so the size of every answer is checked too; late answers are waited out after a miss; the error byte is kept and is
@@ -49,6 +49,51 @@ class LateAnswers:
     def wait_out(self, port: ArmPort, ids: tuple[int, ...]) -> None:
         """Throw away what comes until no answer of these servos is due any more."""
         port.drain_until(max(self._until_s.pop(servo_id, 0.0) for servo_id in ids))
+
+
+class AnswerTimer:
+    """How long to wait for answers, learnt from how long they usually take.
+
+    A fixed time-out is either too short for a slow USB adapter or wastes a control period on every lost
+    packet. This is the estimate of TCP: the mean of what an answer takes beyond its time on the wire, and
+    four times its deviation.
+
+    Args:
+        floor_s: shortest wait beyond the time on the wire [s].
+        ceiling_s: longest wait beyond the time on the wire [s].
+    """
+
+    _GAIN = 0.125
+    _DEVIATION_GAIN = 0.25
+    _PATIENCE = 3  # unfinished answers in a row after which the line counts as having become slower
+
+    def __init__(self, floor_s: float, ceiling_s: float) -> None:
+        self._ceiling_s = ceiling_s
+        self._floor_s = floor_s
+        self._mean_s = ceiling_s
+        self._deviation_s = 0.0
+        self._learnt = False
+        self._unfinished = 0
+
+    def timeout_s(self, wire_s: float) -> float:
+        """Time to wait for answers that need `wire_s` on the wire [s]."""
+        margin = max(self._floor_s, self._mean_s + 4.0 * self._deviation_s)
+        margin *= 2.0 ** max(0, min(10, self._unfinished - self._PATIENCE))
+        return wire_s + min(margin, self._ceiling_s)
+
+    def finished(self, extra_s: float) -> None:
+        """The last answer came, `extra_s` later than the time of all on the wire [s]."""
+        self._unfinished = 0
+        if not self._learnt:
+            self._learnt = True
+            self._mean_s, self._deviation_s = extra_s, extra_s / 2.0
+            return
+        self._deviation_s += self._DEVIATION_GAIN * (abs(extra_s - self._mean_s) - self._deviation_s)
+        self._mean_s += self._GAIN * (extra_s - self._mean_s)
+
+    def unfinished(self) -> None:
+        """The last answer did not come."""
+        self._unfinished += 1
 
 
 class SingleTransactions:

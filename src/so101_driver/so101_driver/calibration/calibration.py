@@ -225,6 +225,10 @@ class ArmCalibration:
         """
         return self._nearest_tick(rad) % TICKS_PER_TURN
 
+    def rad_to_exact_ticks(self, rad: npt.ArrayLike) -> FloatArray:
+        """Turn joint angles into ticks and fractions of one, beyond the range too: for other units, not for servos."""
+        return (_vector(rad, 'rad') - self._bias) / self._gain + self._middle
+
     def velocity_to_rad_s(self, ticks_s: npt.ArrayLike) -> FloatArray:
         """Turn velocities (..., 6) [ticks/s] into [rad/s]."""
         return _vector(ticks_s, 'ticks_s') * self._gain
@@ -256,7 +260,7 @@ class ArmCalibration:
         return np.array([getattr(self.joints[name], field) for name in JOINT_NAMES], dtype=np.float64)
 
     def _nearest_tick(self, rad: npt.ArrayLike) -> IntArray:
-        return np.rint((_vector(rad, 'rad') - self._bias) / self._gain + self._middle).astype(np.int64)
+        return np.rint(self.rad_to_exact_ticks(rad)).astype(np.int64)
 
 
 def _check_names(joints: Mapping[str, JointCalibration]) -> None:

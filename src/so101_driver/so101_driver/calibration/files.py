@@ -25,6 +25,7 @@ from so101_driver.calibration.calibration import (
     JointCalibration,
 )
 from so101_driver.calibration.checks import require_plausible
+from so101_interfaces_py.files import read_text
 
 FIELDS = ('id', 'drive_mode', 'homing_offset', 'range_min', 'range_max')
 """Fields of a joint in LeRobot's JSON, in its order."""
@@ -74,15 +75,16 @@ def load(path: Path, *, gripper_map: GripperMap | None = None) -> ArmCalibration
         CalibrationError: it is malformed or cannot be right; the message names the file.
     """
     leader = path.parent.name.endswith('_leader')
+    file, sidecar = path, sidecar_path(path)
     try:
-        data = _read_json(path)
-        calibration = from_lerobot(data, gripper_map='linear' if leader else 'angle')
-        if sidecar_path(path).exists():
-            calibration = _with_sidecar(calibration, _read_json(sidecar_path(path)))
+        calibration = from_lerobot(_read_json(file), gripper_map='linear' if leader else 'angle')
+        if sidecar.exists():
+            file = sidecar
+            calibration = _with_sidecar(calibration, _read_json(file))
     except CalibrationNotFoundError:
         raise
     except CalibrationError as error:
-        raise CalibrationError(f'{path}: {error}') from error
+        raise CalibrationError(f'{file}: {error}') from error
     return calibration if gripper_map is None else replace(calibration, gripper_map=gripper_map)
 
 
@@ -139,12 +141,14 @@ def _joint(name: str, row: object) -> JointCalibration:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding='utf-8'), object_pairs_hook=_no_duplicates)
+        return json.loads(read_text(path), object_pairs_hook=_no_duplicates)
     except FileNotFoundError as error:
         raise CalibrationNotFoundError(
             f'{path}: there is no such file; run calibrate, or calibrate --import-lerobot FILE'
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except CalibrationError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise CalibrationError(f'expected a readable JSON file, got {error}; restore a backup') from error
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from so101_description.cameras import Intrinsics
+from so101_interfaces_py.files import read_text
 from so101_interfaces_py.params import check_bounds, param
+from so101_interfaces_py.topics import CAMERAS
+from so101_interfaces_py.yaml_text import load_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,11 @@ class CameraConfig:
         '/dev/video0',
         doc='Device (/dev/videoN, /dev/v4l/by-path/..., /dev/v4l/by-id/...), video file, image, folder or '
         'numbered images (f_%04d.png), or URL (http: MJPEG). by-path is stable even where cameras are alike.',
+    )
+    sources: tuple[str, ...] = param(
+        ('',),
+        doc='Several cameras, each NAME=SOURCE such as wrist=/dev/video0 and front=/dev/video2; empty: the wrist '
+        'camera, from source.',
     )
     width: int = param(640, doc='Expected image width; 0 takes what comes.', unit='px', lo=0, hi=8192)
     height: int = param(480, doc='Expected image height; 0 takes what comes.', unit='px', lo=0, hi=8192)
@@ -62,6 +68,9 @@ class CameraConfig:
         check_bounds(self)
         if not self.source.strip():
             raise ValueError('source is empty; give a device, a file or a URL.')
+        named = self.named_sources
+        if not all(named.values()) or len(named) != max(1, sum(map(bool, self.sources))):
+            raise ValueError(f'sources = {list(self.sources)}: write NAME=SOURCE, each name once.')
         if self.fourcc and len(self.fourcc) != 4:
             raise ValueError(f'fourcc = {self.fourcc!r} has not 4 letters; use for example MJPG or YUYV.')
         if (self.width == 0) != (self.height == 0):
@@ -75,6 +84,12 @@ class CameraConfig:
             raise ValueError(
                 f'reconnect_min_s = {self.reconnect_min_s} is above reconnect_max_s = {self.reconnect_max_s}.'
             )
+
+    @property
+    def named_sources(self) -> dict[str, str]:
+        """The source of each camera, by what its topics begin with."""
+        pairs = [word.partition('=')[::2] for word in self.sources if word] or [('wrist', self.source)]
+        return {CAMERAS.get(name, name): source for name, source in pairs}
 
 
 MODELS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}
@@ -141,7 +156,7 @@ class Lens:
             LensError: the file is missing or is no camera calibration.
         """
         try:
-            content = yaml.safe_load(path.read_text())
+            content = load_yaml(read_text(path))
             return cls(
                 width=int(content['image_width']),
                 height=int(content['image_height']),
@@ -155,7 +170,7 @@ class Lens:
             raise LensError(f'{path}: {error}') from error
         except OSError as error:
             raise LensError(f'the camera calibration {path} cannot be read ({error.strerror})') from error
-        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise LensError(
                 f'{path} is no camera calibration ({type(error).__name__}: {error}); '
                 'expected the file that `cameracalibrator` writes'

@@ -10,12 +10,15 @@ import time
 
 from rich.console import Console
 
+from so101_contract.task.spec import TaskSpec
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import PortError
+from so101_driver.bus.port import refuse_terminal
 from so101_driver.calibration.calibration import ArmCalibration
 from so101_driver.calibration.files import Places
 from so101_driver.doctor.arm import check_arm, CYCLES
 from so101_driver.doctor.checks import as_json, Check, ExtraCheck, passed, run_extra, Status
+from so101_driver.doctor.task import check_gripper, check_task, check_task_cameras
 from so101_driver.setup.ports import (
     AUTO,
     choose_port,
@@ -141,8 +144,12 @@ def check_ports(wanted: str, ports: Sequence[SerialPort]) -> tuple[Check, tuple[
 
 
 def check_access(path: str) -> Check:
-    """Say whether this user may use a port and nobody else does."""
-    problem = permission_problem(path)
+    """Say whether this user may use a port, nobody else does, and it is none that people type in."""
+    try:
+        refuse_terminal(path)
+        problem = permission_problem(path)
+    except PortError as error:
+        problem = str(error).removesuffix('.')
     if problem is not None:
         cause, _, remedy = problem.partition('; ')
         return Check('port.access', Status.FAIL, f'{_capital(cause)}.', f'{_capital(remedy)}.')
@@ -162,6 +169,7 @@ def examine(
     *,
     arm: str | None = None,
     cameras: Sequence[str] = (),
+    task: str = '',
     cycles: int = CYCLES,
     places: Places | None = None,
     extra_checks: Sequence[ExtraCheck] = (),
@@ -172,31 +180,40 @@ def examine(
         wanted: port of the arm: `auto`, a path, or the serial number of an adapter.
         arm: name of the calibration that the servos should hold; None takes whichever they do.
         cameras: devices, URLs or files of the cameras; empty examines what is found.
+        task: name or file of a task, whose cameras and gripper are examined.
         cycles: reads that measure the line to the servos.
         places: folders of the calibration files.
         extra_checks: checks of other packages.
     """
     known = _known(places or Places.from_environment())
+    spec, checks = check_task(task)
     check, paths = check_ports(wanted, find_ports())
-    checks = [check]
+    checks.append(check)
     for path in paths:
         access = check_access(path)
         checks.append(access)
         if access.status is Status.OK:
-            checks += _examine_arm(path, known, arm, cycles)
+            checks += _examine_arm(path, known, arm, cycles, spec)
     if not paths:
         checks.append(Check('arm', Status.SKIP, 'Not examined, since there is no port.'))
-    checks += check_cameras(cameras)
+    checks += (
+        check_cameras(cameras)
+        if spec is None
+        else check_task_cameras(spec, cameras, find_cameras(), check_camera)
+    )
     for extra in extra_checks:
         checks += run_extra(extra)
     return checks
 
 
-def _examine_arm(path: str, known: dict[str, ArmCalibration], arm: str | None, cycles: int) -> list[Check]:
+def _examine_arm(
+    path: str, known: dict[str, ArmCalibration], arm: str | None, cycles: int, task: TaskSpec | None
+) -> list[Check]:
     bus = ServoBus(path)
     try:
         bus.open()
-        return check_arm(bus, known, arm, cycles=cycles)
+        checks = check_arm(bus, known, arm, cycles=cycles)
+        return checks if task is None else checks + check_gripper(task, bus, known, arm)
     except PortError as error:
         return [Check('port.open', Status.FAIL, f'{error}')]
     finally:
@@ -224,7 +241,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument('--arm', metavar='NAME', help='the arm whose calibration the servos should hold')
     made.add_argument(
-        '--camera', action='append', default=[], metavar='SOURCE', help='device, URL or file; may be repeated'
+        '--camera',
+        action='append',
+        default=[],
+        metavar='SOURCE',
+        help='device, URL or file, of a task NAME=DEVICE; may be repeated',
+    )
+    made.add_argument(
+        '--task', default='', help='name or file of a task: its cameras and gripper are examined'
     )
     made.add_argument('--cycles', type=int, default=CYCLES, help='reads that measure the line')
     made.add_argument('--json', action='store_true', help='print one JSON object')
@@ -260,6 +284,7 @@ def main(
         arguments.port,
         arm=arguments.arm,
         cameras=arguments.camera,
+        task=arguments.task,
         cycles=max(2, arguments.cycles),
         places=places,
         extra_checks=extra_checks,

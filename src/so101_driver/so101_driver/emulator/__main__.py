@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import contextlib
 import importlib
 from pathlib import Path
-import signal
 import sys
 import threading
 import time
@@ -23,6 +22,9 @@ from so101_driver.emulator.dynamics import ServoDynamics
 from so101_driver.emulator.faults import FaultRates
 from so101_driver.emulator.line import PATIENCE_S, port_in_use
 from so101_driver.emulator.servo import Behaviour
+from so101_interfaces_py.endings import Ending, heed_endings
+
+LOOK_S = 0.05
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,7 +71,7 @@ def make_arm(options: argparse.Namespace) -> VirtualArm:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve an arm with factory servos until a signal comes, or the parent goes."""
     options = parse_arguments(arguments)
-    done = _end_of_signals()
+    ending = _end_of_signals()
     with contextlib.ExitStack() as stack:
         arm = stack.enter_context(make_arm(options))
         if options.control:
@@ -77,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(arm.port + '\n')
         sys.stdout.flush()
         if options.until_stdin_closes:
-            threading.Thread(target=_wait_for_end, args=(done,), daemon=True).start()
-        done.wait()
+            threading.Thread(target=_wait_for_end, args=(ending,), daemon=True).start()
+        _wait(ending)
     return 0
 
 
 def serve_calibrated(argv: Sequence[str] | None = None) -> int:
-    """Serve a calibrated arm until SIGINT or SIGTERM: the program `virtual_arm`."""
+    """Serve a calibrated arm until a signal comes, or the parent goes: the program `virtual_arm`."""
     parser = argparse.ArgumentParser(
         prog='virtual_arm',
         description='A calibrated virtual SO-101 on a pseudo-terminal; arm_node opens it like an arm.',
@@ -95,7 +97,7 @@ def serve_calibrated(argv: Sequence[str] | None = None) -> int:
         '--pose', type=float, nargs=len(JOINT_NAMES), help='joint positions at the start [rad]'
     )
     arguments = parser.parse_args(argv)
-    done = _end_of_signals()
+    ending = _end_of_signals()
     calibration = virtual_calibration()
     # The file first: who waits for the port finds both.
     if arguments.calibration is not None:
@@ -106,26 +108,31 @@ def serve_calibrated(argv: Sequence[str] | None = None) -> int:
             stack.callback(ControlServer(arm, arguments.control).close)
         sys.stdout.write(f'virtual arm on {arm.port}\n')
         sys.stdout.flush()
-        done.wait()
+        _wait(ending)
         # ros2 launch interrupts all at once: an arm that is being parked must still be there.
         deadline = time.monotonic() + PATIENCE_S
         while port_in_use(arguments.link) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
     return 0
 
 
-def _end_of_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set."""
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    return done
+def _end_of_signals() -> Ending:
+    """What each signal to end asks, and the end of the parent."""
+    ending = Ending()
+    ending.spinning = True
+    heed_endings(ending)
+    return ending
 
 
-def _wait_for_end(done: threading.Event) -> None:
+def _wait(ending: Ending) -> None:
+    while not ending.asked:
+        time.sleep(LOOK_S)
+
+
+def _wait_for_end(ending: Ending) -> None:
     while sys.stdin.buffer.read(1):
         pass
-    done.set()
+    ending.asked = True
 
 
 if __name__ == '__main__':

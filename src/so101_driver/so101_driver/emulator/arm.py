@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 import math
 from pathlib import Path
-import shutil
-import tempfile
 import threading
 import time
 from types import TracebackType
@@ -30,6 +28,7 @@ from so101_driver.emulator.faults import FaultInjector
 from so101_driver.emulator.line import Answer, PtyLine
 from so101_driver.emulator.servo import Behaviour, ServoMemory, VirtualServo
 from so101_driver.gate.config import GateConfig
+from so101_interfaces_py.scratch import Scratch
 
 _LENGTH = 200_000
 
@@ -146,8 +145,8 @@ class VirtualArm:
         self.dynamics = dynamics or SimpleDynamics(start)
         self._auto_step = auto_step
         self._stepping = threading.Lock()
-        self._directory = Path(tempfile.mkdtemp(prefix='so101-')) if link is None else None
-        self._link = self._directory / 'arm' if self._directory is not None else Path(str(link))
+        self._scratch = Scratch() if link is None else None
+        self._link = self._scratch.path / 'arm' if self._scratch is not None else Path(str(link))
         self._line = PtyLine(self._link, self._handle, self.faults, self._tick, pacing=pacing)
 
     # ---- life --------------------------------------------------------------------------------------------
@@ -164,8 +163,8 @@ class VirtualArm:
     def stop(self) -> None:
         """End serving and remove the port."""
         self._line.stop()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
     def __enter__(self) -> Self:
         self.start()

@@ -15,18 +15,17 @@ import json
 import os
 from pathlib import Path
 import select
-import shutil
 import socket
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 from types import TracebackType
 from typing import Any, Self
 
 from so101_driver.bus.registers import Reg
 from so101_driver.emulator.arm import VirtualArm
+from so101_interfaces_py.scratch import Scratch
 
 Json = Any
 
@@ -189,15 +188,15 @@ class VirtualArmProcess:
 
     def __init__(self, *arguments: str, link: str | Path | None = None) -> None:
         self._arguments = arguments
-        self._directory = Path(tempfile.mkdtemp(prefix='so101-'))
-        self.port = str(self._directory / 'arm') if link is None else str(link)
+        self._scratch = Scratch()
+        self.port = str(self._scratch.path / 'arm') if link is None else str(link)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: ArmControl | None = None
 
     def __enter__(self) -> Self:
         packages = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (packages, os.environ.get('PYTHONPATH'))))
-        socket_path = self._directory / 'control'
+        socket_path = self._scratch.path / 'control'
         self._process = subprocess.Popen(
             [
                 *(sys.executable, '-m', 'so101_driver.emulator', '--link', self.port),
@@ -245,4 +244,4 @@ class VirtualArmProcess:
                 process.kill()
                 process.wait()
             process.stdout.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()

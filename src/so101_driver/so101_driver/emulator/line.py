@@ -18,6 +18,7 @@ import time
 import tty
 from typing import Final, NamedTuple
 
+from so101_driver.bus.attention import DealtWith
 from so101_driver.bus.protocol import Frame, FrameStream, OVERHEAD, wire_time_s
 from so101_driver.emulator.faults import FaultInjector
 
@@ -50,7 +51,8 @@ class PtyLine:
     """Serves requests on a pseudo-terminal, in a thread of its own.
 
     Args:
-        link: path of the symbolic link to the terminal.
+        link: path of the symbolic link to the terminal. It leads by way of this process, so that it leads nowhere
+            once that has ended, and never to whoever gets the number of the terminal next.
         handler: turns a request and the baud rate of the line [bit/s] into answers; called in the thread.
         faults: what goes wrong on the wire.
         on_tick: called in the thread with the time since its last call [s], between requests.
@@ -75,6 +77,7 @@ class PtyLine:
         self._tick_s = tick_s
         self._pacing = pacing
         self._master = self._slave = -1
+        self._dealt_with: DealtWith | None = None
         self._stream = FrameStream()
         self._late: list[tuple[float, bytes]] = []
         self._busy_until = 0.0
@@ -114,6 +117,10 @@ class PtyLine:
         """Make a new terminal behind the same link."""
         self._call(self._plug)
 
+    @property
+    def _target(self) -> str:
+        return f'/proc/{os.getpid()}/fd/{self._slave}'
+
     def _plug(self) -> None:
         if self.plugged:
             return
@@ -122,17 +129,20 @@ class PtyLine:
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self._stream.reset()
+        self._dealt_with = DealtWith(self._link)
         aside = self._link.with_name(f'.{self._link.name}.{os.getpid()}')
         aside.unlink(missing_ok=True)
-        aside.symlink_to(os.ttyname(self._slave))
+        aside.symlink_to(self._target)
         aside.replace(self._link)
 
     def _pull(self) -> None:
         if not self.plugged:
             return
         with contextlib.suppress(OSError):
-            if os.readlink(self._link) == os.ttyname(self._slave):
+            if os.readlink(self._link) == self._target:
                 self._link.unlink()
+                if self._dealt_with is not None:
+                    self._dealt_with.close()
         os.close(self._slave)
         os.close(self._master)
         self._master = self._slave = -1
@@ -194,6 +204,8 @@ class PtyLine:
             self._stream.reset()
         for frame in self._stream.feed(data):
             self._answer(frame, now)
+        if self._dealt_with is not None:
+            self._dealt_with.add(len(data))
         return now
 
     def _answer(self, frame: Frame, arrived: float) -> None:

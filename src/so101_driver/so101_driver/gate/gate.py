@@ -22,6 +22,7 @@ the arm has stayed there. No command from before that moment is followed.
 """
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,7 @@ class SafetyGate:
         self._priming = self._primed = False
         self._park: ParkPath | None = None
         self._exiting = False
+        self._deaf_until = -math.inf
         self._findings: tuple[Finding, ...] = ()
         self._events: list[str] = []
 
@@ -154,6 +156,15 @@ class SafetyGate:
         self._enter(GateState.DISABLED, 'the fault was cleared; enable to go on')
         return Reply(True, self._reason)
 
+    def reconnected(self, now: float) -> None:
+        """Take note that the arm was lost and is back: what was commanded before, or is on its way, moves nothing.
+
+        Who commands has to hear of it first; so for as long as a command would last, none is taken.
+        """
+        if self.state in (GateState.ENABLED, GateState.HOLD) and not self._priming and not self.parking:
+            self._enter(GateState.HOLD, 'the arm was connected again; waiting for a command')
+            self._deaf_until = now + self.config.command_timeout_s
+
     def request_park(self, now: float) -> Reply:
         """Move slowly to the rest pose and release; commands are not followed meanwhile."""
         if self.state not in (GateState.ENABLED, GateState.HOLD) or self._priming:
@@ -189,7 +200,7 @@ class SafetyGate:
             positions: wanted joint positions [rad]; clipped into the limits.
         """
         active = self.state in (GateState.ENABLED, GateState.HOLD)
-        following = active and not self._priming and not self.parking
+        following = active and not self._priming and not self.parking and now >= self._deaf_until
         closed = '' if following else f'{self.state}: {self._reason}'
         return self._command.offer(now, stamp_age, names, positions, closed)
 

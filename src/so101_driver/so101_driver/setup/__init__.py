@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setting up a new arm: its serial port, and the ids of its motors."""
+"""Setting up a new arm: its serial port, the ids of its motors, and its tasks."""
 
-__all__ = ['cli', 'motors', 'ports']
+__all__ = ['cli', 'motors', 'ports', 'task']

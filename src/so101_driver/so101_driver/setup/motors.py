@@ -21,6 +21,7 @@ from so101_driver.bus.errors import BusError, CorruptAnswer, ServoTimeout
 from so101_driver.bus.handshake import check_servos
 from so101_driver.bus.registers import BAUD_RATES, MAX_ID, MULTI_TURN_PHASE_BIT, Reg
 from so101_driver.calibration.calibration import SERVO_IDS
+from so101_interfaces_py.files import read_text
 
 SETUP_ORDER = tuple(reversed(JOINT_NAMES))
 """Gripper first: the order in which the motors are reached when the arm is put together."""
@@ -69,9 +70,9 @@ class SetupState:
         if self._path is None:
             return []
         try:
-            names = json.loads(self._path.read_text(encoding='utf-8'))['done']
+            names = json.loads(read_text(self._path))['done']
             return [name for name in SETUP_ORDER if name in names]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []  # what is done is found again by looking at each motor
 
     def _save(self) -> None:

@@ -18,23 +18,26 @@ import sys
 import time
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_srvs.srv import SetBool
 
 from so101_bags.metadata import Definition, definition_of, OfferedQos
 from so101_bags.storage import BagError
 from so101_bags.write import BagWriter, Extras
 from so101_contract.action import ActionSpec
 from so101_contract.errors import ContractError
-from so101_contract.observation_spec import get_observation
-from so101_interfaces_py import topics
+from so101_contract.task.files import observed, told_task
+from so101_interfaces_py import qos, topics
+from so101_interfaces_py.endings import leave
+from so101_interfaces_py.node import Node
 from so101_interfaces_py.params import load_config, ParameterError
-from so101_interfaces_py.spin import run_node
-from so101_session.recorder.config import LATCHED, RecorderConfig
+from so101_interfaces_py.spin import run_node, SoleNode
+from so101_session.recorder.config import existing, LATCHED, RecorderConfig, yaml_files
 from so101_session.recorder.sink import Item, NewMessage, NewTopic, Note, Sink
 
 Tell = Callable[[str, Mapping[str, str]], None]
@@ -53,6 +56,10 @@ class ParameterSnapshot:
         """
         self._node, self._namespaces, self._tell = node, set(namespaces), tell
         self._asked: dict[str, Any] = {}
+
+    def begin_again(self) -> None:
+        """Ask all of them again, for another bag."""
+        self._asked.clear()
 
     def look(self) -> None:
         """Ask the nodes that were not asked yet."""
@@ -122,6 +129,14 @@ class GraphListener:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
+    def begin_again(self) -> None:
+        """Subscribe anew, for another bag: what is latched comes again, and each topic is told about again."""
+        for subscription, *_ in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        self.heard.clear()
+        self.look()
+
     def look(self) -> None:
         """Subscribe to what has appeared; again where the offer changed."""
         graph = dict(self._node.get_topic_names_and_types())
@@ -186,11 +201,14 @@ CONFIG = (RecorderConfig,)
 LOOK_PERIOD_S = 0.5
 REPORT_PERIOD_S = 30.0
 CLOSE_TIMEOUT_S = 4.0
+STATUS_PERIOD_S = 1.0
+RETRY_S = 5.0
+"""After this time it is tried again to begin a bag where one could not be written [s]."""
 # What came before the bag could begin, so that its first step has the stack of images that it names.
 PRE_ROLL_S = 2.0
 
 
-class RecorderNode(Node):
+class RecorderNode(SoleNode):
     """A listener collects bytes; one timer hands them to the writer and has the listener look for new topics."""
 
     def __init__(self, **node_options: Any) -> None:
@@ -205,6 +223,10 @@ class RecorderNode(Node):
         self._started = self._reported = time.monotonic()
         self._next_look = 0.0
         self._lost, self._said = 0, False
+        self._trouble, self._retry_s, self._told_s = '', 0.0, 0.0
+        self._status = self.create_publisher(DiagnosticStatus, topics.RECORDER_STATUS, qos.LATCHED)
+        self._pause = self.create_client(SetBool, topics.PAUSE_SERVICE)
+        self._must_pause = False
         self._namespaces = self._config.arm_namespaces(self.get_namespace())
         self._snapshot = ParameterSnapshot(self, self._namespaces, self._on_parameters)
         self._look()
@@ -233,6 +255,24 @@ class RecorderNode(Node):
         if now >= self._next_look:
             self._next_look = now + LOOK_PERIOD_S
             self._look()
+        try:
+            self._record(now)
+        except BagError as error:
+            if not self._config.pauses_session:
+                raise
+            self._stop(error, now)
+        if self._must_pause and self._pause.service_is_ready():
+            self._must_pause = False
+            self._pause.call_async(SetBool.Request(data=True))
+        if now - self._told_s >= STATUS_PERIOD_S:
+            self._told_s = now
+            self._status.publish(self._status_message())
+
+    def _record(self, now: float) -> None:
+        """Hand over what came, or begin a bag."""
+        if self._trouble and now < self._retry_s:
+            self._forget_old()
+            return
         if self._sink is None:
             self._begin(now)
             return
@@ -256,6 +296,40 @@ class RecorderNode(Node):
                 f'{account.messages} messages, {account.bytes / 1e6:.0f} MB, {account.episodes} episodes'
             )
 
+    def _stop(self, error: BagError, now: float) -> None:
+        """Record no more until it can be done again; have the session hold still until somebody lets it go on."""
+        if str(error) != self._trouble:
+            self.get_logger().error(f'nothing is recorded, and the session is paused: {error}')
+        self._must_pause = (
+            self._must_pause or not self._trouble
+        )  # once: a human may go on without a recording
+        self._trouble, self._retry_s, self._started = str(error), now + RETRY_S, now
+        self.close()
+        self._snapshot.begin_again()
+        self._listener.begin_again()
+
+    def _status_message(self) -> DiagnosticStatus:
+        """Say whether it records, where, and how much disk is left."""
+        where = (
+            self._folder if self._sink is not None and self._folder else Path(self._config.out).expanduser()
+        )
+        free_gb = shutil.disk_usage(existing(where)).free / 1e9
+        left, level = f'{free_gb:.1f} GB are left on the disk.', DiagnosticStatus.OK
+        values = {
+            'folder': str(where),
+            'free_gb': f'{free_gb:.3f}',
+            'recording': str(self._sink is not None).lower(),
+        }
+        if self._trouble:
+            level, said = DiagnosticStatus.ERROR, f'Nothing is recorded: {self._trouble}.'
+        elif self._sink is None:
+            level, said = DiagnosticStatus.WARN, f'Waits for the arm before it records into {where}. {left}'
+        else:
+            account = self._sink.account
+            said = f'Records into {where}: {account.episodes} episodes, {account.bytes / 1e6:.0f} MB. {left}'
+        pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+        return DiagnosticStatus(name='recorder', level=level, message=said, values=pairs)
+
     def _begin(self, now: float) -> None:
         """Create the bag as soon as everything is there that gives the actions their meaning."""
         missing = self._missing_inputs()
@@ -278,7 +352,7 @@ class RecorderNode(Node):
             self._folder,
             compression=self._config.compression,
             split_bytes=round(self._config.split_mb * 1e6),
-            extras=Extras({'so101': self._metadata}, _yaml_files(self._config.config), custom),
+            extras=Extras({'so101': self._metadata}, yaml_files(self._config.config), custom),
             distro=os.environ.get('ROS_DISTRO', 'jazzy'),
         )
         self._sink = Sink(
@@ -287,6 +361,7 @@ class RecorderNode(Node):
             split_episodes=self._config.split_episodes,
             min_free_mb=self._config.min_free_mb,
         )
+        self._trouble, self._lost = '', 0
         self.get_logger().info(f'recording {len(self._listener)} topics to {self._folder}')
 
     def _new_folder(self) -> Path:
@@ -299,10 +374,7 @@ class RecorderNode(Node):
 
     def _require_space(self, folder: Path) -> None:
         """Refuse to begin on a disk that would end the recording at once."""
-        present = next(
-            parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
-        )
-        free_mb = shutil.disk_usage(present).free / 1e6
+        free_mb = shutil.disk_usage(existing(folder)).free / 1e6
         if free_mb < self._config.min_free_mb:
             raise BagError(
                 f'expected at least {self._config.min_free_mb:.0f} MB free for {folder}, got {free_mb:.0f} MB; '
@@ -333,11 +405,18 @@ class RecorderNode(Node):
 
     def _contract(self) -> dict[str, str]:
         config = self._config
-        observation = get_observation(
-            config.observation, tcp=config.tcp or None, camera_preset=config.camera_preset or None
+        task = told_task(config.task, config.cameras)
+        observation = observed(
+            task,
+            config.observation,
+            tcp=config.tcp or None,
+            camera_preset=config.camera_preset or None,
+            cameras=config.cameras,
         )
         action = ActionSpec()
+        said = {} if task is None else {'task': task.meaning.to_json(None), 'task_hash': task.hash}
         return {
+            **said,
             'observation': observation.canonical(),
             'observation_hash': observation.hash,
             'action': action.canonical(),
@@ -355,15 +434,6 @@ class RecorderNode(Node):
         self._put(Note(f'parameters {name}', values))
 
 
-def _yaml_files(folder: str) -> dict[str, bytes]:
-    if not folder:
-        return {}
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise BagError(f'expected a folder with *.yaml at {path}, found none; correct the parameter config')
-    return {file.name: file.read_bytes() for file in sorted(path.glob('*.yaml'))}
-
-
 def run(args: Sequence[str] | None = None) -> int:
     """Run the node to its end and return the exit code."""
     # Its callbacks take the stamps of the messages, which the events executor does not hand over.
@@ -373,7 +443,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the node."""
-    sys.exit(run(args))
+    leave(run(args))
 
 
 if __name__ == '__main__':

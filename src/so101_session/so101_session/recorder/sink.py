@@ -9,10 +9,12 @@ import shutil
 import threading
 from typing import NamedTuple
 
-from so101_bags.messages import Decoders, EventMessage
+from so101_bags.messages import Decoders
 from so101_bags.metadata import Definition, OfferedQos
 from so101_bags.storage import BagError, DecodeError
 from so101_bags.write import BagWriter
+from so101_contract.errors import ContractError
+from so101_contract.messages import EpisodeEventRecord
 from so101_contract.session import EventKind
 
 _log = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ class Sink:
         if topic.endswith('/arm/status'):
             decoders = Decoders.of(definition.msgtype, definition.text)
             status = decoders.fields(definition.msgtype, ['calibration_id'])
-            return {topic: lambda data: self._say(calibration_id=status(data)['calibration_id'])}
+            return {topic: lambda data: self._say(calibration_id=status(data).calibration_id)}
         return {}
 
     def _take_notice(self, item: NewMessage) -> None:
@@ -169,19 +171,20 @@ class Sink:
             return
         try:
             self._readers[item.topic](item.data)
-        except DecodeError as error:
+        except (DecodeError, ContractError) as error:
             if item.topic in self._unreadable:
                 return
             self._unreadable.add(item.topic)
             _log.warning('a message on %s cannot be read: %s', item.topic, error)
 
-    def _on_event(self, event: EventMessage) -> None:
-        outcomes = {kind.value for kind in EventKind if kind.outcome is not None}
+    def _on_event(self, event: EpisodeEventRecord) -> None:
         begins = event.kind in (EventKind.RESET_START, EventKind.START)
         if begins and 0 < self._split_episodes <= self._ended_since_split:
             self._ended_since_split = 0
             self._writer.split()
-        if event.kind in outcomes and event.episode not in self._ended:  # a late label ends no other episode
+        if (
+            event.kind.outcome is not None and event.episode not in self._ended
+        ):  # a late label ends no other episode
             self._ended.add(event.episode)
             self._ended_since_split += 1
             self.account.episodes += 1

@@ -16,15 +16,18 @@ A message on `teleop/ee_delta` says what the human wants for a whole step, howev
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 import math
 
 import numpy as np
 
 from so101_contract.action import ActionSpec, ClipCounter
-from so101_contract.messages import ExecutedAction
-from so101_contract.session import Driver, EventKind, Source
-from so101_session.session.takeover import GripperRamp, Takeover
+from so101_contract.messages import ExecutedAction, StepRecord
+from so101_contract.session import Driver, EventKind, NO_EPISODE, Source
+from so101_session.session.config import SessionConfig
+from so101_session.session.episode import Episode, Event
+from so101_session.session.takeover import GripperRamp, Takeover, TakeoverRules
 
 LATEST = 0.8
 """Share of a step after which no action begins: the next step's would overtake it before it is carried out."""
@@ -57,7 +60,15 @@ Answer = ExecutedAction | HandOver | Stop
 class Arbiter:
     """Chooses the action of each step; one instance serves one arm. Times are of any one clock [s]."""
 
-    def __init__(self, spec: ActionSpec, takeover: Takeover, ramp: GripperRamp, period_s: float) -> None:
+    def __init__(
+        self,
+        spec: ActionSpec,
+        takeover: Takeover,
+        ramp: GripperRamp,
+        period_s: float,
+        *,
+        closed: bool = False,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         """Steps by who answered (`policy`, `human`, `unanswered`), and what was thrown away: `late`, `repeated`,
         `foreign` (of another episode), `overruled` (the human drives), `refused` (NaN, wrong frame)."""
@@ -68,6 +79,7 @@ class Arbiter:
         self.ramp = ramp
         self._spec = spec
         self._period_s = period_s
+        self._closed = closed
         self._open: tuple[int, int] | None = None
         self._opened_s = -math.inf
         self._answered = self._moves = self._aborted = False
@@ -199,4 +211,33 @@ class Arbiter:
         """Return what is executed of an action: no more than a network could say."""
         inside = self._spec.limit(action)
         self.clips.add(inside)
-        return replace(action, translation=inside.translation, opening=inside.opening)
+        # A gripper that the task keeps closed: what is executed, and so what is learned from, says so too.
+        opening = 0.0 if self._closed else inside.opening
+        return replace(action, translation=inside.translation, opening=opening)
+
+
+def arbiter_of(config: SessionConfig, spec: ActionSpec, *, closed: bool) -> Arbiter:
+    """Return the arbiter of a session; `closed`: its task keeps the gripper closed."""
+    rules = TakeoverRules(
+        auto_takeover=config.auto_takeover,
+        give_back_s=config.give_back_s,
+        timeout_s=config.teleop_timeout_s,
+        dwell_steps=config.dwell_steps,
+    )
+    ramp = GripperRamp(config.gripper_ramp, config.gripper_ramp_steps)
+    return Arbiter(spec, Takeover(rules), ramp, config.period_s, closed=closed)
+
+
+def events_of(
+    answers: Sequence[Answer | StepRecord], episode: Episode | None
+) -> list[Event | Stop | ExecutedAction | StepRecord]:
+    """Turn a change of hands into its event; steps and actions stay what they are, and the episode notes actions."""
+    said: list[Event | Stop | ExecutedAction | StepRecord] = []
+    for answer in answers:
+        if isinstance(answer, ExecutedAction) and episode is not None:
+            episode.note(answer.source)
+        if isinstance(answer, HandOver):
+            said.append(Event(answer.kind, NO_EPISODE if episode is None else episode.number, answer.index))
+        else:
+            said.append(answer)
+    return said

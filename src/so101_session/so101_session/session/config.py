@@ -5,20 +5,41 @@ from dataclasses import dataclass
 import math
 
 from so101_contract.config import LONG_INTERVENTION_STEPS
+from so101_contract.errors import TaskError
 from so101_contract.observation_spec import CONTROL_RATE_HZ, DEFAULT_OBSERVATION, OBSERVATIONS
+from so101_contract.task.reward import RewardSource, sources_of
 from so101_contract.task_report import AtPoint
 from so101_description.tcp import TCP_PRESETS
-from so101_interfaces_py.params import check_bounds, param
+from so101_interfaces_py.params import check_bounds, param, ParameterError
 from so101_kinematics.config import KinematicsConfig
 
 START = AtPoint()
 """Where episodes begin unless a task or a parameter says otherwise."""
 
 
+RETRY_S = 3.0
+"""A reset that got stuck is tried again after this time."""
+
+FAREWELL_S = 1.5
+"""Time between the last event and the end of the node, for those who listen."""
+
+PATIENCE_S = 1.0
+"""An episode that nobody drives is not spoken of before this time."""
+
+PAUSED = 'paused; the arm holds until you press Pause again'
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """The control clock, who may drive, and what an episode is."""
 
+    task: str = param(
+        '',
+        doc='What is to be done: name or file of a task; empty: nothing is said, and the parameters decide.',
+    )
+    cameras: tuple[str, ...] = param(
+        ('',), doc='Cameras that are observed; empty: those of the task, or else of the observation.'
+    )
     rate_hz: float = param(CONTROL_RATE_HZ, doc='Steps per second.', unit='Hz', lo=1.0, hi=50.0)
     observation: str = param(
         DEFAULT_OBSERVATION, doc='What policy and learner see.', choices=tuple(OBSERVATIONS)
@@ -51,13 +72,29 @@ class SessionConfig:
         0, doc='The node ends after so many episodes that count; 0: no end.', lo=0, hi=1_000_000
     )
     auto: bool = param(True, doc='Begin the next episode by itself; false: wait for session/start_episode.')
+    autostart: bool = param(
+        False,
+        doc='Begin the first episode too without Start, beside an arm that switches itself on and has not moved yet; '
+        'after a stop Start is needed in any case.',
+    )
     time_limit_steps: int = param(
-        0, doc='Actions of an episode; 0: the limit of the simulated task, else 100.', lo=0, hi=100_000
+        0,
+        doc='Actions of an episode; 0: the limit of the simulated task, else that of the task, else 100.',
+        lo=0,
+        hi=100_000,
     )
     reward_source: str = param(
         'operator',
-        doc='operator: session/end_episode tells the outcome. sim: the ground truth of the twin tells it too.',
-        choices=('operator', 'sim'),
+        doc='Who says that the task is done, beside session/end_episode: operator (nobody), sim (the ground truth of '
+        'the twin), classifier, gripper, or several with commas between, which must agree.',
+    )
+    put_back: bool = param(
+        False,
+        doc='After an episode the arm puts the object back by itself, where the task says how; a human is asked only '
+        'where it cannot.',
+    )
+    simulated: bool = param(
+        False, doc='The scene is that of the twin, which arranges it anew (sim/reset) before each episode.'
     )
     success_reward: float = param(1.0, doc='What a success adds to the last reward.', lo=-1000.0, hi=1000.0)
     failure_reward: float = param(0.0, doc='What a failure adds to the last reward.', lo=-1000.0, hi=1000.0)
@@ -70,6 +107,12 @@ class SessionConfig:
         hi=600.0,
     )
 
+    stall_steps: int = param(
+        5,
+        doc='A control clock that is later than so many steps has stood still: the episode is cut short.',
+        lo=2,
+        hi=1000,
+    )
     auto_takeover: bool = param(True, doc='Whoever sends teleop/ee_delta takes over, without asking.')
     give_back_s: float = param(
         0.0,
@@ -99,6 +142,15 @@ class SessionConfig:
     def __post_init__(self) -> None:
         """Check each value."""
         check_bounds(self)
+        try:
+            sources_of(self.reward_source)
+        except TaskError as error:
+            raise ParameterError(f'reward_source: {error}') from error
+
+    @property
+    def arranges_scene(self) -> bool:
+        """Whether the scene is arranged anew by the twin, and not by a human."""
+        return self.simulated or RewardSource.SIM in sources_of(self.reward_source)
 
     @property
     def period_s(self) -> float:
@@ -128,7 +180,8 @@ class ResetConfig:
     )
     start_from: str = param(
         'auto',
-        doc='Where episodes begin. parameters: those below. auto: as the simulated task says, else those below.',
+        doc='Where episodes begin. parameters: those below. auto: as the simulated task says, or the task, else those '
+        'below.',
         choices=('auto', 'parameters'),
     )
     start_xyz: tuple[float, float, float] = param(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 import math
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from so101_contract.joints import (
     limits_arrays,
     NUM_JOINTS,
 )
+from so101_contract.task.spec import TaskSpec
 from so101_contract.task_report import ArmStart, AtPoint, TaskReport
 from so101_kinematics.fk import ForwardKinematics, NUM_ARM_JOINTS
 from so101_kinematics.ik import InverseKinematics
@@ -64,18 +66,21 @@ CLOSER_RAD = 0.01
 class StartPlanner:
     """Draws starts and finds the way there."""
 
-    def __init__(self, config: ResetConfig, tcp: str = 'so101') -> None:
+    def __init__(self, config: ResetConfig, tcp: str = 'so101', task: TaskSpec | None = None) -> None:
         self.fk = ForwardKinematics(tcp)
+        self._usual = None if task is None else task.start.arm_start
         self._config = config
         self._ik = InverseKinematics(self.fk)
         self._rng = np.random.default_rng(config.seed)
         self._locks = config.locks()
 
     def arm_start(self, task: TaskReport | None = None) -> ArmStart:
-        """Return how starts are drawn: as the simulated task says where there is one, else as configured."""
+        """Return how starts are drawn: as the simulation says where there is one, or the task, else as configured."""
         config = self._config
         if config.start_from == 'auto' and task is not None:
             return task.arm_start
+        if config.start_from == 'auto' and self._usual is not None:
+            return self._usual
         return AtPoint(
             centre=config.start_xyz,
             spread=config.start_spread_m,
@@ -167,21 +172,37 @@ class WayStep:
 class Way:
     """Leads the arm along; one instance for one way."""
 
-    def __init__(self, config: ResetConfig, fk: ForwardKinematics, ways: Sequence[FloatArray]) -> None:
+    def __init__(
+        self, config: ResetConfig, fk: ForwardKinematics, ways: Sequence[FloatArray], *, holds: bool = False
+    ) -> None:
         """Prepare.
 
         Args:
             config: speeds and tolerances.
             fk: of the TCP.
             ways: via points and, last, the start (6,) [rad].
+            holds: the hand is told to close already: led from where it is held open, it would let go for a moment.
         """
-        self._config, self._fk, self._ways = config, fk, list(ways)
+        self._config, self._fk, self._ways, self._holds = config, fk, list(ways), holds
         self._goal: FloatArray | None = None
         self._told = np.zeros(NUM_JOINTS)
         self._droop = np.zeros(NUM_JOINTS)
         self._began_s = self._closer_s = self._last_s = 0.0
         self._closest = math.inf
         self._last_q: FloatArray | None = None
+
+    def go_on(self, ways: Sequence[FloatArray], rest: FloatArray | None = None) -> None:
+        """Lead on to other points (6,) [rad] from the goal as it is, once the last ones are reached.
+
+        Args:
+            ways: via points and, last, the goal.
+            rest: the arm has come to rest at these joints (6,) [rad]: and pushes on no further.
+        """
+        if rest is not None and self._goal is not None:
+            self._goal[:NUM_ARM_JOINTS] = rest[:NUM_ARM_JOINTS]
+            self._droop = np.zeros(NUM_JOINTS)
+        self._ways, self._closest = list(ways), math.inf
+        self._began_s = self._closer_s = self._last_s
 
     def update(self, now_s: float, q: FloatArray) -> WayStep:
         """Advance by one control period.
@@ -193,6 +214,8 @@ class Way:
         if self._goal is None:
             self._began_s = self._closer_s = self._last_s = now_s
             self._goal = np.clip(q, *limits_arrays())
+            if self._holds:
+                self._goal[-1] = self._ways[0][-1]
             self._told = self._goal.copy()
         dt = min(max(now_s - self._last_s, 0.0), 0.1)
         speed = 0.0 if self._last_q is None or dt == 0.0 else float(np.abs(q - self._last_q)[:5].max()) / dt
@@ -204,6 +227,7 @@ class Way:
             if error < PASS_RAD:
                 self._ways.pop(0)
                 self._closest, self._closer_s = math.inf, now_s
+                return WayStep(self._command(dt))  # how far it is from there, the next update tells
             return WayStep(self._command(dt), stuck=self._stuck(now_s, error, q))
         distance = float(
             np.linalg.norm(self._fk.position(q[:NUM_ARM_JOINTS]) - self._fk.position(target[:NUM_ARM_JOINTS]))
@@ -272,7 +296,9 @@ class ReleaseController:
 
 @dataclass(frozen=True)
 class ResetScene:
-    """Have the simulated scene arranged anew."""
+    """Have the simulated scene arranged anew, or, where it `keeps` the object, judged anew as it lies."""
+
+    keeps: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,17 +315,35 @@ class Stage(StrEnum):
     """What is going on, for people."""
 
     RELEASE = 'waiting for kinematics_node to let go of the arm'
+    PUT_BACK = 'the arm puts the object back'
     MOVE = 'going back to the start'
     SCENE = 'waiting for a new scene (sim/reset)'
     LOOK = 'waiting for new joint readings and images'
     DONE = 'at the start'
 
 
+class PutsBack(Protocol):
+    """Leads the arm while it puts the object back: `put_back.PutBackRun`."""
+
+    done: bool
+    lost: str
+
+    def update(self, now_s: float, q: FloatArray) -> FloatArray:
+        """Advance by one control period and return the joint goals (6,) [rad]."""
+
+
 class ResetRun:
     """Follows one reset; `stuck` says why it failed."""
 
     def __init__(
-        self, config: ResetConfig, planner: StartPlanner, *, scene: bool, task: TaskReport | None
+        self,
+        config: ResetConfig,
+        planner: StartPlanner,
+        *,
+        scene: bool,
+        task: TaskReport | None,
+        put_back: 'PutsBack | None' = None,
+        keeps: bool = False,
     ) -> None:
         """Prepare.
 
@@ -308,10 +352,13 @@ class ResetRun:
             planner: draws the start and finds the way.
             scene: have the simulated scene arranged anew.
             task: what the simulation says, where there is one.
+            put_back: puts the object back first.
+            keeps: the object stays where it is then.
         """
         self.stage = Stage.RELEASE
         self.stuck = ''
-        self._config, self._planner, self._scene = config, planner, scene
+        self.put_back = put_back
+        self._config, self._planner, self._scene, self._keeps = config, planner, scene, keeps
         self._start = planner.arm_start(task)
         self._way: Way | None = None
         self._ask_s = -np.inf
@@ -321,12 +368,14 @@ class ResetRun:
     def controller_released(self) -> None:
         """Take note that the controller is silent."""
         if self.stage is Stage.RELEASE:
-            self.stage = Stage.MOVE
+            self.stage = Stage.MOVE if self.put_back is None else Stage.PUT_BACK
 
     def motion(self, now_s: float, q: FloatArray) -> list[ResetEffect]:
         """Lead the arm; called several times per step."""
         if self.stage in (Stage.RELEASE, Stage.DONE) or self.stuck:
             return []
+        if self.stage is Stage.PUT_BACK:
+            return self._put_back(now_s, q)
         if self._way is None:
             try:
                 ways = self._planner.way(q, self._start)
@@ -358,14 +407,29 @@ class ResetRun:
             elif known.state.resets > self._resets:
                 self._enter(Stage.LOOK)
                 return []
-            return [ResetScene()] if self._ask_again(now_s) else []
+            return [ResetScene(self._keeps)] if self._ask_again(now_s) else []
         if self.stage is Stage.LOOK:
             if not self._look_ns:
-                pause_s = max(SETTLE_S, self._config.reset_pause_s)
+                pause_s = SETTLE_S if self._keeps else max(SETTLE_S, self._config.reset_pause_s)
                 self._look_ns = now_ns + round(pause_s * NANOSECONDS)
             elif senses.newer_than(self._look_ns):
                 self.stage = Stage.DONE
         return []
+
+    @property
+    def for_human(self) -> bool:
+        """Whether a human has this time to arrange the scene."""
+        return (
+            self.stage is Stage.LOOK and not (self._scene or self._keeps) and self._config.reset_pause_s > 0.0
+        )
+
+    def _put_back(self, now_s: float, q: FloatArray) -> list[ResetEffect]:
+        assert self.put_back is not None
+        goal = self.put_back.update(now_s, q)
+        if self.put_back.done:
+            self.stage = Stage.MOVE
+        # A hand that has lost the way keeps what it has: nobody sends it another goal.
+        return [] if self.put_back.lost else [MoveTo(goal)]
 
     def _enter(self, stage: Stage) -> None:
         self.stage, self._ask_s = stage, -np.inf

@@ -9,6 +9,9 @@
 | nobody | the human acts | human |
 | nobody | took over without asking, silent for `give_back_s` (if not 0) | policy |
 
+A key that is held over the end of an episode takes nothing over in the next one, where a policy is there: who let go of
+it then would leave the arm to nobody. The human counts again after a moment of silence, or by the service.
+
 A human that gives back is not taken for one that acts for another `dwell_steps`: messages that were on their
 way must not take over again. Taking over by the service always works at once.
 """
@@ -38,8 +41,8 @@ class Takeover:
         self._wanted = False
         self._asked = False
         self._steps = rules.dwell_steps
-        self._heard_s = -math.inf
-        self._gone = False
+        self._heard_s = self._acted_s = -math.inf
+        self._gone = self._held_over = False
 
     @property
     def intervening(self) -> bool:
@@ -77,12 +80,20 @@ class Takeover:
     def heard(self, now_s: float) -> None:
         """Take note that the human acts."""
         self._gone = False
+        self._held_over &= now_s - self._acted_s <= self._rules.timeout_s
+        self._acted_s = now_s
         if self._human or self._wanted:
             if self._wanted:
                 self._heard_s = now_s
-        elif self._rules.auto_takeover and self._steps >= self._rules.dwell_steps:
+        elif self._rules.auto_takeover and not self._held_over and self._steps >= self._rules.dwell_steps:
             self._heard_s = now_s
             self._wanted, self._asked = True, False
+
+    def begin_episode(self, policy: bool) -> None:
+        """Begin an episode; where a policy is there, what the human still does from before takes nothing over."""
+        self._held_over = policy
+        if policy and not self._human and not self._asked:
+            self._wanted = False
 
     def next_step(self, now_s: float) -> None:
         """Begin another step; a human that is away for long enough gives back."""

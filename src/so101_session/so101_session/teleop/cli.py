@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import math
 import os
 from pathlib import Path
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -52,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from so101_session.teleop.devices.base import DeviceError
     from so101_session.teleop.node import TeleopNode
 
-    # A terminal that is closed ends the program like an interrupt: the leader goes limp, its port is closed.
-    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     screen = LiveScreen(sys.stdout)
     made: list[TeleopNode] = []
 

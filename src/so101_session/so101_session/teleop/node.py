@@ -7,24 +7,26 @@ import time
 from typing import Any, Protocol
 
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from sensor_msgs.msg import Joy as JoyMessage
 from so101_interfaces.msg import EeDelta, EpisodeEvent, SessionStatus, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract import session as session_status
 from so101_contract.action import EeDeltaValue
+from so101_contract.errors import ContractError
 from so101_contract.joints import gripper_rad_to_opening, JOINT_NAMES
-from so101_contract.messages import action_message
+from so101_contract.messages import action_message, action_record
 from so101_contract.session import Source
 from so101_driver.calibration.calibration import CalibrationError
 from so101_driver.calibration.files import find_calibration
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions
+from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import load_config, ParameterError
-from so101_interfaces_py.spin import run_node, stop_spinning
+from so101_interfaces_py.spin import run_node, SoleNode, stop_spinning
 from so101_session.teleop.config import TeleopConfig
 from so101_session.teleop.devices.base import Axes, Combined, Device, DeviceError, Event, Feedback, STILL
 from so101_session.teleop.devices.keyboard import Keyboard
@@ -86,14 +88,19 @@ def _leader(config: TeleopConfig) -> Device:
 
 def _askers(config: TeleopConfig) -> list[Device]:
     """Return what asks for events beside a leader, which has no buttons."""
-    wanted = config.events_from
-    if wanted == 'keyboard' or (wanted == 'auto' and sys.stdin is not None and sys.stdin.isatty()):
-        return [_keyboard(config, motion=False)]
-    return [_gamepad(config)] if wanted in ('gamepad', 'auto') else []
+    if reads_pad(config):
+        return [_gamepad(config)]
+    return [] if config.events_from == 'none' else [_keyboard(config, motion=False)]
+
+
+def reads_pad(config: TeleopConfig) -> bool:
+    """Whether a gamepad asks for events beside a leader arm."""
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    return config.events_from == 'gamepad' or (config.events_from == 'auto' and not at_terminal)
 
 
 CONFIG = (TeleopConfig,)
-JOY = 'joy'
+JOY, MOST_AXIS = 'joy', 1.01
 SHOW_PERIOD_S = 0.1
 _OUTCOMES = {
     Event.SUCCESS: EndEpisode.Request.SUCCESS,
@@ -112,7 +119,7 @@ class Screen(Protocol):
         """Say something that happened."""
 
 
-class TeleopNode(Node):
+class TeleopNode(SoleNode):
     """Reads the device, answers steps while the human acts, and passes on what the human asks for."""
 
     def __init__(self, screen: Screen | None = None, **node_options: Any) -> None:
@@ -155,10 +162,16 @@ class TeleopNode(Node):
         self._end = self.create_client(EndEpisode, topics.END_EPISODE_SERVICE)
         self._reset = self.create_client(Trigger, topics.RESET_SERVICE)
         self._pause = self.create_client(SetBool, topics.PAUSE_SERVICE)
+        self._see = {
+            Event.SUCCESS_NOW: self.create_client(Trigger, topics.SUCCESS_NOW_SERVICE),
+            Event.NOT_YET: self.create_client(Trigger, topics.NOT_YET_SERVICE),
+        }
         self._e_stop = self.create_client(SetBool, topics.ARM_E_STOP_SERVICE)
 
     def _listen(self) -> None:
         self._actions = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
+        self._device_name = self.create_publisher(String, topics.TELEOP_DEVICE, qos.LATCHED)
+        self._reads: str | None = None
         self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
         # All of them: what was executed is summed up.
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_executed, qos.EVENT)
@@ -176,22 +189,18 @@ class TeleopNode(Node):
     # --- what comes ---
 
     def _on_joints(self, message: JointState) -> None:
-        try:
-            self._joints = joint_positions(message, JOINT_NAMES)
-        except (KeyError, ValueError) as error:
-            self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
-            return
+        self._joints = joint_positions(message, JOINT_NAMES)
         self._joints_s = time.monotonic()
         self.pilot.hand.measured(gripper_rad_to_opening(float(self._joints[-1])))
 
     def _on_executed(self, message: EeDelta) -> None:
-        way = message.translation
+        action = action_record(message)
+        dx, dy, dz = action.translation.tolist()
         x, y, z = self._executed
-        self._executed = (x + way.x, y + way.y, z + way.z)
-        self.pilot.hand.commanded(message.gripper)
-        if message.source == EeDelta.SOURCE_TELEOP:
-            key = (message.episode, message.index)
-            self.report.executed(key, (way.x, way.y, way.z), time.monotonic())
+        self._executed = (x + dx, y + dy, z + dz)
+        self.pilot.hand.commanded(action.opening)
+        if action.source is Source.TELEOP:
+            self.report.executed((action.episode, action.index), (dx, dy, dz), time.monotonic())
 
     def _on_step(self, message: Step) -> None:
         over = message.terminated or message.truncated
@@ -206,12 +215,15 @@ class TeleopNode(Node):
             self._intervening = False
 
     def _on_status(self, message: SessionStatus) -> None:
+        status = session_status.to_record(message)
         if self.status is None:  # who joins late has missed the event
-            self._intervening = message.intervening
-        self.status = session_status.to_record(message)
+            self._intervening = status.intervening
+        self.status = status
 
     def _on_joy(self, message: JoyMessage) -> None:
         assert isinstance(self._device, Joy)
+        if not all(abs(axis) <= MOST_AXIS for axis in message.axes):
+            raise ContractError(f'expected axes of a joystick from -1 to 1, got {list(message.axes)}')
         self._device.hear(message.axes, message.buttons, time.monotonic())
 
     # --- the tick ---
@@ -255,12 +267,22 @@ class TeleopNode(Node):
     def _tell(self) -> None:
         """Say when the device dies or comes back; what it says otherwise is for the screen."""
         state = self.pilot.state
+        reads = self._reading(alive=state.alive)
+        if reads != self._reads:  # whoever reads such a device too leaves it alone meanwhile
+            self._reads = reads
+            self._device_name.publish(String(data=reads))
         note = '' if state.alive else state.note
         if note != self._note:
             self._note = note
             self.say(
                 f'{self.config.device}: {note}; the arm holds' if note else f'{self.config.device}: ready'
             )
+
+    def _reading(self, *, alive: bool) -> str:
+        """Return which device is read and there; beside a leader arm that may be a pad."""
+        if self.config.device == 'leader':
+            return 'gamepad' if reads_pad(self.config) else 'leader'
+        return self.config.device if alive else ''
 
     # --- what the human asks for ---
 
@@ -271,6 +293,8 @@ class TeleopNode(Node):
             self._call(event, self._end, EndEpisode.Request(outcome=_OUTCOMES[event]))
         elif event is Event.START:
             self._call(event, self._start, StartEpisode.Request())
+        elif event in self._see:
+            self._call(event, self._see[event], Trigger.Request())
         elif event is Event.RESET:
             self._call(event, self._reset, Trigger.Request())
         elif event is Event.PAUSE:
@@ -296,7 +320,7 @@ class TeleopNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(TeleopNode, (DeviceError, ParameterError)))
+    leave(run_node(TeleopNode, (DeviceError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -17,26 +17,12 @@ from typing import Any, TextIO
 
 from so101_contract.session import SessionStatus
 from so101_session.teleop.devices.base import DeviceError, DeviceState
+from so101_session.teleop.devices.controls import pad_lines
 from so101_session.teleop.devices.keys import KeyMap
 
 CLEAR_LINE = '\r\x1b[2K'
 BOLD, DIM, RED, GREEN, PLAIN = '\x1b[1m', '\x1b[2m', '\x1b[31m', '\x1b[32m', '\x1b[0m'
 _ARROWS = (('forward', 'back'), ('left', 'right'), ('up', 'down'))
-PAD_HELP = (
-    ('right shoulder', 'hold it to move (deadman)'),
-    ('left stick', 'forward, back, left, right'),
-    ('right stick', 'up, down'),
-    ('triggers', 'left opens, right closes the gripper'),
-    ('left shoulder', 'take over'),
-    ('back, share', 'give back to the policy'),
-    ('A, cross', 'it worked: episode ends'),
-    ('X, square', 'it failed: episode ends'),
-    ('Y, triangle', 'forget this episode'),
-    ('B, circle', 'STOP the arm'),
-    ('start, options', 'pause, go on'),
-    ('cross up', 'back to the start'),
-    ('cross down', 'start the next episode'),
-)
 LEADER_HELP = (('pull the leader', 'take over'), ('handle', 'the gripper, once you move it'))
 
 
@@ -46,7 +32,7 @@ def help_lines(device: str, keys: Sequence[str]) -> list[str]:
     if device == 'leader':
         rows += LEADER_HELP
     if device in ('gamepad', 'joy'):
-        rows += PAD_HELP
+        rows += pad_lines()
     else:
         asks = KeyMap.parse(keys)
         moves = KeyMap(asks.motions, {}, asks.speeds) if device == 'keyboard' else KeyMap({}, {}, {})

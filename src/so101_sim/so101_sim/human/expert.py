@@ -5,10 +5,10 @@ What it does follows from where things are and how they moved since the last ste
 which a policy or a human leaves the arm. Distances are between the grip (the tip of the static finger) and the cube,
 so that it does not matter which TCP the actions move.
 
-Skill makes it human: an aim error per attempt, noise on each action, a speed limit, and pauses.
+Skill makes it human: an aim error per attempt, noise on each action, a hand that shakes, a speed limit, and pauses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy.typing as npt
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.orientation import unit_quat_to_matrix
 from so101_sim.errors import PresetError
+from so101_sim.human.traits import Traits
 from so101_sim.scene.ground_truth import GroundTruth, Quaternion
 from so101_sim.scene.scene import Vector3
-from so101_sim.tasks import over_tray, Place, Task
+from so101_sim.tasks import over_tray, Place, Push, Task, to_mark
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -87,6 +88,16 @@ RETREAT_HEIGHT = 0.12
 """Height at which the gripper rests after placing [m]."""
 
 
+PUSH_HEIGHT, PUSH_HOVER = 0.022, 0.10
+"""Heights of the grip while it pushes a can, and on its way behind it: the fingers clear the can [m]."""
+
+CAN_RADIUS, BEHIND, TOUCHING = 0.025, 0.035, 0.012
+"""Radius of the can; how far behind its wall the grip comes down; and how close to it is beside it [m]."""
+
+PUSH_STEP, AIMED = 0.016, 0.010
+"""How far the grip is sent ahead in a step of pushing, and how far beside the line it may be [m]."""
+
+
 class Phase(StrEnum):
     """What the expert is doing."""
 
@@ -98,6 +109,7 @@ class Phase(StrEnum):
     LOWER = 'lower'
     RELEASE = 'release'
     RETREAT = 'retreat'
+    PUSH = 'push'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +121,26 @@ class Skill:
         aim_error_m: standard deviation of a horizontal aim error, drawn for each attempt [m].
         speed: largest displacement per step, as a share of the largest one, above 0 .. 1.
         hesitation: probability of not moving in a step.
+        tremor_m: standard deviation of the shaking of the hand about where it would be, along each axis [m].
     """
 
     noise: float = 0.0
     aim_error_m: float = 0.0
     speed: float = 1.0
     hesitation: float = 0.0
+    tremor_m: float = 0.0
+
+    @classmethod
+    def of(cls, traits: Traits) -> 'Skill':
+        """Return how well a human of these traits acts."""
+        return cls(**{each.name: getattr(traits, each.name) for each in fields(cls)})
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not (self.noise >= 0.0 and self.aim_error_m >= 0.0 and 0.0 < self.speed <= 1.0):
+        errors = (self.noise, self.aim_error_m, self.tremor_m)
+        if not (min(errors) >= 0.0 and 0.0 < self.speed <= 1.0):
             raise PresetError(
-                f'expected noise and aim error >= 0 and a speed in (0, 1], got {self}; correct them'
+                f'expected noise, aim error and tremor >= 0 and a speed in (0, 1], got {self}; correct them'
             )
         if not 0.0 <= self.hesitation < 1.0:
             raise PresetError(f'expected a hesitation in [0, 1), got {self.hesitation}; correct it')
@@ -148,6 +168,7 @@ class Expert:
         self._clearance = CLEARANCE
         self._last: GroundTruth | None = None
         self._last_step, self._to_come = np.zeros(3), np.zeros(3)
+        self._shaken = np.zeros(3)
         self._firm_steps = self._attempts = self._releasing = 0
         self._try_again()
 
@@ -155,6 +176,7 @@ class Expert:
         """Watch a step in which another one acts."""
         self._follow(truth)
         self._last_step, self._to_come = np.zeros(3), np.zeros(3)
+        self._shaken = np.zeros(3)
         self.phase = Phase.APPROACH
         self._closing = self._releasing = 0
 
@@ -168,9 +190,17 @@ class Expert:
         pause, shake = self._rng.random(), self._rng.normal(0.0, 1.0, 3)
         if pause < self.skill.hesitation:
             step = np.zeros(3)
-        action = self.spec.limit(EeDeltaValue((step + self.skill.noise * shake) * scale, opening))
+        displacement = (step + self.skill.noise * shake) * scale + self._tremor()
+        action = self.spec.limit(EeDeltaValue(displacement, opening))
         self._last_step = action.translation
         return action
+
+    def _tremor(self) -> FloatArray:
+        """Return by how much the shaking hand moves in this step [m]: it shakes about a place, and goes nowhere."""
+        if self.skill.tremor_m == 0.0:
+            return np.zeros(3)
+        before, self._shaken = self._shaken, self._rng.normal(0.0, self.skill.tremor_m, 3)
+        return self._shaken - before
 
     def network_action(self, truth: GroundTruth) -> FloatArray:
         """Return the next action in network units (4,)."""
@@ -190,6 +220,8 @@ class Expert:
 
     def _decide(self, truth: GroundTruth, ahead: FloatArray) -> tuple[FloatArray, float]:
         """Return where the grip should be [m], and the opening."""
+        if isinstance(self.task, Push):
+            return self._push(self.task, truth, ahead), 0.0
         if isinstance(self.task, Place) and (truth.in_tray or over_tray(truth, OVER_TRAY)):
             placing = self._put_down(truth, ahead)
             if placing is not None:
@@ -271,6 +303,35 @@ class Expert:
             self.phase, self._releasing = Phase.LOWER, 0
             return ahead - (0.0, 0.0, LIFT_STEP), 0.0
         return None
+
+    def _push(self, task: Push, truth: GroundTruth, ahead: FloatArray) -> FloatArray:
+        """Go round the can to behind it, come down, and push it along the line to the mark."""
+        assert truth.tray_position is not None
+        can = np.array(truth.cube_position[:2])
+        left = to_mark(truth)
+        line = (np.array(truth.tray_position[:2]) - can) / max(left, 1e-6)
+        offset = ahead[:2] - can
+        along = float(offset @ line)
+        beside = float(np.linalg.norm(offset - along * line))
+        low = truth.grip_position[2] < PUSH_HEIGHT + 2.0 * CAN_RADIUS
+        down = truth.grip_position[2] < PUSH_HEIGHT + AIMED
+        if down and along < -CAN_RADIUS + READY and beside < AIMED * (1 + (self.phase is Phase.PUSH)):
+            self.phase = Phase.PUSH
+            if left < 0.3 * task.radius_m:
+                return ahead  # it stands where it shall
+            reach = along + min(PUSH_STEP, left)
+            return np.array([*(can + line * reach), PUSH_HEIGHT])
+        behind = can - line * (CAN_RADIUS + BEHIND) + self._aim
+        if low and along < -CAN_RADIUS:  # back from the can before aside or up, which would tip it over
+            self.phase = Phase.DESCEND
+            return np.array([*behind, PUSH_HEIGHT])
+        if float(np.linalg.norm(behind - ahead[:2])) < AIMED:
+            self.phase = Phase.DESCEND
+            return np.array([*behind, PUSH_HEIGHT])
+        self.phase = Phase.APPROACH
+        if low and along > -CAN_RADIUS - TOUCHING:
+            return np.array([*ahead[:2], PUSH_HOVER])
+        return np.array([*behind, PUSH_HOVER])
 
     def _grip_place(self, truth: GroundTruth) -> FloatArray:
         """Return where the grip goes to close [m]: on the near side of the cube, seen along the jaw's direction."""

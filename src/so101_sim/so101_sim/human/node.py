@@ -5,98 +5,47 @@ It sees the ground truth of the twin, and acts through the topics of teleoperati
 
 With a session it answers steps: episodes begin and end by `session/event`, it takes over and gives back by
 `session/intervene`, and speaks on `teleop/ee_delta` while it acts. Without one (`topic:=ee_delta_cmd`, demonstrations
-only) it drives the arm and resets the scene itself. After a fault of the arm it looks, clears the fault, and switches
-the motors on again (`Recovery`).
+only) it drives the arm and resets the scene itself. After a fault of the arm it looks, clears the fault, switches the
+motors on again, and presses Start (`Recovery`). What a human has stopped it leaves alone.
 """
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
-import sys
 import time
 from typing import Any
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, SessionStatus, Step
 from so101_interfaces.msg import TaskReport as TaskReportMessage
+from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_srvs.srv import SetBool, Trigger
 
 from so101_contract.action import EeDeltaValue
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.messages import action_message
-from so101_contract.session import EventKind, Source
+from so101_contract.messages import action_message, event_record
+from so101_contract.session import Outcome, Source
 from so101_contract.task_report import TaskReport, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import joint_positions, joint_state
-from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
-from so101_interfaces_py.spin import run_node, stop_spinning
+from so101_interfaces_py.endings import leave
+from so101_interfaces_py.params import check_bounds, follow, live_param, load_configs, param, ParameterError
+from so101_interfaces_py.spin import run_node, SoleNode, stop_spinning
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.errors import SimulationError
 from so101_sim.human.expert import Expert, Skill
+from so101_sim.human.labels import LabelKind, Labeller
 from so101_sim.human.operator import Habits, Operator
+from so101_sim.human.recovery import Recovery, RecoveryAction, WITHOUT_POWER_S
 from so101_sim.human.session_human import Demonstrations, DemonstrationStage, SessionHuman, Turn
+from so101_sim.human.traits import Traits
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.servo import FloatArray
 from so101_sim.scene.start import home_pose
 
-LOOK_S = 1.0
-"""How long the human looks before doing something, and between two things [s]."""
-TRIES = 3
-"""Motors that do not switch on so often want their power taken away and given back, as an overloaded servo does."""
-WITHOUT_POWER_S = 0.3
-"""How long. Nobody pulls a plug and puts it back faster than the driver notices [s]."""
-MOST = 20
-WINDOW_S = 600.0
-"""More faults than `MOST` in this time are no accident: the arm is left alone [s]."""
-
-
-class RecoveryAction(Enum):
-    """What to do."""
-
-    CLEAR_FAULT = 'clears the fault'
-    ENABLE = 'switches the motors on again'
-    POWER_CYCLE = 'takes the power away and gives it back'
-
-
-class Recovery:
-    """Decides from the state of the arm. Times are of any one clock [s]."""
-
-    def __init__(self) -> None:
-        self._since_s: float | None = None
-        self._cleared: deque[float] = deque(maxlen=MOST)
-        self._must_enable = False
-        self._tries = 0
-
-    def update(self, *, fault: bool, disabled: bool, now_s: float) -> RecoveryAction | None:
-        """Return what to do now, if anything.
-
-        Args:
-            fault: the arm is in a latched fault.
-            disabled: its motors are off.
-            now_s: time [s].
-        """
-        if not fault and not (disabled and self._must_enable):
-            self._since_s = None
-            self._must_enable = False
-            self._tries = 0
-            return None
-        if self._since_s is None:
-            self._since_s = now_s
-        if now_s - self._since_s < LOOK_S:
-            return None
-        self._since_s = now_s
-        if not fault:
-            self._tries += 1
-            return RecoveryAction.POWER_CYCLE if self._tries % (TRIES + 1) == 0 else RecoveryAction.ENABLE
-        if len(self._cleared) == MOST and now_s - self._cleared[0] < WINDOW_S:
-            return None
-        self._cleared.append(now_s)
-        self._must_enable = True
-        return RecoveryAction.CLEAR_FAULT
-
+UNSAID = 20
+"""So many labels are kept for a session that is not there yet."""
 
 STALE_S = 0.5
 """Without a newer ground truth than this it does nothing [s]."""
@@ -121,32 +70,33 @@ class OperatorConfig:
         topics.TELEOP_EE_DELTA,
         doc='Where its actions go. ee_delta_cmd: demonstrate without a session in between.',
     )
+    task: str = param('', doc='Name or file of the task; empty: the one of that name, as the twin says it.')
     rate_hz: float = param(
         10.0, doc='Actions per second; with a session, its steps per second.', unit='Hz', lo=1.0, hi=50.0
     )
+    labels: str = param(
+        'none',
+        doc='Labels that it gives: none; all, by what it sees; corrections, where the reward is not what it saw.',
+        choices=tuple(LabelKind),
+    )
     episodes: int = param(0, doc='Demonstrations after which the node ends; 0: no end.', lo=0, hi=1_000_000)
     seed: int = param(0, doc='Of all that is left to chance.', lo=0, hi=2**31 - 1)
-    noise: float = param(0.1, doc='Noise on each action, as a share of the largest one.', lo=0.0, hi=1.0)
-    aim_error_m: float = param(0.001, doc='Aim error of each attempt.', unit='m', lo=0.0, hi=0.05)
-    speed: float = param(1.0, doc='Fastest action, as a share of the largest one.', lo=0.05, hi=1.0)
-    hesitation: float = param(0.0, doc='Probability of not moving in a step.', lo=0.0, hi=0.95)
-    attention: float = param(1.0, doc='Probability of watching an episode at all.', lo=0.0, hi=1.0)
-    patience_s: float = param(
+    patience_s: float = live_param(
         1.5,
         doc='How long nothing may come closer to the goal before it takes over.',
         unit='s',
         lo=0.1,
         hi=60.0,
     )
-    shortest_s: float = param(0.8, doc='No intervention is shorter.', unit='s', lo=0.1, hi=60.0)
-    longest_s: float = param(
+    shortest_s: float = live_param(0.8, doc='No intervention is shorter.', unit='s', lo=0.1, hi=60.0)
+    longest_s: float = live_param(
         3.0,
         doc='After this it hands back, unless it holds the cube, or time runs out.',
         unit='s',
         lo=0.1,
         hi=600.0,
     )
-    finish_s: float = param(
+    finish_s: float = live_param(
         3.5,
         doc='It finishes an episode of which no more than this is left; 0: never.',
         unit='s',
@@ -172,18 +122,10 @@ class OperatorConfig:
         """Whether a session says what an episode is."""
         return self.topic != topics.EE_DELTA_CMD
 
-    @property
-    def skill(self) -> Skill:
-        """How well it acts."""
-        return Skill(
-            noise=self.noise, aim_error_m=self.aim_error_m, speed=self.speed, hesitation=self.hesitation
-        )
-
-    @property
-    def habits(self) -> Habits:
-        """When it acts."""
+    def habits(self, attention: float) -> Habits:
+        """Return when it acts, for who watches an episode with this probability."""
         return Habits(
-            attention=self.attention,
+            attention=attention,
             patience_steps=max(1, round(self.patience_s * self.rate_hz)),
             shortest_steps=max(1, round(self.shortest_s * self.rate_hz)),
             longest_steps=max(1, round(self.longest_s * self.rate_hz)),
@@ -191,15 +133,20 @@ class OperatorConfig:
         )
 
 
-CONFIG = (OperatorConfig,)
+CONFIG = (OperatorConfig, Traits)
 
 
-class OperatorNode(Node):
+class OperatorNode(SoleNode):
     """Watches or demonstrates."""
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__('operator_node', **node_options)
-        self._config = load_config(self, OperatorConfig)
+        config, traits = load_configs(self, OperatorConfig, Traits)
+        self._config: OperatorConfig = config
+        self._traits: Traits = traits
+        self._skill = Skill.of(traits)
+        follow(self, config, lambda new: self._change(new, self._traits))
+        follow(self, traits, lambda new: self._change(self._config, new))
         self._rng = np.random.default_rng(self._config.seed)
         self._report: TaskReport | None = None
         self._report_s = float('-inf')
@@ -209,11 +156,17 @@ class OperatorNode(Node):
         self._episode = self._index = 0
         self._actions = self.create_publisher(EeDelta, self._config.topic, qos.COMMAND)
         self.create_subscription(TaskReportMessage, topics.SIM_TASK, self._on_task, qos.STATE_SUBSCRIBER)
+        self._recovery = Recovery()
+        self._waits = self._stopped = False
         clock = self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._giving_back: Any = None
         self._unasked: bool | None = None
+        self._unsaid: deque[tuple[Outcome, int]] = deque(maxlen=UNSAID)
         if self._config.with_session:
             self._intervene = self.create_client(SetBool, topics.INTERVENE_SERVICE)
+            self._start = self.create_client(StartEpisode, topics.START_EPISODE_SERVICE)
+            self._label = self.create_client(EndEpisode, topics.END_EPISODE_SERVICE)
+            self.create_subscription(SessionStatus, topics.SESSION_STATUS, self._on_status, qos.LATCHED)
             self.create_subscription(Step, topics.STEP, self._on_step, qos.EVENT)
             self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
             self.create_timer(PATIENCE_S, self._look, clock=clock)
@@ -222,7 +175,6 @@ class OperatorNode(Node):
             self.create_subscription(JointState, topics.JOINT_STATES, self._on_joints, qos.STATE_SUBSCRIBER)
             self._reset = self.create_client(Trigger, topics.SIM_RESET_SERVICE)
             self.create_timer(1.0 / self._config.rate_hz, self._tick, clock=clock)
-        self._recovery = Recovery()
         self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
         self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
         self._power = self.create_client(SetBool, topics.SIM_POWER_SERVICE)
@@ -231,12 +183,26 @@ class OperatorNode(Node):
 
     # --- callbacks ---
 
+    def _change(self, config: OperatorConfig, traits: Traits) -> None:
+        """Act with another skill, and for other reasons, from now on."""
+        self._config, self._traits, self._skill = config, traits, Skill.of(traits)
+        if self._human is not None:
+            self._human.change(self._skill, config.habits(traits.attention))
+        if self._demonstrations is not None:
+            self._demonstrations.change(self._skill)
+
     def _on_task(self, message: TaskReportMessage) -> None:
         self._report, self._report_s = to_record(message), time.monotonic()
 
     def _on_arm(self, message: ArmStatus) -> None:
         fault, disabled = message.state == ArmStatus.FAULT, message.state == ArmStatus.DISABLED
-        action = self._recovery.update(fault=fault, disabled=disabled, now_s=time.monotonic())
+        stopped = message.state == ArmStatus.E_STOP
+        if stopped and not self._stopped and not self._config.with_session:
+            self.get_logger().warning('the arm was stopped, and nobody could ask for more: start me again')
+        self._stopped |= stopped
+        action = self._recovery.update(
+            fault=fault, disabled=disabled, now_s=time.monotonic(), stopped=stopped, waits=self._waits
+        )
         if action is None:
             return
         self.get_logger().info(f'{action.value}: {message.reason}')
@@ -247,6 +213,8 @@ class OperatorNode(Node):
         elif action is RecoveryAction.POWER_CYCLE and self._power.service_is_ready():
             off = self._power.call_async(SetBool.Request(data=False))
             off.add_done_callback(lambda _: self._give_power_later())
+        elif action is RecoveryAction.START and self._start.service_is_ready():
+            self._start.call_async(StartEpisode.Request())
 
     def _give_power_later(self) -> None:
         """Give the servos their power back, not before the driver has noticed that they were without it."""
@@ -258,19 +226,28 @@ class OperatorNode(Node):
         timer = self.create_timer(WITHOUT_POWER_S, give)
 
     def _on_joints(self, message: JointState) -> None:
-        try:
-            self._positions = joint_positions(message, JOINT_NAMES)
-        except (KeyError, ValueError) as error:
-            self.get_logger().warning(f'joint_states: {error}', throttle_duration_sec=1.0)
+        self._positions = joint_positions(message, JOINT_NAMES)
 
     # --- with a session ---
 
+    def _on_status(self, message: SessionStatus) -> None:
+        self._waits = message.state == SessionStatus.WAITING and not message.paused
+        if message.state == SessionStatus.ARMED and (human := self._taking_part()) is not None:
+            self._take(human.armed(message.episode))
+
     def _on_event(self, message: EpisodeEvent) -> None:
+        if message.kind == EpisodeEvent.START:
+            self._recovery.begun()
+        elif message.kind in (EpisodeEvent.ABORT, EpisodeEvent.NEED_RESET) or (
+            message.kind == EpisodeEvent.RESET_DONE and message.reason
+        ):
+            self._recovery.cut_short()
         human = self._taking_part()
         if human is None:
             return
         before = human.account.episodes
-        self._take(human.event(EventKind(message.kind), message.episode))
+        event = event_record(message)
+        self._take(human.event(event.kind, event.episode))
         if human.account.episodes > before:
             self.get_logger().info(str(human.account))
         demonstrating = self._config.mode == 'demonstrate'
@@ -295,9 +272,20 @@ class OperatorNode(Node):
             self._ask(True)
         if turn.action is not None:
             self._publish(turn.action)
+        if turn.label is not None:
+            self._unsaid.append((turn.label, turn.episode))
+        self._say_labels()
         if turn.intervene is False:
             # A moment later: a service that overtakes the last action would have it take over again.
             self._giving_back = self.create_timer(MOMENT_S, self._give_back, clock=self._steady)
+
+    def _say_labels(self) -> None:
+        """Say what is to be said of episodes, once somebody listens: discovery takes its time."""
+        while self._unsaid and self._label.service_is_ready():
+            label, episode = self._unsaid.popleft()
+            self.get_logger().info(f'calls episode {episode} a {label.name.lower()}')
+            said = {'outcome': label.value, 'episode': episode}
+            self._label.call_async(EndEpisode.Request(**said, reason='the operator says so'))
 
     def _give_back(self) -> None:
         if self._giving_back is not None:
@@ -314,16 +302,22 @@ class OperatorNode(Node):
     def _taking_part(self) -> SessionHuman | None:
         """Return what takes part in the session, once the task is known."""
         if self._human is None and self._report is not None:
-            preset = get_preset(self._report.preset, self._report.task)
-            config = self._config
+            preset = get_preset(self._report.preset, self._config.task or self._report.task)
+            config, traits = self._config, self._traits
             actor = (
-                Expert(preset.task, skill=config.skill)
+                Expert(preset.task, skill=self._skill)
                 if config.mode == 'demonstrate'
                 else Operator(
-                    preset.task, skill=config.skill, habits=config.habits, max_steps=preset.max_steps
+                    preset.task,
+                    skill=self._skill,
+                    habits=config.habits(traits.attention),
+                    max_steps=preset.max_steps,
+                    traits=traits,
+                    rate_hz=config.rate_hz,
                 )
             )
-            self._human = SessionHuman(actor, self._rng)
+            labels = Labeller(preset.task, traits, config.rate_hz, LabelKind(config.labels))
+            self._human = SessionHuman(actor, self._rng, labels)
         return self._human
 
     def _look(self) -> None:
@@ -346,7 +340,7 @@ class OperatorNode(Node):
 
     def _tick(self) -> None:
         report = self._fresh_report()
-        if report is not None:
+        if report is not None and not self._stopped:
             self._demonstrate(report)
 
     def _demonstrate(self, report: TaskReport) -> None:
@@ -372,10 +366,10 @@ class OperatorNode(Node):
             stop_spinning()
 
     def _new_demonstrations(self, report: TaskReport) -> Demonstrations:
-        preset = get_preset(report.preset, report.task)
+        preset = get_preset(report.preset, self._config.task or report.task)
         home = home_pose(InverseKinematics())
         config = self._config
-        return Demonstrations(preset, home, skill=config.skill, episodes=config.episodes, seed=config.seed)
+        return Demonstrations(preset, home, skill=self._skill, episodes=config.episodes, seed=config.seed)
 
     def _publish(self, action: EeDeltaValue) -> None:
         now_ns = self.get_clock().now().nanoseconds
@@ -386,7 +380,7 @@ class OperatorNode(Node):
 
 def main() -> None:
     """Run the node."""
-    sys.exit(run_node(OperatorNode, (SimulationError, ParameterError)))
+    leave(run_node(OperatorNode, (SimulationError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,8 @@
 It takes over for the reasons that humans take over for: nothing has come closer to the goal for a while, the arm
 moves away from it, the cube was dropped, or time runs out. It needs a moment to react, helps until the arm is over the
 cube, holds it, or is done, and acts with the skill of an `Expert`. Each time that it has to help again within an
-episode, it helps for longer. Nothing depends on how many episodes there were: it acts less only as the policy improves.
+episode, it helps for longer. What is human about its timing, `traits`, comes on top. Nothing depends on how many
+episodes there were: it acts less only as the policy improves.
 """
 
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.config import LONG_INTERVENTION_STEPS
 from so101_sim.errors import PresetError
 from so101_sim.human.expert import Expert, Phase, Skill
+from so101_sim.human.traits import Reflexes, Traits
 from so101_sim.scene.ground_truth import GroundTruth
-from so101_sim.tasks import Lift, Task
+from so101_sim.tasks import Lift, Push, Task, to_mark
 
 
 class Reason(StrEnum):
@@ -47,7 +49,7 @@ class Habits:
         patience_steps: steps without coming closer after which the arm counts as stuck.
         closer_m: what counts as coming closer [m].
         away_m: how much farther than the best so far counts as moving away [m].
-        reaction_steps: fewest and most steps between seeing and acting.
+        reaction_steps: fewest and most steps between seeing and acting, of who has no reaction time of its own.
         shortest_steps: no intervention is shorter.
         longest_steps: after this many it hands back, unless it holds the cube, or time runs out.
         hand_back: probabilities of handing back over the cube, with the cube held, and when done. That is for the first
@@ -134,6 +136,9 @@ class Operator:
         skill: Skill | None = None,
         habits: Habits | None = None,
         max_steps: int = 0,
+        *,
+        traits: Traits | None = None,
+        rate_hz: float = 10.0,
     ) -> None:
         """Prepare.
 
@@ -143,8 +148,11 @@ class Operator:
             skill: how well the operator acts.
             habits: when it acts.
             max_steps: steps after which an episode is cut off; 0: never.
+            traits: what is human about its timing; nothing by default.
+            rate_hz: steps per second [Hz].
         """
         self.max_steps = max_steps
+        self._reflexes = Reflexes(Traits() if traits is None else traits, rate_hz)
         self.task = task
         self.habits = Habits() if habits is None else habits
         self.expert = Expert(task, spec, skill)
@@ -158,14 +166,22 @@ class Operator:
         """Whether the operator is acting now."""
         return self._reason is not None
 
+    @property
+    def looking(self) -> bool:
+        """Whether its eyes are on the arm: it drives, or its mind does not wander."""
+        return self.intervening or not self._reflexes.looks_away
+
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode; all that is left to chance comes from `rng`."""
         self.end_episode()
         self._rng = rng
+        # Of a generator of its own, so that who has no such traits draws what it would draw without them.
+        self._reflexes.reset(rng.spawn(1)[0])
         self.expert.reset(rng)
         self._watching = bool(rng.random() < self.habits.attention)
         self._noticed: Reason | None = None
         self._delay = self._acted = self._helped = self._step = 0
+        self._overrun: int | None = None
         self._was_held = False
         self._forget_progress()
 
@@ -180,19 +196,29 @@ class Operator:
         self.tally.steps += 1
         self._step += 1
         if self._reason is None:
-            self._notice(truth)
+            if self._reflexes.watch() or self._noticed is not None:
+                self._notice(truth)
             if self._noticed is None or self._delay > 0:
                 self._delay -= self._noticed is not None
                 self.expert.observe(truth)
                 return Decision()
             self._take_over(self._noticed)
             return self._act(truth, started=True)
-        if self._acted >= self.habits.shortest_steps and self._is_right_again(truth):
+        if self._acted >= self.habits.shortest_steps and self._lets_go(truth):
             decision = self._act(truth, ended=True)
             self.end_episode()
             self._forget_progress()
             return decision
         return self._act(truth)
+
+    def _lets_go(self, truth: GroundTruth) -> bool:
+        """Whether it gives back now: it is right again, and a hand that is too slow has let go too."""
+        if self._overrun is None:
+            if not self._is_right_again(truth):
+                return False
+            self._overrun = self._reflexes.overrun()
+        self._overrun -= 1
+        return self._overrun < 0
 
     def _act(self, truth: GroundTruth, *, started: bool = False, ended: bool = False) -> Decision:
         self._acted += 1
@@ -200,7 +226,7 @@ class Operator:
         return Decision(self.expert.act(truth), self._reason, started=started, ended=ended)
 
     def _take_over(self, reason: Reason) -> None:
-        self._reason, self._noticed, self._acted = reason, None, 0
+        self._reason, self._noticed, self._acted, self._overrun = reason, None, 0, None
         drawn = int(self._rng.choice(len(HandBack), p=self.habits.hand_back))
         last = len(HandBack) - 1
         self._until = list(HandBack)[last if reason is Reason.SLOW else min(max(drawn, self._helped), last)]
@@ -230,7 +256,7 @@ class Operator:
         else:
             return
         low, high = self.habits.reaction_steps
-        self._delay = int(self._rng.integers(low, high + 1))
+        self._delay = self._reflexes.reaction(int(self._rng.integers(low, high + 1)))
 
     @property
     def _running_out(self) -> bool:
@@ -243,7 +269,7 @@ class Operator:
             return True
         if self._until is HandBack.DONE:
             return False
-        if truth.held and not truth.on_table:
+        if (truth.held and not truth.on_table) or self.expert.phase is Phase.PUSH:
             return True
         over_it = self.expert.phase in (Phase.DESCEND, Phase.CLOSE)
         return self._until is HandBack.ALIGNED and self._reason is not Reason.DROPPED and over_it
@@ -256,6 +282,8 @@ class Operator:
 def remaining(truth: GroundTruth, task: Task) -> float:
     """Return how far it still is to the goal, in metres that grip and cube have to travel: what humans see."""
     to_cube = 0.0 if truth.held else math.dist(truth.grip_position, truth.cube_position)
+    if isinstance(task, Push):
+        return to_cube + 2.0 * to_mark(truth)
     if isinstance(task, Lift):
         return to_cube + max(0.0, task.height_m - truth.cube_position[2])
     if truth.tray_position is None:

@@ -10,16 +10,17 @@ home is made of joint goals; from then on the arm moves by the actions that a po
 recorded. Both are pure: they are told the ground truth once per control step, and say what to do.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.session import EventKind
+from so101_contract.session import EventKind, Outcome
 from so101_contract.task_report import TaskState
 from so101_sim.human.expert import Expert, Skill
-from so101_sim.human.operator import Operator
+from so101_sim.human.labels import Labeller
+from so101_sim.human.operator import Habits, Operator
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import Preset
 from so101_sim.scene.servo import FloatArray
@@ -54,11 +55,15 @@ class Turn:
         action: answers the step; None leaves it to the policy.
         intervene: True takes over before the action, False gives back after it, None leaves it as it is.
         why: for the log, where control changes hands.
+        label: what it calls an episode; None where it says nothing.
+        episode: the episode that the label is about.
     """
 
     action: EeDeltaValue | None = None
     intervene: bool | None = None
     why: str = ''
+    label: Outcome | None = None
+    episode: int = 0
 
 
 NOTHING = Turn()
@@ -82,16 +87,21 @@ class Account:
 class SessionHuman:
     """Watches and helps with an `Operator`, or does everything itself with an `Expert`."""
 
-    def __init__(self, actor: Operator | Expert, rng: np.random.Generator) -> None:
+    def __init__(
+        self, actor: Operator | Expert, rng: np.random.Generator, labels: Labeller | None = None
+    ) -> None:
         """Prepare.
 
         Args:
             actor: an operator intervenes, an expert demonstrates.
             rng: everything that is left to chance.
+            labels: gives the episodes their labels, where a human does.
         """
         self.account = Account()
+        self._labels = labels
         self._actor, self._rng = actor, rng
         self._episode: int | None = None
+        self._ended: int | None = None
         self._unannounced = False
         self._other = False
         self._interventions = 0
@@ -102,6 +112,14 @@ class SessionHuman:
         if self._episode is None:
             return False
         return self._actor.intervening if isinstance(self._actor, Operator) else True
+
+    def change(self, skill: Skill, habits: Habits) -> None:
+        """Act with another skill, and when other habits say so, from the next step on."""
+        if isinstance(self._actor, Operator):
+            self._actor.habits = habits
+            self._actor.expert.skill = skill
+        else:
+            self._actor.skill = skill
 
     def event(self, kind: EventKind, episode: int) -> Turn:
         """Take note of an event of the session."""
@@ -116,6 +134,13 @@ class SessionHuman:
             self._other = False
         return NOTHING
 
+    def armed(self, episode: int) -> Turn:
+        """Take note of an episode that waits for whoever drives it; its event may have come before anybody listened."""
+        if episode in (self._episode, self._ended):
+            return NOTHING
+        self._unannounced = True
+        return self._begin(episode)
+
     def step(self, episode: int, over: bool, truth: GroundTruth) -> Turn:
         """Answer a step.
 
@@ -129,6 +154,12 @@ class SessionHuman:
             begun, self._unannounced = self._begin(episode), True
         if over:
             return NOTHING
+        turn = self._answer(begun, truth)
+        looking = not isinstance(self._actor, Operator) or self._actor.looking
+        label = None if self._labels is None else self._labels.see(truth, looking=looking)
+        return turn if label is None else replace(turn, label=label, episode=episode)
+
+    def _answer(self, begun: Turn, truth: GroundTruth) -> Turn:
         if isinstance(self._actor, Expert):
             return Turn(self._actor.act(truth), begun.intervene, begun.why)
         if self._other:
@@ -146,6 +177,8 @@ class SessionHuman:
     def _begin(self, episode: int) -> Turn:
         self._episode, self._other, self._interventions = episode, False, 0
         self._actor.reset(self._rng)
+        if self._labels is not None:
+            self._labels.reset(self._rng.spawn(1)[0])
         if isinstance(self._actor, Operator):
             return NOTHING
         self._interventions = 1
@@ -155,11 +188,14 @@ class SessionHuman:
         acted = self.acting
         if isinstance(self._actor, Operator):
             self._actor.end_episode()
-        self._episode = None
+        self._episode, self._ended = None, episode
         self.account.episodes += kind in (EventKind.SUCCESS, EventKind.FAILURE, EventKind.TIME_LIMIT)
         self.account.successes += kind is EventKind.SUCCESS
         self.account.interventions.append(self._interventions)
-        return Turn(intervene=False, why=f'lets go: episode {episode} is over') if acted else NOTHING
+        outcome = kind.outcome
+        label = None if self._labels is None or outcome is None else self._labels.ended(outcome)
+        turn = Turn(intervene=False, why=f'lets go: episode {episode} is over') if acted else NOTHING
+        return turn if label is None else replace(turn, label=label, episode=episode)
 
 
 class DemonstrationStage(StrEnum):
@@ -245,6 +281,10 @@ class Demonstrations:
         self._goal: FloatArray | None = None
         self._count = self._resets = 0
         self._start = np.array(HOME_TCP)
+
+    def change(self, skill: Skill) -> None:
+        """Act with another skill from the next step on."""
+        self._expert.skill = skill
 
     def update(self, state: TaskState, positions: FloatArray, dt: float) -> Order:
         """Advance by one control step.

@@ -7,7 +7,7 @@ import numpy as np
 from so101_contract.joints import gripper_rad_to_opening
 from so101_contract.task_report import GroundTruth, Quaternion
 from so101_description.tcp import get_tcp
-from so101_sim.scene.scene import SceneIndex, TRAY, Vector3
+from so101_sim.scene.scene import SceneIndex, Vector3
 
 __all__ = ['GRIP_IN_GRIPPER', 'GroundTruth', 'Quaternion', 'measure']
 
@@ -29,8 +29,8 @@ def measure(
     cube = data.qpos[index.cube_qpos : index.cube_qpos + 7].tolist()
     touched = _touched(data, index.cube_geom)
     tray = None
-    if index.tray_geoms:
-        x, y, z = data.body(TRAY).xpos.tolist()
+    if index.goal_body >= 0:
+        x, y, z = data.xpos[index.goal_body].tolist()
         tray = (x, y, z)
     gripper = index.arm.gripper_body
     rotation = data.xmat[gripper].reshape(3, 3)

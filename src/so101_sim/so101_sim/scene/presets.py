@@ -15,13 +15,15 @@ import math
 from types import MappingProxyType
 
 from so101_contract.observation_spec import ObservationSpec, robobase_spec
+from so101_contract.task.files import get_task
+from so101_contract.task.spec import DEFAULT_TASK, Goal, ObjectKind, TaskScene, TaskSpec
 from so101_driver.gate.config import GateConfig
 from so101_kinematics.config import KinematicsConfig
 from so101_sim.errors import PresetError
 from so101_sim.scene.scene import SceneConfig
 from so101_sim.scene.servo import SERVOS
 from so101_sim.scene.start import AtPoint, AtPose, NearCube, Start, Variation
-from so101_sim.tasks import Lift, Place, Task, TASKS
+from so101_sim.tasks import Lift, Task, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class Preset:
         observation: what a policy sees.
         max_steps: steps after which an episode is cut off.
         reward: name of its usual reward.
+        start_spread: how much wider than the task says the starts of the arm are spread, along each axis.
+        spec: the task as its file says it; None where none does.
     """
 
     name: str
@@ -89,6 +93,8 @@ class Preset:
     observation: ObservationSpec = field(default_factory=ObservationSpec)
     max_steps: int = 100
     reward: str = 'sparse'
+    start_spread: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spec: TaskSpec | None = None
 
 
 WIDE_START = Start(
@@ -97,6 +103,7 @@ WIDE_START = Start(
     cube_yaw=(-math.pi / 4, math.pi / 4),
     arm=AtPoint(spread=(0.04, 0.04, 0.015)),
 )
+WIDE_SPREAD = (2.0, 2.0, 1.5)
 WIDE_VARIATION = Variation(
     cube_hue=True,
     table_shade=0.15,
@@ -144,8 +151,8 @@ def with_nominal(preset: Preset, parts: Iterable[str]) -> Preset:
 
 
 _EASY = Preset(name='easy')
-_WIDE = Preset(name='wide', start=WIDE_START, variation=WIDE_VARIATION)
-_GAP = Preset(name='gap', start=WIDE_START, variation=WIDE_VARIATION, scene=GAP_SCENE)
+_WIDE = Preset(name='wide', start=WIDE_START, variation=WIDE_VARIATION, start_spread=WIDE_SPREAD)
+_GAP = replace(_WIDE, name='gap', scene=GAP_SCENE)
 
 
 def _pick101(name: str, start: Start) -> Preset:
@@ -193,30 +200,67 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 """Presets of the task lift by name."""
 
-TRAY_POSITION = (0.23, 0.14)
+CAN_HALF_SIZE, CAN_MASS = 0.025, 0.08
+"""Half its height and its radius [m], and its mass [kg]: a small tin, half full."""
 
 
-def get_preset(name: str = 'easy', task: str = 'lift') -> Preset:
+def get_preset(name: str = 'easy', task: str | TaskSpec = DEFAULT_TASK) -> Preset:
     """Return a task at a difficulty.
 
+    Args:
+        name: of the preset.
+        task: name or file of a task, or what one says.
+
     Raises:
-        PresetError: there is no such preset or task, or the preset is for lifting only.
+        PresetError: there is no such preset, or it is for lifting only.
+        TaskError: there is no such task.
     """
     if name not in PRESETS:
         raise PresetError(f'expected one of the presets {list(PRESETS)}, got {name!r}; name one of them')
-    if task not in TASKS:
-        raise PresetError(f'expected one of the tasks {list(TASKS)}, got {task!r}; name one of them')
-    preset = PRESETS[name]
-    if task == 'lift':
-        return preset
+    preset, spec = PRESETS[name], get_task(task) if isinstance(task, str) else task
     if name.startswith('pick101'):
-        raise PresetError(
-            f'expected the task lift for the preset {name!r}, got {task!r}; pick-101 only lifts'
-        )
+        if spec.simulation.goal is not Goal.LIFT:
+            raise PresetError(
+                f'expected a task that lifts for the preset {name!r}, got {spec.name!r}; pick-101 only lifts'
+            )
+        return replace(preset, spec=spec)
+    rate_hz = preset.control.rate_hz
     return replace(
         preset,
-        task=Place(),
-        scene=replace(preset.scene, tray_position=TRAY_POSITION),
-        start=replace(preset.start, cube_y=(preset.start.cube_y[0] - 0.02, preset.start.cube_y[1] - 0.02)),
-        max_steps=150,
+        task=task_of(spec, rate_hz),
+        scene=_scene_of(preset.scene, spec.simulation),
+        start=_start_of(preset, spec),
+        control=_control_of(preset.control, spec),
+        max_steps=spec.steps(rate_hz),
+        spec=spec,
     )
+
+
+def _scene_of(scene: SceneConfig, task: TaskScene) -> SceneConfig:
+    if task.goal is Goal.PLACE:
+        scene = replace(scene, tray_position=task.mark)
+    elif task.goal is Goal.PUSH:
+        scene = replace(scene, mark_position=task.mark, mark_radius=task.radius_m)
+    if task.object is ObjectKind.CUBE:
+        return scene
+    return replace(scene, shape='can', cube_half_size=CAN_HALF_SIZE, cube_mass=CAN_MASS)
+
+
+def _start_of(preset: Preset, spec: TaskSpec) -> Start:
+    """Return where an episode begins: the preset says how far things are spread, the task around what."""
+    (dx, dy), start, arm = spec.simulation.shift_m, preset.start, spec.start.arm_start
+    x, y, z = (spread * share for spread, share in zip(arm.spread, preset.start_spread, strict=True))
+    return replace(
+        start,
+        cube_x=(start.cube_x[0] + dx, start.cube_x[1] + dx),
+        cube_y=(start.cube_y[0] + dy, start.cube_y[1] + dy),
+        arm=replace(arm, spread=(x, y, z)),
+    )
+
+
+def _control_of(control: ArmControl, spec: TaskSpec) -> ArmControl:
+    box = spec.workspace
+    if box is None:
+        return control
+    kinematics = replace(control.kinematics, workspace_min=box.low, workspace_max=box.high)
+    return replace(control, kinematics=kinematics)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scene: an SO-101 on a table, a cube, and for some tasks a tray. One description, compiled once.
+"""The scene: an SO-101 on a table, a cube or a can, and for some tasks a tray or a mark. One description.
 
 The official model closes the gripper's mouth: the convex hull of each jaw fills it, so that a cube is pushed away
 instead of gripped. So the hulls of the two jaws are replaced; the other links keep theirs.
@@ -18,7 +18,7 @@ from typing import get_args, Literal
 import mujoco
 import numpy as np
 
-from so101_description.cameras import CameraPreset, get_camera
+from so101_description.cameras import CameraPreset, FRONT_VIEW, get_camera
 from so101_description.model import (
     arm_index,
     ArmIndex,
@@ -29,15 +29,20 @@ from so101_description.model import (
 )
 from so101_description.pose import Pose
 from so101_description.tcp import GRIPPER_BODY
+from so101_interfaces_py.topics import FRONT_CAMERA
 from so101_sim.errors import PresetError
 from so101_sim.scene.servo import get_servo, ServoModel, set_servos
 
 PREFIX = 'arm/'
-CUBE, TRAY, TABLE, FLOOR, SUN = 'cube', 'tray', 'table', 'floor', 'sun'
+CUBE, TRAY, MARK, TABLE, FLOOR, SUN = 'cube', 'tray', 'mark', 'table', 'floor', 'sun'
 
 OVERVIEW = 'overview'
 """Camera that shows arm and table from outside."""
 
+FRONT = FRONT_CAMERA
+"""Fixed camera before the table, on a small tripod, as a hobbyist would put it: it looks over the cube at the arm."""
+
+FRONT_EYE, FRONT_TARGET = (0.56, 0.10, 0.30), (0.22, 0.0, 0.03)
 TIMESTEP_S = 0.002
 OVERVIEW_EYE, OVERVIEW_TARGET = (0.60, -0.44, 0.34), (0.15, 0.01, 0.085)
 TABLE_HALF_SIZE = (0.45, 0.55)
@@ -47,10 +52,12 @@ GRID = 2.0  # spacing of the squares that planes are drawn with [m]: a fine grid
 # Time constant and damping ratio: with MuJoCo's default a finger presses so light a cube 3 mm into the table.
 STIFF_CONTACT = (0.006, 1.0)
 TRAY_HALF_SIZE, TRAY_WALL, TRAY_HEIGHT = 0.045, 0.003, 0.018
+MARK_HEIGHT = 0.0006  # what is drawn at the height of the table itself flickers
 
 Rgb = tuple[float, float, float]
 Vector3 = tuple[float, float, float]
 Contacts = Literal['fingers', 'pads', 'official']
+Shape = Literal['cube', 'can']
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +70,14 @@ class SceneConfig:
         tcp: TCP preset; becomes the site `tcp`.
         camera: wrist camera preset.
         visuals: meshes that are drawn.
+        shape: what lies there: a cube, or a can as wide as it is high; the code calls both the cube.
         cube_half_size: half edge of the cube [m].
         cube_mass: mass of the cube [kg].
         cube_friction: sliding friction of the cube.
         cube_rgb: its colour.
         tray_position: (x, y) of the tray's centre [m], or None without a tray.
+        mark_position: (x, y) of the centre of a mark on the table [m], or None without one.
+        mark_radius: its radius [m].
         table_rgb: colour of the table.
         light_direction: where the light shines to.
         light_strength: its brightness, 0..1.
@@ -83,11 +93,14 @@ class SceneConfig:
     tcp: str = 'so101'
     camera: str = 'nexus'
     visuals: Visuals = 'decimated'
+    shape: Shape = 'cube'
     cube_half_size: float = 0.015
     cube_mass: float = 0.03
     cube_friction: float = 1.0
     cube_rgb: Rgb = (0.80, 0.12, 0.10)
     tray_position: tuple[float, float] | None = None
+    mark_position: tuple[float, float] | None = None
+    mark_radius: float = 0.03
     table_rgb: Rgb = (0.62, 0.60, 0.57)
     light_direction: Vector3 = (-0.35, 0.25, -0.90)
     light_strength: float = 0.55
@@ -132,6 +145,7 @@ class SceneIndex:
         table_geom: of the table.
         light: the one light.
         tray_geoms: floor and walls of the tray; empty without one.
+        goal_body: the tray or the mark; -1 without either.
     """
 
     arm: ArmIndex
@@ -144,6 +158,7 @@ class SceneIndex:
     table_geom: int
     light: int
     tray_geoms: frozenset[int]
+    goal_body: int
 
 
 def build_scene(config: SceneConfig) -> mujoco.MjSpec:
@@ -155,6 +170,8 @@ def build_scene(config: SceneConfig) -> mujoco.MjSpec:
     _add_cube(spec, config)
     if config.tray_position is not None:
         _add_tray(spec, config.tray_position)
+    if config.mark_position is not None:
+        _add_mark(spec, config.mark_position, config.mark_radius)
     spec.attach(_build_arm(config), prefix=PREFIX, frame=spec.worldbody.add_frame())
     return spec
 
@@ -179,6 +196,7 @@ def scene_index(model: mujoco.MjModel) -> SceneIndex:
         table_geom=model.geom(TABLE).id,
         light=model.light(SUN).id,
         tray_geoms=frozenset(i for i in touching if bodies[i] == TRAY),
+        goal_body=max(mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name) for name in (TRAY, MARK)),
     )
 
 
@@ -249,6 +267,8 @@ def _add_table(spec: mujoco.MjSpec, config: SceneConfig) -> None:
     )
     camera = world.add_camera(name=OVERVIEW, pos=OVERVIEW_EYE, fovy=36.0)
     camera.quat = _looking(OVERVIEW_EYE, OVERVIEW_TARGET)
+    front = world.add_camera(name=FRONT, pos=FRONT_EYE, fovy=FRONT_VIEW.fovy_deg)
+    front.quat = _looking(FRONT_EYE, FRONT_TARGET)
 
 
 def _add_cube(spec: mujoco.MjSpec, config: SceneConfig) -> None:
@@ -257,13 +277,25 @@ def _add_cube(spec: mujoco.MjSpec, config: SceneConfig) -> None:
     body.add_freejoint(name=CUBE)
     body.add_geom(
         name=CUBE,
-        type=mujoco.mjtGeom.mjGEOM_BOX,
+        type=mujoco.mjtGeom.mjGEOM_BOX if config.shape == 'cube' else mujoco.mjtGeom.mjGEOM_CYLINDER,
         size=(half,) * 3,
         mass=config.cube_mass,
         rgba=(*config.cube_rgb, 1.0),
         friction=(config.cube_friction, 0.02, 0.001),
         condim=4,
         solref=STIFF_CONTACT,
+    )
+
+
+def _add_mark(spec: mujoco.MjSpec, position: tuple[float, float], radius: float) -> None:
+    body = spec.worldbody.add_body(name=MARK, pos=(*position, 0.0))
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        pos=(0.0, 0.0, MARK_HEIGHT),
+        size=(radius, MARK_HEIGHT, 0.0),
+        rgba=(0.13, 0.50, 0.22, 1.0),
+        contype=0,
+        conaffinity=0,
     )
 
 

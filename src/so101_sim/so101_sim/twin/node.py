@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The twin as a ROS node, with its parameters.
 
-It serves a simulated arm behind a serial port, and publishes its wrist camera and what is really the case.
+It serves a simulated arm behind a serial port, and publishes its cameras and what is really the case.
 """
 
 from dataclasses import dataclass, replace
+import functools
 from pathlib import Path
 import sys
 import threading
@@ -14,12 +15,15 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
 
+from so101_contract.task.files import get_task
+from so101_contract.task.spec import DEFAULT_TASK
 from so101_contract.task_report import from_record, TaskReport
+from so101_description.cameras import FRONT_VIEW
 from so101_driver.calibration.files import save
 from so101_driver.camera.config import Lens
 from so101_driver.emulator.arm import virtual_calibration
@@ -29,18 +33,19 @@ from so101_driver.emulator.line import PATIENCE_S, port_in_use
 from so101_driver.messages import info_message
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
+from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
-from so101_interfaces_py.spin import run_node
+from so101_interfaces_py.spin import run_node, SoleNode
 from so101_sim.errors import SimulationError
 from so101_sim.render import UInt8Array
 from so101_sim.scene.presets import get_preset, Preset, PRESETS
 from so101_sim.scene.servo import get_servo, SERVOS
-from so101_sim.tasks import TASKS
-from so101_sim.twin.twin import CameraThread, Twin
+from so101_sim.twin.twin import CameraThread, OnFrame, SIMULATED_CAMERAS, Twin
 
 FROM_PRESET = 'preset'
 DIAGNOSTICS_PERIOD_S = 1.0
 SWITCH_INTERVAL_S = 0.0005
+CLOCK_PERIOD_S = 0.02
 POLL_S = 0.05
 
 SLOW = 0.97
@@ -59,18 +64,21 @@ class TwinConfig:
     control: str = param(
         '', doc='Path of a socket for every fault of the servo bus, one JSON object a line; empty: none.'
     )
-    task: str = param('lift', doc='What is to be done.', choices=tuple(TASKS))
+    task: str = param(DEFAULT_TASK, doc='What is to be done: name or file of a task.')
     preset: str = param(
         'easy', doc='How hard it is, and how far from the nominal scene.', choices=tuple(PRESETS)
+    )
+    drawn_cameras: tuple[str, ...] = param(
+        ('',), doc='Cameras to draw, of wrist and front; empty: those of the task.'
     )
     servo: str = param(
         FROM_PRESET, doc="The arm's servos; preset: those of the preset.", choices=(FROM_PRESET, *SERVOS)
     )
     seed: int = param(0, doc='Of where the cube is put.', lo=0, hi=2**31 - 1)
-    camera_width: int = param(320, doc='Width of the wrist picture.', unit='px', lo=16, hi=1920)
-    camera_height: int = param(240, doc='Height of the wrist picture.', unit='px', lo=16, hi=1080)
+    camera_width: int = param(320, doc='Width of a picture.', unit='px', lo=16, hi=1920)
+    camera_height: int = param(240, doc='Height of a picture.', unit='px', lo=16, hi=1080)
     camera_rate_hz: float = param(
-        20.0, doc='Frames per second; 0 switches the camera off.', unit='Hz', lo=0.0, hi=60.0
+        20.0, doc='Frames per second of each camera; 0 switches them off.', unit='Hz', lo=0.0, hi=60.0
     )
     camera_drop_share: float = param(
         0.0,
@@ -79,7 +87,10 @@ class TwinConfig:
         hi=1.0,
     )
     camera_frame_id: str = param(
-        'gripper_cam_optical_frame', doc='frame_id of the images: z forward, y down.'
+        'gripper_cam_optical_frame', doc='frame_id of the wrist images: z forward, y down.'
+    )
+    frame_prefix: str = param(
+        '', doc='Put before every frame that is published, so that two arms share a tree.'
     )
     truth_rate_hz: float = param(30.0, doc='Rate of sim/task.', unit='Hz', lo=1.0, hi=100.0)
     bad_packet_share: float = param(
@@ -93,6 +104,18 @@ class TwinConfig:
             get_preset(self.preset, self.task)
         except ValueError as error:
             raise ParameterError(str(error)) from error
+        unknown = sorted(set(self.cameras) - set(SIMULATED_CAMERAS))
+        if unknown:
+            raise ParameterError(
+                f'expected cameras out of wrist and front, which the simulation has, got {unknown}; give the others a '
+                f'device: cameras:=NAME=DEVICE'
+            )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """What the topics of the cameras begin with that are drawn."""
+        given = [name for name in self.drawn_cameras if name]
+        return tuple(camera.topic for camera in get_task(self.task).with_cameras(given).cameras)
 
     @property
     def calibration_path(self) -> str:
@@ -103,7 +126,7 @@ class TwinConfig:
 CONFIG = (TwinConfig,)
 
 
-class TwinNode(Node):
+class TwinNode(SoleNode):
     """Serves the arm, publishes pictures and ground truth, and lets faults happen."""
 
     def __init__(self, **node_options: Any) -> None:
@@ -122,26 +145,31 @@ class TwinNode(Node):
             self._control = ControlServer(self._twin.arm, self._config.control)
 
         self._truth = self.create_publisher(TaskReportMessage, topics.SIM_TASK, qos.STATE_PUBLISHER)
+        self._time = self.create_publisher(ClockMessage, topics.SIM_CLOCK, qos.STATE_PUBLISHER)
+        self._is_slow = False
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, qos.DIAGNOSTICS)
-        self._images = self.create_publisher(Image, topics.IMAGE, qos.IMAGE)
         self._losses = np.random.default_rng(self._config.seed)
-        self._infos = self.create_publisher(CameraInfo, topics.CAMERA_INFO, qos.IMAGE)
         self.create_service(Trigger, topics.SIM_RESET_SERVICE, self._on_reset)
+        self.create_service(Trigger, topics.SIM_GO_ON_SERVICE, self._on_go_on)
         self.create_service(SetBool, 'sim/unplug', self._on_unplug)
         self.create_service(SetBool, topics.SIM_POWER_SERVICE, self._on_power)
         self.create_service(SetBool, 'sim/bad_packets', self._on_bad_packets)
-        self.create_service(SetBool, 'sim/freeze_camera', self._on_freeze_camera)
+        freeze = functools.partial(self._on_freeze, topics.WRIST_CAMERA)
+        self.create_service(SetBool, 'sim/freeze_camera', freeze)
+        freeze = functools.partial(self._on_freeze, topics.FRONT_CAMERA)
+        self.create_service(SetBool, 'sim/freeze_front_camera', freeze)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / self._config.truth_rate_hz, self._publish_truth, clock=clock)
         self.create_timer(1.0 / self._preset.control.rate_hz, self._judge, clock=clock)
+        self.create_timer(CLOCK_PERIOD_S, self._publish_time, clock=clock)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=clock)
 
         self._closing = threading.Lock()
         self._camera: CameraThread | None = None
         if self._config.camera_rate_hz > 0.0:
             size = self._config.camera_width, self._config.camera_height
-            self._info = self._camera_info(*size)
-            self._camera = CameraThread(self._twin, *size, self._config.camera_rate_hz, self._on_frame)
+            views = {name: self._view(name) for name in self._config.cameras}
+            self._camera = CameraThread(self._twin, *size, self._config.camera_rate_hz, views)
             self._camera.start()
         self._twin.start()
         self.get_logger().info(
@@ -167,16 +195,28 @@ class TwinNode(Node):
 
     # --- publishing ---
 
-    def _on_frame(self, picture: UInt8Array, monotonic_s: float) -> None:
-        """Publish a frame; called in the camera's thread."""
-        if not self.context.ok():
-            return
-        stamp = ns_to_stamp(self._stamp_ns(monotonic_s))
-        lost = self._losses.random() < self._config.camera_drop_share
-        if self._images.get_subscription_count() and not lost:
-            self._images.publish(array_to_image(picture, 'rgb8', stamp, self._config.camera_frame_id))
-        self._info.header.stamp = stamp
-        self._infos.publish(self._info)
+    def _view(self, camera: str) -> OnFrame:
+        """Return what publishes the pictures of a camera; it is called in the cameras' thread."""
+        is_wrist = camera == topics.WRIST_CAMERA
+        images = self.create_publisher(Image, f'{camera}/image_raw', qos.IMAGE)
+        infos = self.create_publisher(CameraInfo, f'{camera}/camera_info', qos.IMAGE)
+        preset = self._preset.scene.mounted_camera if is_wrist else FRONT_VIEW
+        frame = self._config.camera_frame_id if is_wrist else f'{camera}_optical_frame'
+        frame_id = self._config.frame_prefix + frame
+        lens = Lens.pinhole(preset.intrinsics(self._config.camera_width, self._config.camera_height))
+        info = info_message(lens, frame_id)
+
+        def publish(picture: UInt8Array, monotonic_s: float) -> None:
+            if not self.context.ok():
+                return
+            stamp = ns_to_stamp(self._stamp_ns(monotonic_s))
+            lost = self._losses.random() < self._config.camera_drop_share
+            if images.get_subscription_count() and not lost:
+                images.publish(array_to_image(picture, 'rgb8', stamp, frame_id))
+            info.header.stamp = stamp
+            infos.publish(info)
+
+        return publish
 
     def _judge(self) -> None:
         self._twin.judge()
@@ -189,17 +229,24 @@ class TwinNode(Node):
         report = TaskReport(
             stamp_ns, preset.task.name, preset.name, state, preset.max_steps, preset.start.arm
         )
-        self._truth.publish(from_record(report, TaskReportMessage()))
+        message = from_record(report, TaskReportMessage())
+        message.header.frame_id = self._config.frame_prefix + message.header.frame_id
+        self._truth.publish(message)
+
+    def _publish_time(self) -> None:
+        stamp = ns_to_stamp(round(self._twin.dynamics.simulated_s * 1e9))
+        self._time.publish(ClockMessage(clock=stamp))
 
     def _publish_diagnostics(self) -> None:
         rate = self._twin.dynamics.real_time_factor
         frames = 0.0 if self._camera is None else self._camera.rate_hz
         level, message = DiagnosticStatus.OK, 'keeps up with real time'
         if rate < SLOW:
-            level, message = (
-                DiagnosticStatus.WARN,
-                f'runs at {rate:.2f} of real time; give it more processor time',
-            )
+            level = DiagnosticStatus.WARN
+            message = f'slow motion: it runs at {rate:.2f} of real time, and the session with it; end other programs'
+        if (rate < SLOW) != self._is_slow:
+            self._is_slow = rate < SLOW
+            self.get_logger().info(message)
         if self._camera is not None and self._camera.error:
             level, message = DiagnosticStatus.ERROR, self._camera.error
         status = DiagnosticStatus(
@@ -221,6 +268,12 @@ class TwinNode(Node):
         response.message = f'the cube is at x {x:.3f}, y {y:.3f} m'
         return response
 
+    def _on_go_on(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        x, y, _z = self._twin.go_on().cube_position
+        response.success = True
+        response.message = f'the cube stays at x {x:.3f}, y {y:.3f} m'
+        return response
+
     def _on_unplug(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if request.data:
             self._twin.arm.unplug()
@@ -237,11 +290,13 @@ class TwinNode(Node):
         self._twin.arm.faults.set_rates(FaultRates.bad_packets(share))
         return _done(response, f'{share:.0%} of the answers are bad')
 
-    def _on_freeze_camera(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if self._camera is None:
-            response.success, response.message = False, 'there is no camera; set camera_rate_hz'
+    def _on_freeze(
+        self, camera: str, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        if self._camera is None or camera not in self._config.cameras:
+            response.success, response.message = False, 'there is no such camera; set camera_rate_hz'
             return response
-        self._camera.frozen = request.data
+        (self._camera.frozen.add if request.data else self._camera.frozen.discard)(camera)
         return _done(response, 'the camera hangs' if request.data else 'the camera runs')
 
     # --- helpers ---
@@ -249,10 +304,6 @@ class TwinNode(Node):
     def _stamp_ns(self, monotonic_s: float) -> int:
         """Turn a monotonic time into the clock of the graph [ns]."""
         return int(self.get_clock().now().nanoseconds - (time.monotonic() - monotonic_s) * 1e9)
-
-    def _camera_info(self, width: int, height: int) -> CameraInfo:
-        intrinsics = self._preset.scene.mounted_camera.intrinsics(width, height)
-        return info_message(Lens.pinhole(intrinsics), self._config.camera_frame_id)
 
 
 def _preset(config: TwinConfig) -> Preset:
@@ -271,7 +322,7 @@ def main() -> None:
     """Run the node."""
     # The bus answers within a millisecond; by default another thread may keep it waiting for five.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    sys.exit(run_node(TwinNode, (SimulationError, ParameterError)))
+    leave(run_node(TwinNode, (SimulationError, ParameterError)))
 
 
 if __name__ == '__main__':

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin: one scene behind a virtual servo bus, and its wrist camera, without ROS.
+"""The twin: one scene behind a virtual servo bus, and its cameras, without ROS.
 
 Threads: the bus serves the pseudo-terminal and steps the physics (`MujocoDynamics`); the camera draws in another one,
 on a copy of the state (`CameraThread`); tasks are judged by whoever calls `judge`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 import logging
 from pathlib import Path
@@ -23,11 +23,12 @@ from so101_driver.calibration.calibration import ArmCalibration
 from so101_driver.emulator.arm import calibrated_arm, virtual_calibration, VirtualArm
 from so101_driver.emulator.dynamics import Motion, MotionLimits
 from so101_driver.gate.config import GateConfig
+from so101_interfaces_py.topics import FRONT_CAMERA, WRIST_CAMERA
 from so101_sim.errors import RenderError
 from so101_sim.render import Renderer, UInt8Array
 from so101_sim.scene.ground_truth import GroundTruth
 from so101_sim.scene.presets import Preset
-from so101_sim.scene.scene import load_scene, PREFIX
+from so101_sim.scene.scene import FRONT, load_scene, PREFIX
 from so101_sim.scene.servo import BoolArray, FloatArray, ServoLimits
 from so101_sim.scene.simulation import Simulation
 from so101_sim.scene.start import Varier
@@ -46,6 +47,8 @@ JOIN_TIMEOUT_S = 5.0
 RATE_WINDOW_S, RATE_WINDOW_FRAMES = 2.0, 20
 
 OnFrame = Callable[[UInt8Array, float], None]
+SIMULATED_CAMERAS = (WRIST_CAMERA, FRONT_CAMERA)
+"""The cameras that the twin has, as their topics begin."""
 
 
 class Twin:
@@ -117,6 +120,11 @@ class Twin:
         with self.dynamics.lock:
             self._varier.apply(self.preset.variation, self._rng)
             self.simulation.place_cube(place.tolist(), turn)
+        return self.go_on()
+
+    def go_on(self) -> GroundTruth:
+        """Begin another episode with everything where it is: somebody has put the object back."""
+        with self.dynamics.lock:
             self.simulation.start_clock()
             truth = self.simulation.truth()
         self._judge.reset()
@@ -185,6 +193,11 @@ class MujocoDynamics:
         self._clock = RateClock(RATE_WINDOW_S)
 
     @property
+    def simulated_s(self) -> float:
+        """Time that has been simulated [s]."""
+        return self._clock.simulated_s
+
+    @property
     def real_time_factor(self) -> float:
         """Simulated time per time, over the last seconds; 1.0 keeps up."""
         return self._clock.rate
@@ -223,12 +236,15 @@ class RateClock:
         self._window_s = window_s
         self._start: float | None = None
         self._simulated = 0.0
+        self.simulated_s = 0.0
+        """Simulated time altogether [s]."""
         self.rate = 1.0
         """Simulated time per time in the last whole window; 1 before the first."""
 
     def advance(self, simulated_s: float, now: float | None = None) -> None:
         """Count simulated time that has passed [s]."""
         now = time.monotonic() if now is None else now
+        self.simulated_s += simulated_s
         if self._start is None:
             self._start = now
             return
@@ -252,7 +268,8 @@ class SceneCopy:
         self._twin = twin
         self.model = load_scene(twin.preset.scene)
         self.data = mujoco.MjData(self.model)
-        self.camera = self.model.camera(PREFIX + CAMERA_NAME).id
+        names = {WRIST_CAMERA: PREFIX + CAMERA_NAME, FRONT_CAMERA: FRONT}
+        self.cameras = {topic: self.model.camera(name).id for topic, name in names.items()}
 
     def update(self) -> None:
         """Take over what the twin's scene looks like now; holds up the physics for some microseconds only."""
@@ -267,9 +284,14 @@ class SceneCopy:
 
 
 class CameraThread:
-    """Draws until it is closed. While it is frozen, it repeats nothing: a frozen camera sends no frames."""
+    """Draws until it is closed. What is frozen repeats nothing: a frozen camera sends no frames.
 
-    def __init__(self, twin: Twin, width: int, height: int, rate_hz: float, on_frame: OnFrame) -> None:
+    All cameras show the same moment: the scene is copied once for them, and there is one context to draw with.
+    """
+
+    def __init__(
+        self, twin: Twin, width: int, height: int, rate_hz: float, views: Mapping[str, OnFrame]
+    ) -> None:
         """Prepare; drawing begins with `start`.
 
         Args:
@@ -277,17 +299,17 @@ class CameraThread:
             width: [px].
             height: [px].
             rate_hz: frames per second [Hz].
-            on_frame: gets each picture (height, width, 3) RGB and the time of the state that it shows, on the monotonic
-                clock [s]; called in the thread.
+            views: of each camera of `SIMULATED_CAMERAS` that is drawn, what gets its pictures (height, width, 3) RGB
+                and the time of the state that they show, on the monotonic clock [s]; called in the thread.
         """
-        self.frozen = False
-        """True stops the stream, as a camera that hangs does."""
+        self.frozen: set[str] = set()
+        """Cameras whose stream stops, as that of one that hangs does."""
         self.error = ''
         """Why there are no pictures; empty while there are."""
         self._scene = SceneCopy(twin)
         self._size = width, height
         self._period_s = 1.0 / rate_hz
-        self._on_frame = on_frame
+        self._views = dict(views)
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._times: list[float] = []
@@ -325,7 +347,7 @@ class CameraThread:
             self._ready.set()
             due = time.monotonic()
             while not self._stop.is_set():
-                if not self.frozen:
+                if not self.frozen.issuperset(self._views):
                     self._draw(renderer)
                 due = max(due + self._period_s, time.monotonic() - self._period_s)
                 self._stop.wait(max(0.0, due - time.monotonic()))
@@ -333,8 +355,11 @@ class CameraThread:
     def _draw(self, renderer: Renderer) -> None:
         self._scene.update()
         stamp = time.monotonic()
-        picture = renderer.draw(self._scene.data, self._scene.camera)
-        if self._stop.is_set():
-            return
-        self._on_frame(picture, stamp)
+        for name, on_frame in self._views.items():
+            if name in self.frozen:
+                continue
+            picture = renderer.draw(self._scene.data, self._scene.cameras[name])
+            if self._stop.is_set():
+                return
+            on_frame(picture, stamp)
         self._times = [*self._times[-RATE_WINDOW_FRAMES:], stamp]

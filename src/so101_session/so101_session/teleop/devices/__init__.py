@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a human drives with: one interface, the same events, whatever is plugged in."""
 
-__all__ = ['base', 'keyboard', 'keys', 'leader', 'pads']
+__all__ = ['base', 'controls', 'keyboard', 'keys', 'leader', 'pads']

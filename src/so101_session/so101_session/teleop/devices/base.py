@@ -28,6 +28,8 @@ class Event(StrEnum):
     SUCCESS = 'success'
     FAILURE = 'failure'
     DISCARD = 'discard'
+    SUCCESS_NOW = 'success_now'
+    NOT_YET = 'not_yet'
     RESET = 'reset'
     PAUSE = 'pause'
     E_STOP = 'e_stop'

@@ -147,10 +147,12 @@ def _key(number: str, final: str) -> str:
 DEFAULT_KEYS = (
     *('w=x+', 's=x-', 'a=y+', 'd=y-', 'r=z+', 'f=z-'),
     *('up=x+', 'down=x-', 'left=y+', 'right=y-', 'page_up=z+', 'page_down=z-'),
-    *('o=open', 'c=close', '1=speed 0.2', '2=speed 0.5', '3=speed 1.0'),
-    *('space=e_stop', 't=takeover', 'g=give_back', 'enter=start', 'y=success', 'n=failure', 'x=discard'),
-    *('b=reset', 'p=pause'),
+    *('e=open', 'q=close', 'o=open', 'c=close', '7=speed 0.2', '8=speed 0.5', '9=speed 1.0'),
+    *('space=e_stop', 't=takeover', 'g=give_back', 'n=start', 'enter=start', 'h=reset', 'b=reset', 'p=pause'),
+    *('1=success', '2=failure', '3=discard', 'y=success', 'x=discard', '4=success_now', '5=not_yet'),
 )
+"""The one map of keys, in the terminal and on the operator's page; `enter` and other named keys are the terminal's."""
+
 _MOTIONS = {
     **{f'{name}{sign}': (axis, 1 if sign == '+' else -1) for axis, name in enumerate('xyz') for sign in '+-'},
     'open': (3, 1),
@@ -171,6 +173,8 @@ MEANINGS = {
     'success': 'it worked: episode ends',
     'failure': 'it failed: episode ends',
     'discard': 'forget this episode',
+    'success_now': 'success can be seen from now on',
+    'not_yet': 'no success can be seen, whatever the classifier says',
     'reset': 'back to the start',
     'pause': 'pause, go on',
     'e_stop': 'STOP the arm',

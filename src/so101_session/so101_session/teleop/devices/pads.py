@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pads: where the sticks and buttons of known ones are, what they ask for, and the two ways in which they come.
 
-Meanings go by place, not by letter: the lower button (A, cross) says success on every pad. Numbers are those of the
-Linux joystick interface; axes are positive to the right, down, and when pulled. A pad comes in by that interface
-(`Gamepad`: eight bytes for each change, nothing to install), or as `sensor_msgs/Joy` of another node (`Joy`).
+What each place of a pad means stands in `controls`. Numbers are those of the Linux joystick interface; axes are
+positive to the right, down, and when pulled. A pad comes in by that interface (`Gamepad`: eight bytes for each change,
+nothing to install), or as `sensor_msgs/Joy` of another node (`Joy`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ import struct
 
 from so101_contract.config import STICK_DEAD_ZONE
 from so101_session.teleop.devices.base import Device, DeviceError, DeviceState, Event, Feedback, limited
+from so101_session.teleop.devices.controls import buttons_at, DEADMAN, FROZEN_S, TRIGGER_START
 
-DEADMAN = 'deadman'
-AXES = ('x', 'y', 'z', 'close', 'open', 'hat_y')
+AXES = ('x', 'y', 'z', 'close', 'open', 'hat_y', 'hat_x')
 
 
 @dataclass(frozen=True)
@@ -29,57 +29,48 @@ class PadMap:
     Attributes:
         axes: number of the axis that gives each of `AXES`; a missing one is not there.
         buttons: button -> what it asks for, or `DEADMAN`.
-        hat: what pushing the cross up (-1) or down (1) asks for.
+        hats: what pushing the cross up or left (-1), or down or right (1) asks for, by its axis.
         words: parts of the names by which such pads report, in lower case.
         triggers_from: value of a trigger at rest, -1 or 0.
     """
 
     axes: Mapping[str, int]
     buttons: Mapping[int, str]
-    hat: Mapping[int, Event] = field(default_factory=lambda: {-1: Event.RESET, 1: Event.START})
+    hats: Mapping[str, Mapping[int, str]] = field(
+        default_factory=lambda: {
+            'hat_y': buttons_at(cross_up=-1, cross_down=1),
+            'hat_x': buttons_at(cross_left=-1, cross_right=1),
+        }
+    )
     words: tuple[str, ...] = ()
     triggers_from: float = -1.0
 
+    @property
+    def asked_by_cross(self) -> list[str]:
+        """What can be asked for with a cross that is an axis."""
+        return [asked for name, hat in self.hats.items() if name in self.axes for asked in hat.values()]
 
-_STICKS = {'x': 1, 'y': 0, 'z': 4, 'close': 5, 'open': 2, 'hat_y': 7}
-_XBOX = {
-    0: Event.SUCCESS,  # A, below
-    1: Event.E_STOP,  # B, right and red
-    2: Event.FAILURE,  # X, left
-    3: Event.DISCARD,  # Y, above
-    4: Event.TAKEOVER,  # left shoulder
-    5: DEADMAN,  # right shoulder
-    6: Event.GIVE_BACK,  # back, view
-    7: Event.PAUSE,  # start, menu
+
+_STICKS = {'x': 1, 'y': 0, 'z': 4, 'close': 5, 'open': 2, 'hat_y': 7, 'hat_x': 6}
+_XBOX = buttons_at(below=0, right=1, left=2, above=3, left_shoulder=4, right_shoulder=5, back=6, start=7)
+_PLAYSTATION = buttons_at(
+    below=0, right=1, left=3, above=2, left_shoulder=4, right_shoulder=5, back=8, start=9
+)
+_SDL = {
+    **buttons_at(below=0, right=1, left=2, above=3, left_shoulder=9, right_shoulder=10, back=4, start=6),
+    **buttons_at(cross_up=11, cross_down=12, cross_left=13, cross_right=14),
 }
 PADS: Mapping[str, PadMap] = {
     'xbox': PadMap(_STICKS, _XBOX, words=('xbox', 'x-box', 'microsoft', 'xinput', '360')),
     'playstation': PadMap(
         _STICKS,
-        {
-            0: Event.SUCCESS,  # cross, below
-            1: Event.E_STOP,  # circle, right and red
-            3: Event.FAILURE,  # square, left
-            2: Event.DISCARD,  # triangle, above
-            4: Event.TAKEOVER,  # L1
-            5: DEADMAN,  # R1
-            8: Event.GIVE_BACK,  # share, create
-            9: Event.PAUSE,  # options
-        },
+        _PLAYSTATION,
         words=('sony', 'playstation', 'dualsense', 'dualshock', 'wireless controller'),
     ),
     # What most other pads do: those that speak XInput, among them Logitech and 8BitDo.
     'generic': PadMap(_STICKS, _XBOX),
     # The game_controller_node of the ROS package joy, whatever the pad.
-    'sdl': PadMap(
-        {'x': 1, 'y': 0, 'z': 3, 'close': 5, 'open': 4},
-        {
-            **{0: Event.SUCCESS, 1: Event.E_STOP, 2: Event.FAILURE, 3: Event.DISCARD},
-            **{9: Event.TAKEOVER, 10: DEADMAN, 4: Event.GIVE_BACK, 6: Event.PAUSE},
-            **{11: Event.RESET, 12: Event.START},
-        },
-        triggers_from=0.0,
-    ),
+    'sdl': PadMap({'x': 1, 'y': 0, 'z': 3, 'close': 5, 'open': 4}, _SDL, triggers_from=0.0),
 }
 
 
@@ -121,7 +112,6 @@ def changed(pad: PadMap, entries: Iterable[str]) -> PadMap:
 
 
 HAT_SHARE = 0.5
-TRIGGER_START = 0.1
 
 
 @dataclass
@@ -144,7 +134,7 @@ class Pad:
     axes: dict[int, float] = field(default_factory=dict)
     buttons: set[int] = field(default_factory=set)
     _events: list[Event] = field(default_factory=list)
-    _hat: int = 0
+    _hats: dict[str, int] = field(default_factory=dict)
     _rested: set[str] = field(default_factory=set)
     _trusted: bool = True
 
@@ -160,11 +150,13 @@ class Pad:
         for name in ('close', 'open'):
             if self.map.axes.get(name) == number and self._pulled(value) < TRIGGER_START:
                 self._rested.add(name)  # before its first report a trigger reads half pulled
-        if self.map.axes.get('hat_y') == number:
+        for name, asked in self.map.hats.items():
+            if self.map.axes.get(name) != number:
+                continue
             hat = -1 if value < -HAT_SHARE else 1 if value > HAT_SHARE else 0
-            if hat != self._hat and hat in self.map.hat and not initial:
-                self._events.append(self.map.hat[hat])
-            self._hat = hat
+            if hat != self._hats.get(name, 0) and hat in asked and not initial:
+                self._events.append(Event(asked[hat]))
+            self._hats[name] = hat
 
     def button(self, number: int, down: bool, *, initial: bool = False) -> None:
         """Take the state of a button; its event comes with the edge, and with no other state."""
@@ -183,7 +175,7 @@ class Pad:
         self.buttons.clear()
         self._events.clear()
         self._rested.clear()
-        self._hat = 0
+        self._hats.clear()
 
     @property
     def held(self) -> bool:
@@ -259,9 +251,6 @@ FULL_SCALE = 32767
 NAME_BYTES = 128
 _GET_NAME = 0x80006A13 + (NAME_BYTES << 16)  # JSIOCGNAME
 LOOK_PERIOD_S = 0.5
-FROZEN_S = 3.0
-"""A stick that is held without a single change for this long is that of a pad out of reach [s]."""
-
 FOLDER = Path('/dev/input')
 _READ_BYTES = 64 * EVENT.size
 
@@ -315,6 +304,14 @@ class Gamepad(Device):
             self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             self._why = f'the gamepad {path} cannot be opened: {error.strerror}'
+            return
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._why = (
+                f'the gamepad {path} is read by another program; end that, one at a time may act on it'
+            )
+            self.close()
             return
         name = _name(self._handle)
         known, found = find_pad(self._settings.pad, name)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sentences at the top of the page: who drives, which episode runs, and what Start would do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from so101_console.health import (
+    UNKNOWN_ARM,
+)
+from so101_contract.session import (
+    Driver,
+    SessionState,
+    what_start_does,
+)
+
+BETWEEN: Mapping[str, str] = {
+    'waiting': 'Waiting',
+    'resetting': 'Going back to the start',
+    'ready': 'At the start',
+    'armed': 'About to begin',
+    'paused': 'Paused',
+    'done': 'Finished',
+}
+"""Titles of the session's states in which nobody drives."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands at the top.
+
+    Attributes:
+        title: few words.
+        detail: one sentence.
+        drives: `you`, `policy`, `nobody` or `stopped`; the colour.
+    """
+
+    title: str
+    detail: str
+    drives: str
+
+
+SCRIPTED = 'scripted operator'
+"""What `human` is called where no person drives but the operator of the simulation."""
+
+
+def headline(
+    arm: str | None,
+    reason: str,
+    session: Mapping[str, Any] | None,
+    *,
+    wheel: str | None,
+    page: str,
+    human: str = '',
+) -> Headline:
+    """Return the state for one page.
+
+    Args:
+        arm: `ready`, `off`, `stopped` or `fault`; None where its driver is silent.
+        reason: what the driver says.
+        session: what the session says; None where it is silent.
+        wheel: page that drives, or None.
+        page: the page that asks.
+        human: where the human is who drives from no page: a device, `SCRIPTED`, or empty where that is not known.
+    """
+    stopped = {
+        None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
+        'stopped': ('STOPPED', reason or 'Clear the stop, then switch the motors on, then press Start.'),
+        'fault': ('Fault', reason or 'The doctor below says what to do.'),
+        'off': ('Motors off', reason or 'Motors on holds it where it is; Start moves it.'),
+        UNKNOWN_ARM: ('The arm is in a state that this page does not know', reason or 'Use a newer version.'),
+    }
+    if arm in stopped:
+        return Headline(*stopped[arm], 'stopped')
+    if session is None:
+        return Headline('Nobody drives', 'No session is running; the arm holds.', 'nobody')
+    sentence = str(session.get('sentence', ''))
+    sentence = sentence[:1].upper() + sentence[1:]
+    if SessionState.UNKNOWN in (session.get('state'), session.get('driver')):
+        return Headline('A state that this page does not know', f'{sentence}. Use a newer version.', 'you')
+    if session.get('state') in BETWEEN:
+        title = BETWEEN[session['state']]
+        said = [] if sentence == title else [f'{sentence}.']
+        yours = ['You drive next.'] if wheel == page else []
+        return Headline(title, ' '.join(said + yours), 'nobody')
+    return _running(session, sentence, wheel, page, human)
+
+
+def _running(session: Mapping[str, Any], sentence: str, wheel: str | None, page: str, human: str) -> Headline:
+    if wheel == page:
+        return Headline('You drive', f'{sentence}. Let go with G.', 'you')
+    if wheel is not None:
+        return Headline('Another page drives', f'{sentence}. Taking over takes it away from there.', 'you')
+    if session.get('driver') == Driver.HUMAN:
+        scripted = human == SCRIPTED
+        where = '' if scripted else f'; the human is at {human or "another device"}'
+        return Headline(
+            f'{"The scripted operator" if scripted else "A human"} drives', f'{sentence}{where}.', 'you'
+        )
+    if session.get('intervening'):
+        gone = 'Whoever took over is gone, and the arm holds: take over, or give back.'
+        return Headline('Nobody drives', gone, 'nobody')
+    if session.get('driver') == Driver.POLICY:
+        return Headline('The policy drives', f'{sentence}.', 'policy')
+    return Headline('Nobody drives', f'{sentence}; the arm holds.', 'nobody')
+
+
+def episode_line(session: Mapping[str, Any]) -> str:
+    """Return which episode runs and how the others ended; `session` is what the session says of itself."""
+    if not session:
+        return ''
+    outcomes = session.get('outcomes', {})
+    tally = ', '.join(
+        f'{count} {name.lower().replace("_", " ")}' for name, count in outcomes.items() if count
+    )
+    if session.get('episode'):
+        limit = f' of {session["limit"]}' if session.get('limit') else ''
+        return f'Episode {session["episode"]}, step {session.get("index", 0)}{limit} · {tally or "the first"}'
+    return f'Between episodes · {tally or "none yet"}'
+
+
+def start_line(arm: str | None, session: Mapping[str, Any] | None, policy_acts: bool) -> str:
+    """Return what Start does now; `arm` and `session` as in `headline`."""
+    if session is None:
+        return 'no session is running'
+    if arm != 'ready':
+        return 'not before the motors are on'
+    return what_start_does(SessionState(session['state']), policy_acts and not session.get('intervening'))
