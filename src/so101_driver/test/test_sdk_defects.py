@@ -77,11 +77,11 @@ def test_2_sdk_leaves_acknowledgements_in_the_input_and_takes_them_for_data(virt
         assert bus.read(1, Reg.ACCELERATION) == 50
 
 
-def test_3_sdk_returns_a_late_answer_as_the_next_one(virtual_arm):
-    virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.06)
+def test_3_sdk_returns_a_late_answer_as_the_next_one(virtual_arm, wait_until):
+    virtual_arm.faults.inject('delay', servo_id=1, delay_s=0.5)
     with sdk_on(virtual_arm, patient=False) as (port, handler):
         assert handler.read2ByteTxRx(port, 1, 56)[1] == COMM_RX_TIMEOUT
-        time.sleep(0.05)
+        wait_until(lambda: port.getBytesAvailable() == 8, 'the late answer lies there')
         virtual_arm.set_position(1, 1000)
         assert handler.read2ByteTxRx(port, 1, 56)[:2] == (2048, COMM_SUCCESS)  # where the joint was
 
