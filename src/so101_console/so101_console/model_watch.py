@@ -33,8 +33,8 @@ class ModelWatch:
         else:
             line = (
                 f'{status.server} ({status.encoding}): answers after {_ms(status.latency_p50)}, 95 % within '
-                f'{_ms(status.latency_p95)}; {_share(status.late_share)} late, {_share(status.cut_share)} of the actions '
-                f'cut short; {status.left} targets left of chunk {status.chunk}'
+                f'{_ms(status.latency_p95)}; {_share(status.late_share)} late, {_share(status.cut_share)} of the '
+                f'actions cut short; {status.left} targets left of chunk {status.chunk}'
             )
         return {'instruction': status.instruction, 'said': line, 'bad': bool(status.trouble)}
 
