@@ -14,11 +14,11 @@ from typing import Any
 
 from mcap.writer import CompressionType, Writer
 import rclpy
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from so101_bags.metadata import definition_of
 from so101_bags.storage import BagError
+from so101_interfaces_py.node import Node
 
 LOOK_PERIOD_S = 0.2
 CHUNK = 256 * 1024
@@ -40,7 +40,7 @@ class Recorder(Node):
 
     def close(self) -> None:
         """End the file in order."""
-        self._writer.finish()
+        self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.close()
 
     def _look(self) -> None:
