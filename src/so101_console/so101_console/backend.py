@@ -8,10 +8,12 @@ import time
 from typing import Any
 
 from so101_console.arm_model import ArmModel
+from so101_console.drawings import Drawings
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
+from so101_console.reset_help import ResetHelp
 from so101_contract.task.spec import TaskSpec
 
 ASKS = frozenset(
@@ -76,6 +78,7 @@ class PageBackend:
         wheel: Wheel,
         *,
         task: TaskSpec | None = None,
+        drawings: Drawings | None = None,
     ) -> None:
         """Prepare; `frames` are those of the wrist camera, or of several cameras by name."""
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -86,6 +89,9 @@ class PageBackend:
         self._arm_file = arm.file()
         self._page_state = page_state
         self._frames = {'wrist': frames} if isinstance(frames, Frames) else dict(frames)
+        self.help = ResetHelp(self._frames)
+        """For a human who arranges the scene."""
+        self._drawings = drawings
         self._doubt = b''
         self._task = {} if task is None else {'instruction': task.instruction, 'human': task.human}
         self._browser = browser
@@ -108,7 +114,10 @@ class PageBackend:
         now = time.monotonic()
         first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
         state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
-        said = {'camera': first, 'cameras': others, 'task': self._task, 'pad_owner': self.pad_owner}
+        said: dict[str, Any] = {'camera': first, 'cameras': others, 'task': self._task}
+        said |= {'pad_owner': self.pad_owner, 'help': self.help.said(self._page_state.sentence)}
+        if self._drawings is not None:
+            said |= self._drawings.said(now, state, running=self._page_state.running)
         shown: dict[str, Any] = showable({'type': 'state', **said, **state})
         return shown
 

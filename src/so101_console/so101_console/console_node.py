@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from so101_interfaces.msg import (
     ArmStatus,
     ClassifierStatus,
@@ -22,16 +22,20 @@ from so101_interfaces.msg import (
     PolicyStatus,
     SessionStatus,
     Step,
+    SuccessOpinion,
+    TaskReport,
 )
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from so101_console.access import Access, AccessError, TOKEN_VARIABLE
 from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
 from so101_console.coach import CoachConfig
+from so101_console.drawings import Drawings, PlannedStart
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.headline import SCRIPTED
@@ -39,7 +43,7 @@ from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.messages import action_message
+from so101_contract.messages import action_message, event_record
 from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_contract.session import Source, to_record
 from so101_contract.task.files import all_cameras, told_task
@@ -168,6 +172,8 @@ def _services() -> dict[str, Action]:
 
 
 CONFIG = (ConsoleConfig, CoachConfig)
+TCP = 'so101'
+"""TCP preset of the arm that is drawn."""
 DEVICE_PERIOD_S = 0.5
 PAD_DEVICES = ('gamepad', 'joy')
 DEVICE_NAMES = {
@@ -185,7 +191,7 @@ class ConsoleNode(SoleNode):
         super().__init__('console_node', **node_options)
         config, coach = load_configs(self, ConsoleConfig, CoachConfig)
         access = Access(config.host, config.token or os.environ.get(TOKEN_VARIABLE, ''))
-        arm = ArmModel('so101')
+        arm = ArmModel(TCP)
         task = told_task(config.task)
         self._frames = {name: Frames(config.jpeg_quality) for name in all_cameras(task, config.cameras)}
         self._page_state = PageState(arm.poses, self.drop)
@@ -193,8 +199,17 @@ class ConsoleNode(SoleNode):
         follow(self, coach, self._teach)
         self._wheel = Wheel(config.silence_s)
         self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
+        planned = PlannedStart(TCP, None if task is None else task.start.arm_start, arm.poses)
+        cameras = [topics.CAMERAS.get(name, name) for name in self._frames]
+        self._drawings = Drawings(self._page_state.newest, cameras, arm.gripper, planned)
         self._backend = PageBackend(
-            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel, task=task
+            arm,
+            self._page_state,
+            self._frames,
+            EpisodeBrowser(config.bags),
+            self._wheel,
+            task=task,
+            drawings=self._drawings,
         )
         self._actions = Actions(self, self._page_state.say)
         self._subscribe()
@@ -226,9 +241,15 @@ class ConsoleNode(SoleNode):
         for name, frames in self._frames.items():
             camera = topics.CAMERAS.get(name, name)
             self.create_subscription(Image, f'{camera}/image_raw', frames.add, qos.IMAGE, raw=True)
+            self._hear_drawn(CameraInfo, f'{camera}/camera_info', qos.IMAGE)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
+        self._hear_drawn(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
+        self._hear_drawn(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
+        self._hear_drawn(SuccessOpinion, topics.SUCCESS_OPINION, qos.EVENT)
+        self._hear_drawn(TaskReport, topics.SIM_TASK, state)
+        self.create_subscription(TFMessage, topics.TF_STATIC, self._drawings.frames.hear, qos.LATCHED_EVERY)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, page_state.on_arm, qos.LATCHED)
         self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
@@ -252,6 +273,10 @@ class ConsoleNode(SoleNode):
         )
         self.create_subscription(String, topics.TELEOP_DEVICE, self._on_device, qos.LATCHED)
 
+    def _hear_drawn(self, kind: Any, topic: str, profile: Any) -> None:
+        """Keep the newest of a topic of which something is drawn."""
+        self.create_subscription(kind, topic, self._drawings.hear(topic), profile, raw=True)
+
     # --- callbacks ---
 
     def _on_command(self, message: EeDelta) -> None:
@@ -260,6 +285,7 @@ class ConsoleNode(SoleNode):
 
     def _on_event(self, message: EpisodeEvent) -> None:
         self._page_state.on_event(message)
+        self._backend.help.hear(event_record(message).kind, message.episode)
         ended = message.kind == EpisodeEvent.INTERVENTION_END
         if ended and self._page_state.policy_is_there and self._wheel.drop():
             # A page that went on to speak would take over the next episode without being asked to.

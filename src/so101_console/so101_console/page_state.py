@@ -31,11 +31,13 @@ from so101_console.health import (
     require_whole,
     servo_rows,
 )
+from so101_console.progress import progress
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import event_record
 from so101_contract.session import (
     EventKind,
     NO_EPISODE,
+    SessionState,
     SessionStatus,
 )
 from so101_interfaces_py.conversions import joint_positions, LARGEST_RAD, stamp_to_ns
@@ -126,6 +128,16 @@ class PageState:
         self._note = ''
         self.human = ''
         """Where the human is who drives from no page; see `headline`."""
+
+    @property
+    def running(self) -> bool:
+        """Whether an episode runs."""
+        return self._session.get('state') in (SessionState.RUNNING, SessionState.PAUSED)
+
+    @property
+    def sentence(self) -> str:
+        """What the session says that goes on."""
+        return str(self._session.get('sentence', ''))
 
     def meaning(self, what: str) -> str:
         """Return the action that a button means now: some do the one thing or the other."""
@@ -281,6 +293,7 @@ class PageState:
             else learner_line(learner),
             'classifier': self.classifier.said(now),
             'coach': [*told, summary(self._episodes.numbers(), self.coach)],
+            'progress': progress(self._episodes.numbers()),
             'episodes': self._episodes.rows(LISTED),
             'checks': [
                 {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}

@@ -91,9 +91,13 @@ def application(
         )
 
     async def doubt(_: Request) -> Response:
-        found = backend.doubt()
-        headers = {'Cache-Control': 'no-store'}
-        return Response(found, media_type='image/jpeg', headers=headers) if found else Response('None.', 404)
+        return _jpeg(backend.doubt())
+
+    async def start_scene(request: Request) -> Response:
+        camera = request.query_params.get('camera', '0')
+        if not (camera.isdecimal() and len(camera) <= LONGEST_NUMBER):
+            return Response('Expected the number of a camera.', 400)
+        return _jpeg(backend.help.picture(int(camera)))
 
     async def stop(_: Request) -> Response:
         # Beside the WebSocket: a page whose socket is gone can still stop the arm.
@@ -120,12 +124,18 @@ def application(
             Route('/episode', episode),
             Route('/episode_frame', episode_frame),
             Route('/doubt', doubt),
+            Route('/start_scene', start_scene),
             Route('/stop', stop, methods=['POST']),
             WebSocketRoute('/live', live),
             Route('/page/{name}', part),
         ],
         middleware=[Middleware(AccessMiddleware, access=access), Middleware(_HeadersMiddleware)],
     )
+
+
+def _jpeg(found: bytes) -> Response:
+    headers = {'Cache-Control': 'no-store'}
+    return Response(found, media_type='image/jpeg', headers=headers) if found else Response('None.', 404)
 
 
 class _HeadersMiddleware:

@@ -2,7 +2,7 @@
 """A person at the page, in a real browser, on the real graph with a policy that drives: does the arm do as told?"""
 
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import itertools
 import json
 import time
@@ -114,20 +114,32 @@ class Desk:
         return at, np.linalg.norm(where - where[first], axis=1) / gaps
 
 
-@pytest.fixture(scope='module')
-def desk(ear, chromium, wait_until, tmp_path_factory):
-    bags = tmp_path_factory.mktemp('bags')
+SESSION = {
+    'time_limit_steps': 100_000,
+    'joint_timeout_s': 5.0,
+    'camera_timeout_s': 5.0,
+    'no_answer_s': 30.0,
+}
+
+
+@contextmanager
+def sits_at(ear, chromium, wait_until, bags, *, twin=None, **console):
+    """Yield the desk of a graph in which an episode runs, with parameters for the twin and for the console."""
     # A machine that runs other tests beside these is no reason to cut an episode short.
-    patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}}
+    patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}, 'twin': twin or {}}
     with ConsoleRig('arm', 'kinematics', parameters=patient) as stage:
-        stage.add(
-            'session', time_limit_steps=100_000, joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0
-        )
+        stage.add('session', **SESSION)
         stage.add('recorder', out=bags)
         stage.add('policy', policy='default')
-        desk = Desk(stage, stage.console(bags=bags), bags, ear, chromium, wait_until)
+        desk = Desk(stage, stage.console(bags=bags, **console), bags, ear, chromium, wait_until)
         desk.open()
         desk.runs()
+        yield desk
+
+
+@pytest.fixture(scope='module')
+def desk(ear, chromium, wait_until, tmp_path_factory):
+    with sits_at(ear, chromium, wait_until, tmp_path_factory.mktemp('bags')) as desk:
         yield desk
 
 

@@ -18,6 +18,16 @@ export class EpisodeBrowser {
     if (!this.recorded) this.#list(rows);
   }
 
+  // Look through the bags, and show the last episode that ended like that; says why where there is none.
+  async showLast(outcomes) {
+    await this.#load();
+    const row = this.recorded.find(({ outcome }) => outcomes.includes(outcome));
+    if (!row) return `No recorded episode has ended with ${outcomes.join(' or ')}.`;
+    await this.#open(row.key);
+    $('replay').scrollIntoView({ block: 'center' });
+    return '';
+  }
+
   async #load() {
     const button = $('episodes-load');
     button.disabled = true;
