@@ -112,6 +112,7 @@ class PageBackend:
     def state(self, page: str) -> dict[str, Any]:
         """Return how things are, for one page."""
         now = time.monotonic()
+        self._page_state.arranging = self.help.asked
         first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
         state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
         said: dict[str, Any] = {'camera': first, 'cameras': others, 'task': self._task}

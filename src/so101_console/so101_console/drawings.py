@@ -2,7 +2,7 @@
 """What a page draws over the pictures and around the arm: next motions, the target, scores, what is known of the scene.
 
 Nothing is drawn into a picture: a page gets points as shares of its width and height and draws them on a sheet above
-it, so that the picture stays what the policy sees. A motion is drawn as far as the hand would come in half a second if
+it, so that the picture stays what the policy sees. A motion is drawn as far as the hand would come in 0.3 s if
 it went on like that: one step is some millimetres.
 """
 
@@ -29,7 +29,7 @@ from so101_interfaces_py import topics
 from so101_kinematics.fk import ForwardKinematics
 from so101_kinematics.ik import InverseKinematics
 
-AHEAD_S = 0.5
+AHEAD_S = 0.3
 """A motion is drawn as far as it would lead in this time."""
 AHEAD_STEPS = AHEAD_S * CONTROL_RATE_HZ
 

@@ -40,6 +40,9 @@ class Headline:
     drives: str
 
 
+ARRANGE = 'Arrange the scene'
+"""The title while a human is asked to."""
+
 SCRIPTED = 'scripted operator'
 """What `human` is called where no person drives but the operator of the simulation."""
 
@@ -52,6 +55,7 @@ def headline(
     wheel: str | None,
     page: str,
     human: str = '',
+    arranging: bool = False,
 ) -> Headline:
     """Return the state for one page.
 
@@ -62,6 +66,7 @@ def headline(
         wheel: page that drives, or None.
         page: the page that asks.
         human: where the human is who drives from no page: a device, `SCRIPTED`, or empty where that is not known.
+        arranging: a human is asked to arrange the scene.
     """
     stopped = {
         None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
@@ -79,7 +84,7 @@ def headline(
     if SessionState.UNKNOWN in (session.get('state'), session.get('driver')):
         return Headline('A state that this page does not know', f'{sentence}. Use a newer version.', 'you')
     if session.get('state') in BETWEEN:
-        title = BETWEEN[session['state']]
+        title = ARRANGE if arranging else BETWEEN[session['state']]
         said = [] if sentence == title else [f'{sentence}.']
         yours = ['You drive next.'] if wheel == page else []
         return Headline(title, ' '.join(said + yours), 'nobody')

@@ -126,6 +126,8 @@ class PageState:
         self._slow: dict[str, Any] = {}
         self._slow_s = -math.inf
         self._note = ''
+        self.arranging = False
+        """Whether a human is asked to arrange the scene."""
         self.human = ''
         """Where the human is who drives from no page; see `headline`."""
 
@@ -250,7 +252,9 @@ class PageState:
         arm = None if self._arm is None or now - self._arm_s > STALE_S else arm_state(self._arm)
         reason = '' if self._arm is None else self._arm.reason
         session = self._session if now - self._session_s <= STALE_S else None
-        top = headline(arm, reason, session, wheel=wheel, page=page, human=self.human)
+        top = headline(
+            arm, reason, session, wheel=wheel, page=page, human=self.human, arranging=self.arranging
+        )
         intervening = bool(session and session.get('intervening'))
         holds = self._policy is not None and self._policy.mode == PolicyStatus.MODE_HOLD
         target, box = self._markers()

@@ -15,7 +15,8 @@ class ResetHelp:
         self._frames = list(frames.values())
         self._kept: list[bytes] = []
         self._episode = NO_EPISODE
-        self._asked = False
+        self.asked = False
+        """Whether a human is asked to arrange the scene."""
 
     def hear(self, kind: EventKind, episode: int) -> None:
         """Note what happened to an episode, or between two."""
@@ -23,8 +24,8 @@ class ResetHelp:
             newest = [frames.jpeg(-1) for frames in self._frames]
             self._kept = [b'' if found is None else found[1] for found in newest]
             self._episode = episode
-        self._asked = kind is EventKind.NEED_RESET or (
-            self._asked and kind not in (EventKind.NEED_OVER, EventKind.START)
+        self.asked = kind is EventKind.NEED_RESET or (
+            self.asked and kind not in (EventKind.NEED_OVER, EventKind.START)
         )
 
     def picture(self, camera: int) -> bytes:
@@ -37,6 +38,6 @@ class ResetHelp:
         Args:
             sentence: what the session says of it: what to do, and for how many seconds there is still time.
         """
-        if not self._asked:
+        if not self.asked:
             return None
         return {'said': sentence, 'episode': self._episode, 'pictures': [bool(each) for each in self._kept]}

@@ -56,13 +56,10 @@ export class Cameras {
   }
 
   // How it was when the last episode began, while somebody is asked to make it so again.
-  help(help, human) {
+  help(help) {
     $('help').hidden = !help;
     const shown = help ? `${help.episode} ${help.pictures}` : '';
-    if (help) {
-      const said = help.said[0].toUpperCase() + help.said.slice(1);
-      write($('help-said'), human && !said.includes(human) ? `${human} ${said}.` : `${said}.`);
-    }
+    if (help) write($('help-said'), `${help.said.slice(0, 1).toUpperCase()}${help.said.slice(1)}.`);
     if (shown === this.scenes) return;
     this.scenes = shown;
     this.views.forEach(({ before }, k) => {
@@ -94,7 +91,7 @@ export class Cameras {
     for (const { what, points } of lines) {
       const [from, to] = points.map(([x, y]) => [x * sheet.width, y * sheet.height]);
       const path = to ? arrow(from, to) : cross(from);
-      const [x, y] = to ?? from;
+      const [x, y] = labelled(from, to ?? from, sheet);
       for (const [width, colour] of [[9, DARK], [4, COLOURS[what]]]) {
         Object.assign(context, { lineWidth: width, strokeStyle: colour });
         context.stroke(path);
@@ -143,8 +140,8 @@ export class Cameras {
     frame.append(image, none);
     under.append(said);
     section.append(make('h2', { textContent: `Camera ${name}` }), frame, under);
-    const views = document.querySelectorAll('main > .view');
-    views[views.length - 1].after(section);
+    const above = document.querySelectorAll('main > .asked, main > .asked ~ .view');
+    above[above.length - 1].after(section);
     return this.#adopt(frame, image, none, said);
   }
 }
@@ -168,6 +165,15 @@ function arrow([x, y], [tx, ty]) {
     path.lineTo(tx + head * Math.cos(angle + turn), ty + head * Math.sin(angle + turn));
   }
   return path;
+}
+
+// Where a line still is in the picture, with room for a word beside it.
+function labelled([x, y], [tx, ty], { width, height }) {
+  for (let share = 1; share > 0; share -= 0.05) {
+    const [u, v] = [x + share * (tx - x), y + share * (ty - y)];
+    if (u > 0 && u < width - 90 && v > 20 && v < height - 30) return [u, v];
+  }
+  return [Math.min(Math.max(x, 0), width - 90), Math.min(Math.max(y, 20), height - 30)];
 }
 
 function cross([x, y]) {

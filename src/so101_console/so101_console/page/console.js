@@ -130,7 +130,7 @@ const PARTS = {
     : 'A gamepad works too, while its right shoulder button is held.'),
   pictures: (state) => cameras.ages(state),
   drawn: (state) => cameras.drawn(state.drawn, state.scores),
-  help: (state) => cameras.help(state.help, state.task?.human),
+  help: (state) => cameras.help(state.help),
   task: ({ task }) => text('task', task?.instruction ? `Task: ${task.instruction}${task.human ? ` Between episodes: ${task.human}` : ''}` : ''),
   classifier: (state, news) => { if ('classifier' in news) showClassifier(news.classifier); },
   servos: (state, news) => { if (news.servos) showServos(news.servos); },
@@ -175,7 +175,7 @@ function showButtons(state) {
 // The picture that the classifier asks about is asked for again when it may be another one.
 let asked = '';
 function showClassifier(classifier) {
-  $('train').hidden = !classifier;
+  $('train').hidden = $('classifier').hidden = !classifier;
   $('doubt').hidden = !classifier?.doubts;
   if (!classifier) return;
   text('classifier', classifier.said);
