@@ -8,12 +8,11 @@ import time
 from typing import Any
 
 from so101_console.arm_model import ArmModel
-from so101_console.drawings import Drawings
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
-from so101_console.reset_help import ResetHelp
+from so101_console.scene.drawings import Drawings, ResetHelp
 from so101_contract.task.spec import TaskSpec
 
 ASKS = frozenset(

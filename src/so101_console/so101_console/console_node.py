@@ -35,12 +35,12 @@ from so101_console.access import Access, AccessError, TOKEN_VARIABLE
 from so101_console.arm_model import ArmModel
 from so101_console.backend import PageBackend
 from so101_console.coach import CoachConfig
-from so101_console.drawings import Drawings, PlannedStart
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.headline import SCRIPTED
 from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
+from so101_console.scene.drawings import Drawings, PlannedStart
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
 from so101_contract.messages import action_message, event_record
@@ -241,14 +241,20 @@ class ConsoleNode(SoleNode):
         for name, frames in self._frames.items():
             camera = topics.CAMERAS.get(name, name)
             self.create_subscription(Image, f'{camera}/image_raw', frames.add, qos.IMAGE, raw=True)
-            self._hear_drawn(CameraInfo, f'{camera}/camera_info', qos.IMAGE)
+            lens = self._drawings.hear(f'{camera}/camera_info')
+            self.create_subscription(CameraInfo, f'{camera}/camera_info', lens, qos.IMAGE, raw=True)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
-        self._hear_drawn(EeDelta, topics.POLICY_EE_DELTA, qos.COMMAND)
-        self._hear_drawn(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
-        self._hear_drawn(SuccessOpinion, topics.SUCCESS_OPINION, qos.EVENT)
-        self._hear_drawn(TaskReport, topics.SIM_TASK, state)
+        policy, human = (
+            self._drawings.hear(topics.POLICY_EE_DELTA),
+            self._drawings.hear(topics.TELEOP_EE_DELTA),
+        )
+        self.create_subscription(EeDelta, topics.POLICY_EE_DELTA, policy, qos.COMMAND, raw=True)
+        self.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, human, qos.COMMAND, raw=True)
+        opinion, task = self._drawings.hear(topics.SUCCESS_OPINION), self._drawings.hear(topics.SIM_TASK)
+        self.create_subscription(SuccessOpinion, topics.SUCCESS_OPINION, opinion, qos.EVENT, raw=True)
+        self.create_subscription(TaskReport, topics.SIM_TASK, task, state, raw=True)
         self.create_subscription(TFMessage, topics.TF_STATIC, self._drawings.frames.hear, qos.LATCHED_EVERY)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, page_state.on_arm, qos.LATCHED)
         self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
@@ -272,10 +278,6 @@ class ConsoleNode(SoleNode):
             DiagnosticArray, topics.DIAGNOSTICS, page_state.on_diagnostics, qos.DIAGNOSTICS
         )
         self.create_subscription(String, topics.TELEOP_DEVICE, self._on_device, qos.LATCHED)
-
-    def _hear_drawn(self, kind: Any, topic: str, profile: Any) -> None:
-        """Keep the newest of a topic of which something is drawn."""
-        self.create_subscription(kind, topic, self._drawings.hear(topic), profile, raw=True)
 
     # --- callbacks ---
 

@@ -17,7 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from so101_console.coach import advice, Episodes, human_line, LearnerNumbers, summary, USUAL
 from so101_console.curves import base_line, ClassifierWatch, Curves, finite, learner_line
-from so101_console.headline import episode_line, headline, start_line
+from so101_console.headline import episode_line, headline, progress, start_line
 from so101_console.health import (
     arm_state,
     ArmWatch,
@@ -31,7 +31,6 @@ from so101_console.health import (
     require_whole,
     servo_rows,
 )
-from so101_console.progress import progress
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import event_record
 from so101_contract.session import (

@@ -17,8 +17,8 @@ from so101_interfaces.msg import TaskReport as TaskReportMessage
 from test_views import ARM, frames, HOME  # noqa: F401 (a fixture)
 
 from so101_console.backend import showable
-from so101_console.drawings import Drawings, PlannedStart
 from so101_console.page_state import Newest
+from so101_console.scene.drawings import Drawings, PlannedStart
 from so101_contract.task_report import (
     AtPoint,
     AtPose,

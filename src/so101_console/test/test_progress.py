@@ -2,7 +2,7 @@
 """One sentence that says whether it is getting better, and how sure that is."""
 
 from so101_console.coach import EpisodeNumbers
-from so101_console.progress import progress
+from so101_console.headline import progress
 
 
 def episodes(*outcomes, helped=False):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the scene was at the start, shown while a human is asked to make it so again."""
 
-from so101_console.reset_help import ResetHelp
+from so101_console.scene.drawings import ResetHelp
 from so101_contract.session import EventKind
 
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 from tf2_msgs.msg import TFMessage
 
 from so101_console.arm_model import ArmModel
-from so101_console.views import MOST_FRAMES, read_optics, StaticFrames, View, view_of
+from so101_console.scene.views import MOST_FRAMES, read_optics, StaticFrames, View, view_of
 from so101_contract.task_report import home_pose
 from so101_description.cameras import FRONT_VIEW, get_camera, OPTICAL_IN_CAMERA
 from so101_description.pose import Pose

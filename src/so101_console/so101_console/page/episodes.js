@@ -25,6 +25,7 @@ export class EpisodeBrowser {
     if (!row) return `No recorded episode has ended with ${outcomes.join(' or ')}.`;
     await this.#open(row.key);
     $('replay').scrollIntoView({ block: 'center' });
+    $('replay-step').focus(); // the arrow keys go through its steps
     return '';
   }
 

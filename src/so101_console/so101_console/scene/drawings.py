@@ -3,7 +3,8 @@
 
 Nothing is drawn into a picture: a page gets points as shares of its width and height and draws them on a sheet above
 it, so that the picture stays what the policy sees. A motion is drawn as far as the hand would come in 0.3 s if
-it went on like that: one step is some millimetres.
+it went on like that: one step is some millimetres. While a human puts the object back, the page shows how the scene
+looked when the last episode began.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,12 @@ from sensor_msgs.msg import CameraInfo
 from so101_interfaces.msg import EeDelta, SuccessOpinion
 from so101_interfaces.msg import TaskReport as TaskReportMessage
 
+from so101_console.frames import Frames
 from so101_console.page_state import Newest, Poses
-from so101_console.views import Optics, read_optics, StaticFrames, View, view_of
+from so101_console.scene.views import Optics, read_optics, StaticFrames, View, view_of
 from so101_contract.joints import BASE_FRAME
 from so101_contract.observation_spec import CONTROL_RATE_HZ
+from so101_contract.session import EventKind, NO_EPISODE
 from so101_contract.task_report import ArmStart, AtPoint, AtPose, TaskReport, to_record
 from so101_description.errors import PresetError
 from so101_description.pose import Pose
@@ -181,6 +184,41 @@ class PlannedStart:
         return None if q is None else {'poses': self._poses(q), 'box': box}
 
 
+class ResetHelp:
+    """Keeps the pictures of the last start, of every camera, and whether a human is asked to arrange the scene."""
+
+    def __init__(self, frames: Mapping[str, Frames]) -> None:
+        self._frames = list(frames.values())
+        self._kept: list[bytes] = []
+        self._episode = NO_EPISODE
+        self.asked = False
+        """Whether a human is asked to arrange the scene."""
+
+    def hear(self, kind: EventKind, episode: int) -> None:
+        """Note what happened to an episode, or between two."""
+        if kind is EventKind.START:
+            newest = [frames.jpeg(-1) for frames in self._frames]
+            self._kept = [b'' if found is None else found[1] for found in newest]
+            self._episode = episode
+        self.asked = kind is EventKind.NEED_RESET or (
+            self.asked and kind not in (EventKind.NEED_OVER, EventKind.START)
+        )
+
+    def picture(self, camera: int) -> bytes:
+        """Return the JPEG of a camera when the last episode began; empty without one."""
+        return self._kept[camera] if camera < len(self._kept) else b''
+
+    def said(self, sentence: str) -> dict[str, Any] | None:
+        """Return what a page shows while a human is asked to arrange the scene, else None.
+
+        Args:
+            sentence: what the session says of it: what to do, and for how many seconds there is still time.
+        """
+        if not self.asked:
+            return None
+        return {'said': sentence, 'episode': self._episode, 'pictures': [bool(each) for each in self._kept]}
+
+
 def _drawn(
     view: View | str,
     hand: Sequence[float] | None,
@@ -193,8 +231,8 @@ def _drawn(
     lines: list[dict[str, Any]] = []
     if target is not None:
         lines.append({'what': 'target', 'points': view.line(target)})
-    for who, translation in motions.items() if hand is not None else ():
-        if math.hypot(*translation) >= SMALLEST_M:
+    for who, translation in motions.items():
+        if hand is not None and math.hypot(*translation) >= SMALLEST_M:
             tip = [at + AHEAD_STEPS * by for at, by in zip(hand, translation, strict=True)]
             lines.append({'what': who, 'points': view.line(hand, tip)})
     return {'lines': [line for line in lines if line['points']], 'why': ''}
