@@ -56,7 +56,8 @@ export class Cameras {
   }
 
   // How it was when the last episode began, while somebody is asked to make it so again.
-  help(help) {
+  help(told) {
+    const help = Array.isArray(told?.pictures) ? told : null;
     $('help').hidden = !help;
     const shown = help ? `${help.episode} ${help.pictures}` : '';
     if (help) write($('help-said'), `${help.said.slice(0, 1).toUpperCase()}${help.said.slice(1)}.`);
