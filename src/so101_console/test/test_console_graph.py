@@ -233,7 +233,8 @@ def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
     page.focus('#replay-step')
     for _ in range(5):
         desk.press('ArrowRight')
-    desk.shows('5', '#replay-number')
+    last = min(5, int(page.get_attribute('#replay-step', 'max')))  # the newest episode may have just begun
+    desk.shows(str(last), '#replay-number')
     assert 'mm' in page.text_content('#replay-action') or 'Nobody' in page.text_content('#replay-action')
 
 
