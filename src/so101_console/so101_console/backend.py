@@ -10,6 +10,7 @@ from typing import Any
 from so101_console.arm_model import ArmModel
 from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
+from so101_console.model_watch import instruction_of
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
 from so101_console.scene.drawings import Drawings, ResetHelp
@@ -83,6 +84,8 @@ class PageBackend:
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""
         self.wake: Callable[[], None] = lambda: None
+        self.instruct: Callable[[str], None] = lambda _: None
+        """Tells a policy that takes words what to do."""
         self.pad_owner = ''
         """Who reads a gamepad beside the pages, which leave theirs alone then; or empty."""
         self._arm_file = arm.file()
@@ -157,9 +160,15 @@ class PageBackend:
                 return 'Another page drives; take over first.'
             self.ask('give')
             return ''
+        if what == 'instruct':
+            try:
+                self.instruct(instruction_of(message))
+            except ValueError as error:
+                raise DriveError(str(error)) from error
+            return ''
         if not isinstance(what, str) or what not in ASKS:
             raise DriveError(
-                f'expected one of {sorted(ASKS)}, drive, take or give, got {what!r:.40}; nothing was done'
+                f'expected one of {sorted(ASKS)}, drive, take, give or instruct, got {what!r:.40}; nothing was done'
             )
         self.ask(what)
         return ''
