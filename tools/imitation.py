@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 from hilserl_learner.cli.plot import draw
-from so101_sim.evaluate import wilson
+from so101_contract.interval import wilson
 
 DEMOS, UPDATES, STEPS, EPISODES = '50', '3000', '4000', '100'
 ONLY_DEMOS = ('start_steps=100000', 'eval_every=0', 'final_episodes=0')

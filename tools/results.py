@@ -18,7 +18,7 @@ import sys
 from hilserl_learner.cli.plot import draw
 from hilserl_learner.training.log import EVALUATION, TRAIN
 from hilserl_learner.training.settings import CONFIG
-from so101_sim.evaluate import wilson
+from so101_contract.interval import wilson
 
 REPORT = 'report.json'
 HEADLINE, FIGURES, END = '<!-- headline -->', '<!-- figures -->', '<!-- end -->'

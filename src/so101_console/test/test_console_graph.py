@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from so101_bags.messages import Decoders
 from so101_bags.storage import open_bags
-from so101_console.episode_browser import EpisodeBrowser
+from so101_console.archive.browser import EpisodeBrowser
 from so101_contract.session import EventKind, Source
 from so101_interfaces_py import qos, topics
 from so101_session.teleop.devices.controls import page_controls

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from so101_console.episode_browser import EpisodeBrowser
+from so101_console.archive.browser import EpisodeBrowser
 
 EPISODES, STEPS = 20, 12
 
@@ -86,13 +86,13 @@ def test_a_replay_shows_every_camera_that_the_steps_name(tmp_path):
 def test_a_replay_reads_around_its_step_and_not_the_whole_bag(flights, monkeypatch):
     key = flights.episodes()[EPISODES // 2]['key']
     assert flights.frame(key, 0)
-    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)  # what follows is there already
+    monkeypatch.setattr('so101_console.archive.recorded.open_bags', None)  # what follows is there already
     assert all(flights.frame(key, index) for index in range(STEPS))
 
 
 def test_a_bag_is_read_again_only_when_it_has_changed(flights, monkeypatch):
     before = flights.episodes()
-    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)
+    monkeypatch.setattr('so101_console.archive.recorded.open_bags', None)
     assert flights.episodes() == before
 
 

@@ -5,6 +5,7 @@ import { ArmView } from './arm.js';
 import { Charts } from './charts.js';
 import { EpisodeBrowser } from './episodes.js';
 import { OperatorInput } from './operator_input.js';
+import { Runs } from './runs.js';
 import { Tones } from './tones.js';
 
 const $ = (id) => document.getElementById(id);
@@ -19,7 +20,8 @@ const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
 
 const arm = new ArmView($('arm'));
 const charts = new Charts($('charts'));
-const episodes = new EpisodeBrowser();
+const episodes = new EpisodeBrowser({ act: (message) => (connected() ? send(message) : say('Not sent: there is no connection.')), say });
+new Runs({ say });
 const tones = new Tones($('tones'));
 let socket = null;
 let now = {};
