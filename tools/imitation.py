@@ -102,6 +102,8 @@ def run(out: Path, words: Iterable[object]) -> None:
     if report_path(out).exists():
         return
     command = [sys.executable, '-m', *map(str, words)]
+    if command[2] in (TRAIN, OFFLINE, EVAL):
+        command.append('--json')
     print(' '.join(command[2:]), file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     last = (done.stdout.splitlines() or ['{}'])[-1]

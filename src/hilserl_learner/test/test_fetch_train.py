@@ -21,7 +21,7 @@ from hilserl_learner.training.settings import make_env, observation_name
 from so101_contract.observation_spec import get_observation
 
 TINY = ['--demos', '1', '--set', 'width=16', '--set', 'batch_size=8', '--set', 'start_steps=5']
-SHORT = ['--set', 'eval_every=0', '--set', 'log_every=5', '--set', 'final_episodes=1']
+SHORT = ['--json', '--set', 'eval_every=0', '--set', 'log_every=5', '--set', 'final_episodes=1']
 
 
 def train(out, *arguments):
@@ -63,7 +63,7 @@ def test_it_learns_from_two_cameras(agent, tmp_path, capsys):
 def test_eval_counts_the_successes_of_such_a_policy(tmp_path, capsys):
     assert train(tmp_path / 'run', '--env', 'FetchReach-joint', '--steps', '3') == 0
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])
-    code = eval_cli.main([str(tmp_path / 'run' / 'last'), '--env', 'FetchReach-joint', '--episodes', '1'])
+    code = eval_cli.main([str(tmp_path / 'run' / 'last'), '--json', '--env', 'FetchReach-joint', '--episodes', '1'])
     assert code == 0
     evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (evaluated['success'], evaluated['failed_at']) == (trained['success'], trained['failed_at'])

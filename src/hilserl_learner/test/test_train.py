@@ -38,7 +38,7 @@ TINY = [
     '--set',
     'start_steps=5',
 ]
-SHORT = ['--set', 'eval_every=0', '--set', 'log_every=10', '--set', 'final_episodes=1']
+SHORT = ['--json', '--set', 'eval_every=0', '--set', 'log_every=10', '--set', 'final_episodes=1']
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +74,9 @@ def test_train_makes_its_steps_and_leaves_policy_log_and_settings(run):
 def test_B25_eval_acts_with_the_weights_of_the_training_and_says_which(run, tmp_path, capsys):
     out, report = run
     picture, table = tmp_path / 'map.png', tmp_path / 'episodes.csv'
-    code = eval_cli.main([str(out / 'last'), '--episodes', '1', '--png', str(picture), '--csv', str(table)])
+    code = eval_cli.main(
+        [str(out / 'last'), '--json', '--episodes', '1', '--png', str(picture), '--csv', str(table)]
+    )
     evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 0
     # The training's own last evaluation was of one episode with the same seed.
@@ -187,7 +189,7 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
 def test_eval_shows_what_a_difference_of_gap_costs(run, capsys):
     brightness = []
     for parts in ((), ('--nominal', 'light'), ('--nominal', 'light', '--nominal', 'camera')):
-        assert eval_cli.main([str(run[0] / 'last'), '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        assert eval_cli.main([str(run[0] / 'last'), '--json', '--preset', 'gap', '--episodes', '1', *parts]) == 0
         report = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert report['nominal'] == list(parts[1::2])
         brightness.append(sum(report['image_mean']))

@@ -181,3 +181,33 @@ def test_a_checkout_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     (tmp_path / 'log').write_text('a file')
     assert environment.main([str(tmp_path)]) == 1
     assert 'expected to write in' in capsys.readouterr().err
+
+
+SLOW_STEP = """
+import sys
+from pathlib import Path
+from so101_bringup.commands import run_logged
+words = 'echo Collecting a; sleep 2; echo Collecting b; echo Installing collected packages: a, b; sleep 3'
+run_logged(['sh', '-c', words], Path(sys.argv[1]), cwd=Path('.'), title='a step ...', count='^Collecting', total=2)
+"""
+
+
+def test_a_step_that_says_nothing_still_moves_on_the_terminal(tmp_path):
+    master, slave = os.openpty()
+    process = subprocess.Popen([sys.executable, '-c', SLOW_STEP, tmp_path / 'log'], stderr=slave)
+    os.close(slave)
+    shown = b''
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # its end
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(master)
+    assert process.wait(300) == 0
+    lines = shown.decode().split('\r')[1:]
+    assert len(set(lines)) >= 3, lines
+    assert any('1 of 2' in line for line in lines)
+    assert any('installing, ' in line for line in lines)

@@ -2,6 +2,7 @@
 """What pages see and do, between the server's thread and the node's: the one place where the two meet."""
 
 from collections.abc import Callable, Mapping
+import io
 import math
 from pathlib import Path
 import queue
@@ -38,6 +39,7 @@ ASKS = frozenset(
         'release',
         'park',
         'clear',
+        'recover',
     )
 )
 """What a page may ask for by name, beside driving."""
@@ -62,6 +64,17 @@ def showable(value: Any) -> Any:
     if isinstance(value, str):
         return value if len(value) <= LONGEST_TEXT else f'{value[:LONGEST_TEXT]}…'
     return value
+
+
+def code_picture(address: str) -> bytes:
+    """Return an address as a QR code, SVG; empty where the package that draws it is missing."""
+    try:
+        import segno
+    except ModuleNotFoundError:
+        return b''
+    out = io.BytesIO()
+    segno.make(address, error='m').save(out, kind='svg', scale=6, border=3, light='#fff')
+    return out.getvalue()
 
 
 def _camera(name: str, frames: Frames, now: float) -> dict[str, Any]:
@@ -125,6 +138,7 @@ class PageBackend:
         first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
         state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
         said = {'camera': first, 'cameras': others, 'task': self._task, 'pad_owner': self.pad_owner}
+        said['phone'] = bool(self.phone_code)
         shown: dict[str, Any] = showable({'type': 'state', **said, **state})
         return shown
 

@@ -29,11 +29,11 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from so101_console.access import Access, AccessError, TOKEN_VARIABLE
+from so101_console.access import Access, AccessError, is_loopback, near_address, TOKEN_VARIABLE
 from so101_console.archive.browser import EpisodeBrowser
 from so101_console.archive.memory import Memory
 from so101_console.arm_model import ArmModel
-from so101_console.backend import PageBackend
+from so101_console.backend import code_picture, PageBackend
 from so101_console.coach import CoachConfig
 from so101_console.frames import Frames
 from so101_console.headline import SCRIPTED
@@ -220,8 +220,10 @@ class ConsoleNode(SoleNode):
         self._server = Server(app, config.host, config.port)
         self._server.start(stop_spinning)
         secret = f'/?token={access.token}' if access.token else ''
-        host = f'[{config.host}]' if ':' in config.host else config.host
-        self.get_logger().info(f'the page is http://{host}:{self._server.port}{secret}')
+        address = f'http://{near_address(config.host)}:{self._server.port}{secret}'
+        if secret and not is_loopback(config.host):
+            self._backend.phone_code = code_picture(address)
+        self.get_logger().info(f'the page is {address}')
 
     def _teach(self, coach: CoachConfig) -> None:
         self._page_state.coach = coach

@@ -152,6 +152,9 @@ class PageState:
         """Return the action that a button means now: some do the one thing or the other."""
         if what == 'pause' and self._session.get('paused'):
             return 'resume'
+        if what == 'recover':
+            off = self._arm is not None and self._arm.state == ArmStatus.DISABLED
+            return 'enable' if off else self.meaning('clear')
         if what == 'clear' and self._arm is not None and self._arm.state == ArmStatus.FAULT:
             return 'clear_fault'
         return what

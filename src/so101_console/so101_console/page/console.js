@@ -126,6 +126,7 @@ const PARTS = {
     text('recording', recording ? recording.said : '–');
     $('recording').classList.toggle('bad', Boolean(recording && recording.bad));
   },
+  phone: (state) => { $('phone').hidden = !state.phone; },
   start: (state) => text('start-does', state.start ? `Start: ${state.start}.` : ''),
   gamepad: (state) => text('gamepad', state.pad_owner ? `The gamepad is read by ${state.pad_owner}; here it does nothing.`
     : 'A gamepad works too, while its right shoulder button is held.'),
@@ -307,5 +308,9 @@ $('give').addEventListener('click', () => act('give'));
 for (const button of document.querySelectorAll('[data-do]')) {
   button.addEventListener('click', () => act(button.dataset.do));
 }
+$('phone').addEventListener('click', () => {
+  $('phone-picture').src = '/phone.svg';
+  $('phone-code').showModal();
+});
 setInterval(alarm, 250);
 connect();
