@@ -189,7 +189,9 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
 def test_eval_shows_what_a_difference_of_gap_costs(run, capsys):
     brightness = []
     for parts in ((), ('--nominal', 'light'), ('--nominal', 'light', '--nominal', 'camera')):
-        assert eval_cli.main([str(run[0] / 'last'), '--json', '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        assert (
+            eval_cli.main([str(run[0] / 'last'), '--json', '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        )
         report = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert report['nominal'] == list(parts[1::2])
         brightness.append(sum(report['image_mean']))

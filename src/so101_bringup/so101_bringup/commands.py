@@ -110,7 +110,9 @@ class _Shown:
 
     def text(self) -> str:
         """Return what it says now."""
-        counted = f'{min(self.done, self._total)} of {self._total}, ' if self._total and not self.phase else ''
+        counted = (
+            f'{min(self.done, self._total)} of {self._total}, ' if self._total and not self.phase else ''
+        )
         return f'{self._title} {self.phase or counted}{time.monotonic() - self._began:.0f} s'
 
     def _tick(self) -> None:
@@ -128,7 +130,7 @@ def run_logged(
     count: str = '',
     total: int = 0,
 ) -> None:
-    """Run a command with its output in a log; on a terminal, show how many of `total` lines match `count`, and the time.
+    """Run a command with its output in a log; on a terminal, show how many of `total` match `count`, and the time.
 
     Raises:
         CommandError: the command ended with another exit code than 0.

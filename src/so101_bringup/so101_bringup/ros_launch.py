@@ -63,7 +63,10 @@ def _nodes(context: LaunchContext, name: str) -> list[Action]:
     security, namespace = str(options['security']), str(options['namespace'])
     given_up = GivenUp()
     context.environment.update(
-        environment(options) | variables(security) | phone_environment(options) | {GIVEN_UP: str(given_up.path)}
+        environment(options)
+        | variables(security)
+        | phone_environment(options)
+        | {GIVEN_UP: str(given_up.path)}
     )  # of launch itself too, which looks around
     if security:
         check_keystore(security, nodes, namespace)

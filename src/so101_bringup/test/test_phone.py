@@ -32,7 +32,9 @@ def read(lines):
         rows += [[pair[half] for pair in (halves[c] for c in line)] for half in (0, 1)]
     picture = np.where(np.array(rows), 0, 255).astype(np.uint8)
     picture = np.kron(picture, np.ones((PIXELS, PIXELS), np.uint8))
-    return cv2.QRCodeDetector().detectAndDecode(cv2.copyMakeBorder(picture, 30, 30, 30, 30, cv2.BORDER_CONSTANT, value=255))[0]
+    return cv2.QRCodeDetector().detectAndDecode(
+        cv2.copyMakeBorder(picture, 30, 30, 30, 30, cv2.BORDER_CONSTANT, value=255)
+    )[0]
 
 
 def test_the_code_in_the_terminal_is_the_address():
@@ -58,7 +60,9 @@ def test_the_code_is_shown_once_the_page_says_where_it_is_and_all_lines_pass():
     output = PhoneCode(kept, shown.append)
     output.write('arm_node', 'ready')
     for _ in range(2):
-        output.write('console_node', '[INFO] [1.2] [console_node]: the page is http://10.0.0.5:8101/?token=abcdefgh')
+        output.write(
+            'console_node', '[INFO] [1.2] [console_node]: the page is http://10.0.0.5:8101/?token=abcdefgh'
+        )
     assert len(kept.lines) == 3
     assert [read(lines) for lines in shown] == ['http://10.0.0.5:8101/?token=abcdefgh']
 
@@ -83,12 +87,23 @@ def get(address, path, **headers):
 
 
 def test_a_page_for_a_phone_is_served_to_who_has_the_code_and_to_nobody_else(tmp_path):
-    command = [sys.executable, '-m', 'so101_bringup.cli', 'up', '--stack', 'view', 'phone:=true', 'console_port:=0']
+    command = [
+        sys.executable,
+        '-m',
+        'so101_bringup.cli',
+        'up',
+        '--stack',
+        'view',
+        'phone:=true',
+        'console_port:=0',
+    ]
     environment = {k: v for k, v in os.environ.items() if k != TOKEN_VARIABLE}
     environment |= {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     log = tmp_path / 'said.txt'
     with log.open('w') as file:
-        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT
+        )
     try:
         deadline = time.monotonic() + PATIENCE_S
         while '█' not in log.read_text():

@@ -75,7 +75,16 @@ def test_the_learner_on_another_machine_learns_from_the_arm_and_the_arm_gets_its
             (far, near, learner_log, ('learner', f'run:={tmp_path / "run"}')),
             (near, far, actor_log, ('actor', 'console:=false')),
         ):
-            command = ['ip', 'netns', 'exec', machine, sys.executable, *up, *words, f'network:={HOSTS[other]}']
+            command = [
+                'ip',
+                'netns',
+                'exec',
+                machine,
+                sys.executable,
+                *up,
+                *words,
+                f'network:={HOSTS[other]}',
+            ]
             with log.open('w') as file:
                 processes.append(
                     subprocess.Popen(command, env=plain, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)

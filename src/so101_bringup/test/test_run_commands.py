@@ -3,9 +3,9 @@
 
 import shlex
 
-from hilserl_learner.live.identity import choose_run, IDENTITY, ONLINE, RunIdentity
 import pytest
 
+from hilserl_learner.live.identity import choose_run, IDENTITY, ONLINE, RunIdentity
 from so101_bringup.options import parse_options
 from so101_bringup.stack import hilserl
 from so101_console.archive.runs import commands

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The set-up, as far as it can be looked at from inside what it made."""
 
+import os
 from pathlib import Path
 import re
 import shutil

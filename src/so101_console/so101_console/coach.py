@@ -22,7 +22,10 @@ class CoachConfig:
     coach_window: int = live_param(20, doc='Episodes that the coach looks at.', lo=1, hi=200)
     coach_enough: int = live_param(5, doc='Fewer episodes than this say nothing to the coach.', lo=1, hi=200)
     coach_rewarded: float = live_param(
-        REWARDED_SHARE, doc='Share of episodes that should earn a reward, by the policy or by a human.', lo=0.0, hi=1.0
+        REWARDED_SHARE,
+        doc='Share of episodes that should earn a reward, by the policy or by a human.',
+        lo=0.0,
+        hi=1.0,
     )
     coach_sparse: float = live_param(
         0.15, doc='Interventions in fewer episodes than this share are sparse.', lo=0.0, hi=1.0

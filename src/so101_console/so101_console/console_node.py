@@ -91,7 +91,8 @@ class ConsoleConfig:
         ('',), doc='Cameras whose pictures are shown; empty: those of the task, or else the wrist camera.'
     )
     bags: str = param(
-        'bags', doc='Folder of the bags whose episodes can be looked at again, beside that of a recorder that runs.'
+        'bags',
+        doc='Folder of the bags whose episodes can be looked at again, beside that of a recorder that runs.',
     )
     runs: str = param('runs', doc='Folder of the runs that the page lists.')
 
@@ -205,7 +206,13 @@ class ConsoleNode(SoleNode):
         self._wheel = Wheel(config.silence_s)
         self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
         self._backend = PageBackend(
-            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel, task=task, runs=config.runs
+            arm,
+            self._page_state,
+            self._frames,
+            EpisodeBrowser(config.bags),
+            self._wheel,
+            task=task,
+            runs=config.runs,
         )
         self._actions = Actions(self, self._page_state.say)
         self._subscribe()

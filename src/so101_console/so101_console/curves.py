@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The curves that a page draws over the episodes of this run, thinned so that days fit; and sentences about learning."""
+"""The curves that a page draws over the episodes of this run, thinned so that days fit, and sentences of learning."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,7 +124,7 @@ class Curves:
         row.episode, row.upto, row.minutes, row.learner = self._last, upto, minutes, learner
         self._count(row, list(self._results.values()))
         if len(self._rows) > HISTORY:
-            self._rows = self._rows[1::2]
+            self._rows = self._rows[::-2][::-1]
             self._every *= 2
             self._anew = self._revision
 

@@ -236,7 +236,9 @@ class PageState:
         self._learner, self._learner_s = message, time.monotonic()
         fields = message.get_fields_and_field_types()
         self.memory.value(message.q_mean)
-        self.curves.hear({name: float(getattr(message, name)) for name in fields if _is_number(message, name)})
+        self.curves.hear(
+            {name: float(getattr(message, name)) for name in fields if _is_number(message, name)}
+        )
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Note what a node warns of."""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from so101_console.coach import CoachConfig, EpisodeNumbers, Episodes
-from so101_console.curves import charts, CHARTS, Curves, HISTORY, NAMES
+from so101_console.curves import CHARTS, charts, Curves, HISTORY, NAMES
 from so101_contract.interval import wilson
 
 GOOD = EpisodeNumbers(steps=50, intervened=10, interventions=1, success=True)
@@ -88,7 +88,10 @@ def test_what_is_not_known_is_null_in_json():
 
 
 def test_the_healthy_ranges_are_the_thresholds_of_the_coach():
-    told = {chart['title']: chart['healthy'] for chart in charts(CoachConfig(coach_long_steps=12, coach_rewarded=0.4))}
+    told = {
+        chart['title']: chart['healthy']
+        for chart in charts(CoachConfig(coach_long_steps=12, coach_rewarded=0.4))
+    }
     assert told['Success'] == [0.4, None]
     assert told['Correction'] == [None, 12.0]
     assert told['Q of its bound'] == [None, 'q_bound']

@@ -108,7 +108,7 @@ LONG_INTERVENTION_STEPS = 30
 rather than whole episodes by hand, which make the critic optimistic about states that the policy never reaches."""
 
 REWARDED_SHARE = 1 / 3
-"""Share of episodes that should earn a reward, by the policy or with help: without rewards there is nothing to learn."""
+"""Share of episodes that should earn a reward, with or without help: without rewards there is nothing to learn."""
 
 BY_HAND_SHARE = 0.5
 """A human who acts in more of the steps than this, once the policy has had its time, leaves it no room to try."""

@@ -26,7 +26,9 @@ def phone_environment(options: Options, environ: Mapping[str, str] = os.environ)
     if not options['phone']:
         return {}
     if not options['console']:
-        raise OptionError("phone:=true shows the operator's page on a phone, and console:=false leaves it out.")
+        raise OptionError(
+            "phone:=true shows the operator's page on a phone, and console:=false leaves it out."
+        )
     return {TOKEN_VARIABLE: environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(TOKEN_BYTES)}
 
 

@@ -53,7 +53,9 @@ class Job:
     def account(self) -> dict[str, Any]:
         """Return how it is, for a page."""
         seconds = time.monotonic() - self.began_s if self.state == 'runs' else self.took_s
-        told: dict[str, Any] = {name: getattr(self, name) for name in ('name', 'key', 'state', 'said', 'bytes')}
+        told: dict[str, Any] = {
+            name: getattr(self, name) for name in ('name', 'key', 'state', 'said', 'bytes')
+        }
         return {**told, 'seconds': round(seconds), 'out': str(self.out)}
 
 
@@ -80,7 +82,9 @@ class Jobs:
         arm = episode.arm.strip('/')
         words = [str(episode.bag), '--out', str(out), '--episode', str(episode.number)]
         words += ['--image-size', str(FILM_PX), *(['--namespace', f'/{arm}'] if arm else [])]
-        return self._start(Job(f'Film of {episode.bag.name}, episode {episode.number}', episode.key, words, out))
+        return self._start(
+            Job(f'Film of {episode.bag.name}, episode {episode.number}', episode.key, words, out)
+        )
 
     def dataset(self, run: str, buffer: Path, out: Path) -> str:
         """Begin to make a dataset of LeRobot's of the experience of a run; return a sentence where that cannot be."""

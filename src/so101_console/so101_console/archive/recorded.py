@@ -214,7 +214,9 @@ class _Reader:
         for episode in self._episodes.values():
             named = max((len(step.image_stamps_ns) for step in episode.steps), default=0)
             known = () if spec is None else spec.camera_names
-            episode.cameras = tuple(known if len(known) == named else _cameras(self._raw, episode.arm)[:named])
+            episode.cameras = tuple(
+                known if len(known) == named else _cameras(self._raw, episode.arm)[:named]
+            )
         whole = [one for key, one in self._episodes.items() if key[1] != NO_EPISODE and one.steps]
         return sorted(whole, key=lambda episode: episode.steps[0].stamp_ns)
 

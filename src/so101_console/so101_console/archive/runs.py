@@ -109,7 +109,12 @@ class Runs:
 
 def made_with(identity: RunIdentity) -> str:
     """Return what a run was made with, for people: without hashes."""
-    words = [identity.scene, identity.observation.split()[0], f'from {identity.policy.split()[0]}', identity.agent]
+    words = [
+        identity.scene,
+        identity.observation.split()[0],
+        f'from {identity.policy.split()[0]}',
+        identity.agent,
+    ]
     return ', '.join(words) + (f', begun from {identity.origin}' if identity.origin else '')
 
 
@@ -184,7 +189,9 @@ def read_episodes(run: Path) -> list[EpisodeNumbers]:
 
 def _numbers(line: Mapping[str, str | None]) -> EpisodeNumbers | None:
     try:
-        counts = [int(float(line[name] or '')) for name in ('episode_steps', 'intervened', 'takeovers', 'success')]
+        counts = [
+            int(float(line[name] or '')) for name in ('episode_steps', 'intervened', 'takeovers', 'success')
+        ]
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     steps, intervened, takeovers, success = counts
