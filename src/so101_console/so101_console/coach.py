@@ -208,6 +208,8 @@ OPEN = 20
 """Episodes that have begun and not ended; a session has one, but numbers come over the network."""
 LATENCIES = 2000
 """Of one episode that are kept."""
+FAILED = ('failure', 'time limit', 'abort')
+"""Outcomes of an episode in which the task was not done."""
 NO_COUNTERS: Mapping[str, int] = {}
 
 
@@ -286,8 +288,12 @@ class Episodes:
         return list(islice(counted, most))[::-1]
 
     def rows(self, most: int) -> list[dict[str, Any]]:
-        """Return what the page lists, the newest first."""
-        newest = list(self._closed)[-most:][::-1]
+        """Return what the page lists, the newest first; behind them the last one that failed, however long ago."""
+        closed = list(self._closed)[::-1]
+        newest = closed[:most]
+        failed = next((entry for entry in closed if entry['outcome'] in FAILED), None)
+        if failed is not None and not any(entry is failed for entry in newest):
+            newest.append(failed)
         return [
             {
                 **{key: value for key, value in entry.items() if key not in ('human', 'stamp_ns')},

@@ -223,7 +223,8 @@ def test_charts_are_zoomed_by_drag_wheel_and_keys_and_all_is_shown_again(desk, o
 def test_the_last_failure_is_shown_with_one_press_though_nothing_is_recorded(desk, open_page):
     arm = desk[0]
     arm.live(EventKind.FAILURE)
-    arm.live(EventKind.SUCCESS)
+    for _ in range(50):  # it was long ago
+        arm.live(EventKind.SUCCESS)
     page = open_page()
     page.wait_for_selector('#episodes tr')
     page.click('#last-failure')

@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 from so101_console.archive.recorded import MOST_STEPS, RecordedEpisode
+from so101_console.coach import FAILED
 from so101_contract.messages import EpisodeEventRecord, ExecutedAction, StepRecord
 from so101_contract.session import EventKind
 
@@ -56,7 +57,7 @@ class Memory:
             made = RecordedEpisode(Path(f'this run, {life}'), '/', event.episode, cameras=self._cameras)
             self._episodes[life, event.episode] = made
             while len(self._episodes) > KEPT:
-                self._episodes.popitem(last=False)
+                del self._episodes[self._dispensable()]
         episode = self._of(event.episode)
         if episode is not None:
             episode.happened(event, {})
@@ -108,6 +109,11 @@ class Memory:
         place = bisect_left(kept, wanted, key=lambda one: one[0])
         near = min(kept[max(place - 1, 0) : place + 1], key=lambda one: abs(one[0] - wanted), default=None)
         return near[1] if near is not None and abs(near[0] - wanted) <= NEAR_NS else None
+
+    def _dispensable(self) -> tuple[int, int]:
+        """Return the oldest episode, unless it is the last one that failed: somebody will ask for that."""
+        failed = [key for key, one in self._episodes.items() if one.outcome in FAILED]
+        return next(key for key in self._episodes if key not in failed[-1:])
 
     def _of(self, number: int) -> RecordedEpisode | None:
         return self._episodes.get((self.life, number))
