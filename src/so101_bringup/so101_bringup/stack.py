@@ -32,9 +32,6 @@ SIM_CONNECT_TIMEOUT_S = 60.0
 SIM_READING_TIMEOUT_S = 2.0
 """A virtual bus falls silent when the machine is busy, at the start above all; a real one when a cable is loose [s]."""
 
-ANY_HOST = '0.0.0.0'
-"""Where the page is served that a phone shall see: it needs a token."""
-
 WORLD = 'world'
 """The frame that arms stand in that are seen together."""
 RVIZ_ARMS = ('first', 'second')
@@ -424,10 +421,8 @@ def _watching(plan: Options, contract: 'ContractConfig') -> Nodes:
     nodes = [*_recorder(plan, contract), *_lerobot(plan, drives=False)]
     if plan['console']:
         told: dict[str, Parameter] = {'port': plan['console_port']}
-        if plan['phone']:
-            told['host'] = ANY_HOST
-        if plan['record']:
-            told['bags'] = plan['record']
+        told |= {'bags': plan['record']} if plan['record'] else {}
+        told |= {'host': '0.0.0.0'} if plan['phone'] else {}  # which needs a token: `terminal.phone`
         nodes.append(_node('console_node', told, contract, niceness=NICE))
     return nodes + (_rviz(plan) if plan['rviz'] else [])
 

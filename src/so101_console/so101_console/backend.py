@@ -138,7 +138,7 @@ class PageBackend:
         first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
         state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
         said = {'camera': first, 'cameras': others, 'task': self._task, 'pad_owner': self.pad_owner}
-        said['phone'] = bool(self.phone_code)
+        state['phone'] = bool(self.phone_code)
         shown: dict[str, Any] = showable({'type': 'state', **said, **state})
         return shown
 

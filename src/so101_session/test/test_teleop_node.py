@@ -268,16 +268,16 @@ def test_one_key_clears_a_stop_or_a_fault_and_then_switches_the_motors_on(at_key
 
         def pressed(wanted=wanted):  # until it has heard of the state
             human.type('u')
-            time.sleep(0.2)
+            time.sleep(1.5)  # sooner it would be a key that is held
             human.look()
             return wanted in session.asked
 
-        wait(pressed, human)
+        wait(pressed, human, patience=300.0)
     session.arm.publish(ArmStatus(state=ArmStatus.ENABLED))
-    time.sleep(1.0)
+    time.sleep(1.5)
     session.asked.clear()
     human.type('u')
-    time.sleep(1.0)
+    time.sleep(1.5)
     assert session.asked in ([], [(topics.ARM_ENABLE_SERVICE, True)]), 'an arm that is ready is left alone'
     assert end(process, human) < patience()
 
