@@ -21,11 +21,11 @@ from hilserl_learner.training.settings import make_env, observation_name
 from so101_contract.observation_spec import get_observation
 
 TINY = ['--demos', '1', '--set', 'width=16', '--set', 'batch_size=8', '--set', 'start_steps=5']
-SHORT = ['--json', '--set', 'eval_every=0', '--set', 'log_every=5', '--set', 'final_episodes=1']
+SHORT = ['--set', 'eval_every=0', '--set', 'log_every=5', '--set', 'final_episodes=1']
 
 
 def train(out, *arguments):
-    return train_cli.main(['--out', str(out), *arguments, *TINY, *SHORT])
+    return train_cli.main(['--json', '--out', str(out), *arguments, *TINY, *SHORT])
 
 
 @pytest.mark.parametrize('agent', ['hil', 'sac', 'faithful', 'bc'])

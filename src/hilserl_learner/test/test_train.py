@@ -2,6 +2,7 @@
 """Train, stop, go on, evaluate, draw: the commands on the simulated arm with its camera, with tiny budgets."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,15 @@ def test_eval_shows_what_a_difference_of_gap_costs(run, capsys):
         brightness.append(sum(report['image_mean']))
     assert brightness[1] > 1.5 * brightness[0]
     assert brightness[2] != brightness[1]
+
+
+def test_eval_ends_with_a_table_for_people_unless_json_is_asked_for(run, capsys):
+    assert eval_cli.main([str(run[0] / 'last'), '--episodes', '2']) == 0
+    shown = capsys.readouterr().out
+    assert '{' not in shown
+    assert re.search(r'success +\d+%', shown), shown
+    assert re.search(r'its 95 % interval +\d+% to \d+%', shown), shown
+    assert 'sha256' not in shown
 
 
 def test_what_does_not_exist_is_named_with_what_does(tmp_path, capsys):

@@ -225,6 +225,20 @@ def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
     assert 'mm' in page.text_content('#replay-action') or 'Nobody' in page.text_content('#replay-action')
 
 
+def test_a_label_that_is_corrected_in_a_replay_is_an_event_of_that_episode(desk):
+    page, began = desk.page, time.monotonic()
+    page.click('#episodes button >> nth=0')
+    page.wait_for_selector('#replay-labels')
+    episode = int(page.text_content('#replay-title').partition(':')[0].rpartition(' ')[2])
+    page.click('#replay-labels [data-label="discard"]')
+    corrected = lambda: [
+        m for _, m in desk.ear.since('event', began) if (m.kind, m.episode) == (EventKind.DISCARD, episode)
+    ]
+    desk.until(corrected, 'the correction is an event')
+    assert corrected()[0].by_human
+    desk.shows('discard', '#replay-title')
+
+
 def test_buttons_joystick_and_gamepad_say_what_the_keys_say(desk):
     page = desk.page
     desk.runs()
