@@ -12,7 +12,7 @@ from typing import Any
 
 from faults_core import Fault, finish, parse, Result
 from faults_rig import FaultRig
-from processes import isolate
+from processes import busy, isolate
 from rich.console import Console
 
 INTRODUCTION = """# What happens when things break
@@ -62,7 +62,9 @@ def main() -> int:
     """Command line."""
     options = parse(__doc__, every_fault(), quick=('healthy', 'nan', 'silent'))
     isolate()
-    return finish('faults', run(options.faults, Console(stderr=True)), INTRODUCTION, options)
+    with busy(options.load):
+        results = run(options.faults, Console(stderr=True))
+    return finish('faults', results, INTRODUCTION, options)
 
 
 if __name__ == '__main__':

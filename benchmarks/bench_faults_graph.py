@@ -10,7 +10,7 @@ import sys
 from faults_core import finish, parse, Result
 from faults_graph import FAULTS
 from graph_rig import GraphRig
-from processes import isolate
+from processes import busy, isolate
 from rich.console import Console
 
 INTRODUCTION = """# What happens when a node stops
@@ -36,7 +36,7 @@ def main() -> int:
     for number, fault in enumerate(options.faults, 1):
         # A graph of its own for each: what a fault leaves behind must not excuse the next one.
         rig = GraphRig('arm', 'kinematics', 'session', 'policy', parameters=PARAMETERS)
-        with console.status(f'{number} of {len(options.faults)}: {fault.name}'), rig:
+        with busy(options.load), console.status(f'{number} of {len(options.faults)}: {fault.name}'), rig:
             results.append(fault.judge(rig))
         result = results[-1]
         verdict = 'pass' if result.passed else '[bold red]FAIL[/]'

@@ -9,7 +9,7 @@ import sys
 
 from faults_core import finish, parse, Result
 from faults_payloads import FAULTS, PayloadRig
-from processes import isolate
+from processes import busy, isolate
 from rich.console import Console
 
 INTRODUCTION = """## Payloads that nobody asked for
@@ -29,7 +29,7 @@ def main() -> int:
     options = parse(__doc__, FAULTS, quick=[fault.id for fault in FAULTS])
     isolate()
     console, results = Console(stderr=True), list[Result]()
-    with PayloadRig(QUICK if options.quick else PAYLOADS) as rig:
+    with busy(options.load), PayloadRig(QUICK if options.quick else PAYLOADS) as rig:
         for fault in options.faults:
             results.append(fault.judge(rig))
             result = results[-1]

@@ -140,6 +140,7 @@ def parse(doc: str | None, faults: Sequence[Fault[Any]], quick: Sequence[str]) -
     parser = Parser(doc, only=list(quick))
     known = ', '.join(fault.id for fault in faults)
     parser.add_argument('--only', nargs='+', metavar='ID', help=f'only these rows: {known}')
+    parser.number('--load', 0, 'busy loops that take the processor beside it')
     parser.add_argument('--markdown', type=Path, help='write the table as a page of the documentation')
     options = parser.parse_args()
     unknown = set(options.only or ()) - {fault.id for fault in faults}
@@ -151,6 +152,8 @@ def parse(doc: str | None, faults: Sequence[Fault[Any]], quick: Sequence[str]) -
 
 def finish(name: str, results: Sequence[Result], introduction: str, options: argparse.Namespace) -> int:
     """Show and write what came of the faults; return the exit code."""
+    if options.load:
+        introduction = at_load(introduction, name, options)
     if options.markdown:
         machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
         write_part(options.markdown, markdown(results, introduction.format(machine=machine)))
@@ -158,6 +161,17 @@ def finish(name: str, results: Sequence[Result], introduction: str, options: arg
     head = Row('faults that ended as they should', 'faults', len(results), passed)
     rows = [head.beside('all', len(results), more_is_better=True), *(result.row for result in results)]
     return Report(name, rows, passed=passed == len(results)).finish(options)
+
+
+def at_load(introduction: str, name: str, options: argparse.Namespace) -> str:
+    """Return what stands over the same rows on a busy machine."""
+    title = introduction.split('\n', 1)[0].lstrip('# ')
+    return (
+        f'## {title}: at load {options.load}\n\n'
+        f'The same rows while {options.load} processes that do nothing but turn round share the cores with them.\n'
+        f'`./so101 bench {name} --load {options.load} --markdown {options.markdown}` makes this part.\n'
+        'This one comes from {machine}.\n'
+    )
 
 
 def write_part(page: Path, part: str) -> None:

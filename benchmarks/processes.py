@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes in which the sides of a comparison run, and how they are kept apart; the standard library alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
@@ -49,6 +50,18 @@ def ask_once(words: Words, environment: Mapping[str, str] | None = None, timeout
     if done.returncode:
         raise SystemExit(f'{" ".join(map(str, words[1:]))} ended with code {done.returncode}')
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def busy(loops: int) -> Iterator[None]:
+    """Let so many processes turn round beside what is measured, each of which would fill a core."""
+    turning = [subprocess.Popen((sys.executable, '-S', '-c', 'while True: pass')) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for process in turning:
+            process.kill()
+            process.wait()
 
 
 class Worker:

@@ -13,6 +13,14 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 isolate(anew='PYTEST_XDIST_WORKER' in os.environ)
 
 
+@pytest.fixture(autouse=True)
+def _priority():
+    """Let no test leave this process at another priority: whatever is started after it would inherit that."""
+    before = os.sched_getscheduler(0), os.nice(0)
+    yield
+    assert (os.sched_getscheduler(0), os.nice(0)) == before
+
+
 @pytest.fixture
 def ros():
     """An initialised rclpy context, shut down at the end."""

@@ -3,6 +3,7 @@ from dataclasses import replace
 import io
 import json
 import math
+import os
 import shutil
 
 import av
@@ -29,6 +30,7 @@ from hilserl_learner.lerobot.film import choose_episode, write_film
 from hilserl_learner.lerobot.metadata import read_info
 from hilserl_learner.lerobot.statistics import count_pictures, PictureCounts, vector_statistics
 from hilserl_learner.lerobot.units import from_rad
+from hilserl_learner.lerobot.writer import ENCODERS, VideoFile
 from so101_contract.action import ActionSpec
 from so101_contract.observation_spec import get_observation
 from so101_contract.session import EventKind
@@ -373,6 +375,17 @@ def test_the_film_of_an_episode_shows_every_step(buffer, tmp_path, capsys):
     border = [tuple(int(v) for v in frame[200, 1]) for frame in frames[:8]]
     human = [red > blue for red, _, blue in border]
     assert human == [k in (2, 3, 4) for k in range(8)]
+
+
+@pytest.mark.parametrize('codec', ENCODERS)
+def test_an_encoder_leaves_the_rest_of_the_machine_its_processor(codec, tmp_path):
+    video = VideoFile(tmp_path / 'film.mp4', codec, 10, (48, 64))
+    for shade in range(30):
+        video.add(np.full((48, 64, 3), shade, np.uint8))
+    threads = [int(thread) for thread in os.listdir('/proc/self/task')]
+    video.close()
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(thread) for thread in (0, *threads)} == {os.SCHED_OTHER}
 
 
 def test_a_film_needs_an_episode_that_is_there(buffer, tmp_path, capsys):

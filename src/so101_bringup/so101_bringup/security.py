@@ -63,12 +63,12 @@ RIGHTS = {
         _CLASSIFIER,
     ),
     'console_node': Rights(
-        (t.TELEOP_EE_DELTA,),
+        (t.TELEOP_EE_DELTA, t.POLICY_INSTRUCTION),
         (
             *(t.IMAGE, t.FRONT_IMAGE, t.JOINT_STATES, t.TCP_POSE, t.MARKERS, t.ARM_STATUS, t.STEP),
             t.EE_DELTA_CMD,
             *(t.EPISODE_EVENT, t.SESSION_STATUS, t.POLICY_STATUS, t.LEARNER_STATUS, t.DIAGNOSTICS),
-            *(t.RECORDER_STATUS, t.TELEOP_DEVICE, t.CLASSIFIER_STATUS, t.CLASSIFIER_DOUBT),
+            *(t.RECORDER_STATUS, t.TELEOP_DEVICE, t.CLASSIFIER_STATUS, t.CLASSIFIER_DOUBT, t.POLICY_CHUNKS),
         ),
         calls=(*_ARM, *_SESSION, *_LEARNER, *_CLASSIFIER),
     ),

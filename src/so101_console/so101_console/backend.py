@@ -14,6 +14,7 @@ from so101_console.archive.jobs import Jobs
 from so101_console.archive.runs import Runs
 from so101_console.arm_model import ArmModel
 from so101_console.frames import Frames
+from so101_console.model_watch import instruction_of
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
 from so101_contract.task.spec import TaskSpec
@@ -110,6 +111,8 @@ class PageBackend:
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""
         self.wake: Callable[[], None] = lambda: None
+        self.instruct: Callable[[str], None] = lambda _: None
+        """Tells a policy that takes words what to do."""
         self.pad_owner = ''
         """Who reads a gamepad beside the pages, which leave theirs alone then; or empty."""
         self._arm_file = arm.file()
@@ -178,13 +181,13 @@ class PageBackend:
                 return 'Another page drives; take over first.'
             self.ask('give')
             return ''
-        if what == 'label':
-            self._label(message)
+        with_more = {'label': self._label, 'instruct': self._instruct}
+        if isinstance(what, str) and what in with_more:
+            with_more[what](message)
             return ''
         if not isinstance(what, str) or what not in ASKS:
-            raise DriveError(
-                f'expected one of {sorted(ASKS)}, drive, label, take or give, got {what!r:.40}; nothing was done'
-            )
+            others = 'drive, label, take, give or instruct'
+            raise DriveError(f'expected one of {sorted(ASKS)}, {others}, got {what!r:.40}; nothing was done')
         self.ask(what)
         return ''
 
@@ -192,6 +195,12 @@ class PageBackend:
         """A page has gone; if it drove, nobody does, and the arm holds."""
         if self._wheel.give_back(page):
             self.ask('hold')
+
+    def _instruct(self, message: Mapping[str, Any]) -> None:
+        try:
+            self.instruct(instruction_of(message))
+        except ValueError as error:
+            raise DriveError(str(error)) from error
 
     def _label(self, message: Mapping[str, Any]) -> None:
         outcome, episode = message.get('outcome'), message.get('episode')

@@ -16,6 +16,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from so101_interfaces.msg import (
     ArmStatus,
+    ChunkStatus,
     ClassifierStatus,
     EeDelta,
     EpisodeEvent,
@@ -217,6 +218,8 @@ class ConsoleNode(SoleNode):
         self._actions = Actions(self, self._page_state.say)
         self._subscribe()
         self._backend.wake = self._wake
+        self._instructions = self.create_publisher(String, topics.POLICY_INSTRUCTION, qos.EVENT)
+        self._backend.instruct = lambda text: self._instructions.publish(String(data=text))
         self._deltas = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._device = ''
@@ -262,6 +265,7 @@ class ConsoleNode(SoleNode):
         self.create_subscription(
             ClassifierStatus, topics.CLASSIFIER_STATUS, page_state.classifier.hear, qos.LATCHED
         )
+        self.create_subscription(ChunkStatus, topics.POLICY_CHUNKS, page_state.model.hear, qos.LATCHED)
         self.create_subscription(
             CompressedImage, topics.CLASSIFIER_DOUBT, self._backend.on_doubt, qos.LATCHED
         )

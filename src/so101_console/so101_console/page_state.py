@@ -40,6 +40,7 @@ from so101_console.health import (
     require_whole,
     servo_rows,
 )
+from so101_console.model_watch import ModelWatch
 from so101_contract.joints import JOINT_NAMES
 from so101_contract.messages import action_record, event_record, step_record
 from so101_contract.session import (
@@ -130,7 +131,7 @@ class PageState:
         self._learner: LearnerStatus | None = None
         self._policy: PolicyStatus | None = None
         self._arm_s = self._session_s = self._learner_s = self._policy_s = self._note_s = -math.inf
-        self.recorder, self.classifier = RecorderWatch(), ClassifierWatch()
+        self.recorder, self.classifier, self.model = RecorderWatch(), ClassifierWatch(), ModelWatch()
         self._diagnostics: dict[str, tuple[float, str, bool]] = {}
         self._steps: dict[tuple[int, int], int] = {}
         self._slow: dict[str, Any] = {}
@@ -314,6 +315,7 @@ class PageState:
             if learner is None or now - self._learner_s > LEARNER_STALE_S
             else learner_line(learner),
             'classifier': self.classifier.said(now),
+            'model': self.model.said(now),
             'coach': [*told, summary(episodes, self.coach)],
             'episodes': [
                 {**row, 'key': self.memory.key(row.pop('life'), row['episode'])}

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 
-from so101_interfaces.msg import ArmStatus, EeDelta
+from so101_interfaces.msg import ArmStatus, ChunkStatus, EeDelta
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -394,6 +394,32 @@ def test_the_stop_key_stops_at_once_wherever_the_focus_is(desk):
     assert np.median(latencies) < 0.2 * 2.5, 'the promise is 0.2 s; this machine may be busy'
     desk.shows('STOPPED')
     desk.enable()
+
+
+def test_a_model_is_told_in_words_what_to_do(desk):
+    page, node, told = desk.page, desk.ear.node, []
+    chunks = node.create_publisher(ChunkStatus, topics.POLICY_CHUNKS, qos.LATCHED)
+    node.create_subscription(String, topics.POLICY_INSTRUCTION, lambda m: told.append(m.data), qos.EVENT)
+    status = ChunkStatus(server='tcp://gpu:5555', encoding='n1.6', instruction='lift it', chunk=3)
+
+    def shown():
+        chunks.publish(status)
+        page.wait_for_timeout(100)
+        return page.is_visible('#instruction') and 'tcp://gpu:5555' in page.text_content('#model-said')
+
+    desk.until(shown, 'the model is there')
+    desk.enable()
+    page.fill('#instruction', '')
+    page.type('#instruction', 'put the cube down')
+    page.keyboard.press('Enter')
+    desk.until(lambda: told, 'the model is told')
+    assert told == ['put the cube down']
+    assert desk.ear.last('arm').state != ArmStatus.E_STOP, 'a space between words is no stop'
+    page.focus('#instruction')
+    desk.press('Escape')
+    desk.press('Space')
+    desk.until(lambda: desk.ear.last('arm').state == ArmStatus.E_STOP, 'outside of the field it is one')
+    node.destroy_publisher(chunks)
 
 
 def test_motors_on_leaves_the_arm_where_it_is_and_the_page_says_what_start_does(desk):

@@ -167,10 +167,10 @@ def test_late_answers_are_counted_as_late(virtual_arm):
         bus.handshake()
         for _ in range(5):
             bus.cycle_read()
-        virtual_arm.faults.inject('delay', servo_id=6, delay_s=0.03)
+        virtual_arm.faults.inject('delay', servo_id=6, delay_s=0.5)
         assert bus.cycle_read().missing == (6,)
         before = bus.counters.late
-        end = time.monotonic() + 0.1
+        end = time.monotonic() + 2.0
         while time.monotonic() < end and bus.counters.late == before:
             place(virtual_arm, 500)
             assert bus.cycle_read().servo(6).position_ticks in {505, 2048}
@@ -297,9 +297,11 @@ def test_P13_a_cycle_of_read_and_write_costs_little_processor_time(virtual_arm):
 
     with VirtualArmProcess('--no-pacing') as arm, ServoBus(arm.port) as bus:
         goals = dict.fromkeys(bus.ids, 2048)
-        used = time.process_time()
+        used = time.thread_time()
         for _ in range(200):
             bus.cycle_read()
             bus.write_goals(goals)
-        used = time.process_time() - used
-    assert used / 200 < 0.005  # about 0.1 ms; the bound leaves room for a busy machine
+        used = time.thread_time() - used
+    assert (
+        used / 200 < 0.01
+    )  # of this thread alone: about 0.1 ms, and a hundred times that is a loop that spins

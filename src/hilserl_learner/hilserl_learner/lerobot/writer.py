@@ -6,8 +6,10 @@ episode. Rows lie exactly on the grid of fps, without which LeRobot refuses to l
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 import json
+import os
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -89,6 +91,7 @@ class VideoFile:
         self._stream = stream
         self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, 'yuv420p'
         self._stream.codec_context.time_base = Fraction(1, fps)
+        _open_at_ordinary_priority(self._stream)
         self.frames = self.bytes = 0
 
     def add(self, picture: npt.NDArray[np.uint8]) -> None:
@@ -107,6 +110,21 @@ class VideoFile:
         for packet in self._stream.encode(frame):
             self.bytes += packet.size
             self._container.mux(packet)
+
+
+def _open_at_ordinary_priority(stream: VideoStream) -> None:
+    """Open the encoder of a stream, and take back the priority that it takes.
+
+    SVT-AV1 gives its threads, and the one that opens it, the highest real-time priority where it is permitted, as it is
+    to root (`svt_switch_to_real_time`): nothing else would run beside an export, and no child of ours after it.
+    """
+    before = set(os.listdir('/proc/self/task'))
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    stream.codec_context.open()
+    os.sched_setscheduler(0, policy, priority)
+    for thread in set(os.listdir('/proc/self/task')) - before:
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(int(thread), policy, priority)
 
 
 class _Place:

@@ -134,6 +134,7 @@ const PARTS = {
   cameras: (state) => (state.cameras || []).forEach(showOther),
   task: ({ task }) => text('task', task?.instruction ? `Task: ${task.instruction}${task.human ? ` Between episodes: ${task.human}` : ''}` : ''),
   classifier: (state, news) => { if ('classifier' in news) showClassifier(news.classifier); },
+  model: (state, news) => { if ('model' in news) showModel(news.model); },
   servos: (state, news) => { if (news.servos) showServos(news.servos); },
   checks: (state, news) => { if (news.checks) showChecks(news.checks); },
   bus: (state) => text('bus', state.bus || 'The driver has said nothing yet'),
@@ -207,6 +208,22 @@ function newView(name) {
   views[views.length - 1].after(section);
   return { frame, image, said, none };
 }
+
+// What a model is told stands in its field until somebody writes there.
+function showModel(model) {
+  $('model').hidden = !model;
+  if (!model) return;
+  if (document.activeElement !== $('instruction')) $('instruction').value = model.instruction;
+  text('model-said', model.said);
+  $('model-said').classList.toggle('bad', model.bad);
+}
+
+$('model').addEventListener('submit', (event) => {
+  event.preventDefault();
+  if (connected()) send({ do: 'instruct', text: $('instruction').value });
+  else say('Not sent: there is no connection.');
+  $('instruction').blur();
+});
 
 // The picture that the classifier asks about is asked for again when it may be another one.
 let asked = '';

@@ -37,6 +37,10 @@ export class OperatorInput {
   }
 
   #down(event) {
+    if (writes(event.target)) {
+      if (event.key === 'Escape') event.target.blur();
+      return;
+    }
     if (event.code === 'Space') {
       // Wherever the focus is, and with any other key held: the stop must not press a button instead.
       event.preventDefault();
@@ -51,7 +55,7 @@ export class OperatorInput {
   }
 
   #up(event) {
-    if (event.code === 'Space') event.preventDefault();
+    if (event.code === 'Space' && !writes(event.target)) event.preventDefault();
     this.keys.delete(event.key.toLowerCase());
   }
 
@@ -119,6 +123,11 @@ export class OperatorInput {
     sticks.forEach((number, axis) => { axes[axis] -= lean(pad.axes[number] || 0); });
     return pulled(open) - pulled(close);
   }
+}
+
+// In a field for words a key is a letter, and the space bar a space.
+function writes(element) {
+  return element instanceof HTMLInputElement && element.type === 'text';
 }
 
 function share(value) {
