@@ -48,6 +48,7 @@ def test_a_run_is_listed_with_what_it_was_made_with_and_how_it_does(tmp_path):
     low, high = row['between']
     assert low < 0.6 < high
     assert not row['now']
+    assert (row['steps'], row['episodes']) == (1500, 30)
     assert row['commands']['go on'] == f'./so101 up run:={run}'
     assert row['commands']['export'].startswith(f'./so101 export {run}/online --out datasets/')
     curve = Runs(str(tmp_path)).curve('lift-1')['rows']

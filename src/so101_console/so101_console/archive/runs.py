@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 import csv
 import fcntl
+from functools import lru_cache
 from itertools import islice
 import math
 from pathlib import Path
@@ -24,7 +25,6 @@ from hilserl_learner.live.identity import (
     read_identity,
     RunIdentity,
     SIMULATED,
-    steps_of,
 )
 from so101_console.archive.jobs import Jobs
 from so101_console.coach import EpisodeNumbers
@@ -57,7 +57,7 @@ class Runs:
                 identity = read_identity(path)
                 if identity is not None:
                     found.append(self._row(path, identity))
-        return found
+        return sorted(found, key=lambda row: str(row['used']), reverse=True)
 
     def curve(self, name: str) -> dict[str, Any] | None:
         """Return how a run has gone, over its episodes; None where there is no such run."""
@@ -79,15 +79,16 @@ class Runs:
         return jobs.dataset(name, run / ONLINE, Path('datasets') / name)
 
     def _row(self, run: Path, identity: RunIdentity) -> dict[str, Any]:
-        last = read_episodes(run)[-WINDOW:]
+        episodes, steps = _table(run)
+        last = episodes[-WINDOW:]
         wins = sum(one.success for one in last)
         used_s = max(file.stat().st_mtime for file in (run / IDENTITY, run / EPISODES) if file.exists())
         policy = newest_policy(run)
         return {
             'name': run.name,
             'made': made_with(identity),
-            'steps': steps_of(run),
-            'episodes': len(last),
+            'steps': steps,
+            'episodes': len(episodes),
             'success': wins / len(last) if last else None,
             'between': [round(end, 3) for end in wilson(wins, len(last))] if last else None,
             'used': time.strftime('%Y-%m-%d %H:%M', time.localtime(used_s)),
@@ -176,23 +177,32 @@ def is_in_use(run: Path) -> bool:
 
 def read_episodes(run: Path) -> list[EpisodeNumbers]:
     """Return the episodes of a run in numbers; empty where its table is not there, or too large to be one."""
+    return _table(run)[0]
+
+
+def _table(run: Path) -> tuple[list[EpisodeNumbers], int]:
+    """Return the episodes of a run, and its steps until the last of them."""
     path = run / EPISODES
     try:
-        if path.stat().st_size > MOST_BYTES:
-            return []
-        with path.open(newline='', errors='replace') as file:
-            lines = (_numbers(line) for line in islice(csv.DictReader(file), MOST_LINES))
-            return [one for one in lines if one is not None]
+        about = path.stat()
+        return ([], 0) if about.st_size > MOST_BYTES else _read(path, about.st_mtime_ns, about.st_size)
     except (OSError, csv.Error):
-        return []
+        return [], 0
 
 
-def _numbers(line: Mapping[str, str | None]) -> EpisodeNumbers | None:
+@lru_cache(maxsize=MOST_RUNS)
+def _read(path: Path, _changed_ns: int, _size: int) -> tuple[list[EpisodeNumbers], int]:
+    """Read a table; one that has not changed is not read again."""
+    with path.open(newline='', errors='replace') as file:
+        lines = [_numbers(line) for line in islice(csv.DictReader(file), MOST_LINES)]
+    known = [line for line in lines if line is not None]
+    return [numbers for numbers, _ in known], known[-1][1] if known else 0
+
+
+def _numbers(line: Mapping[str, str | None]) -> tuple[EpisodeNumbers, int] | None:
+    names = ('episode_steps', 'intervened', 'takeovers', 'success', 'steps')
     try:
-        counts = [
-            int(float(line[name] or '')) for name in ('episode_steps', 'intervened', 'takeovers', 'success')
-        ]
+        steps, intervened, takeovers, success, so_far = (int(float(line[name] or '')) for name in names)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    steps, intervened, takeovers, success = counts
-    return EpisodeNumbers(steps, intervened, takeovers, bool(success))
+    return EpisodeNumbers(steps, intervened, takeovers, bool(success)), so_far
