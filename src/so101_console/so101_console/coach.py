@@ -208,8 +208,8 @@ OPEN = 20
 """Episodes that have begun and not ended; a session has one, but numbers come over the network."""
 LATENCIES = 2000
 """Of one episode that are kept."""
-FAILED = ('failure', 'time limit', 'abort')
-"""Outcomes of an episode in which the task was not done."""
+FAILED = ('failure', 'time limit')
+"""Outcomes of an episode in which the task was not done; one that a fault cut short says nothing of that."""
 NO_COUNTERS: Mapping[str, int] = {}
 
 

@@ -5,7 +5,7 @@ import { Replay } from './replay.js';
 
 const $ = (id) => document.getElementById(id);
 const POLL_MS = 400;
-const FAILED = ['failure', 'time limit', 'abort'];
+const FAILED = ['failure', 'time limit']; // what was cut short by a fault says nothing of the policy
 const BEFORE_THE_END = -20;
 
 const make = (tag, values = {}) => Object.assign(document.createElement(tag), values);
@@ -66,14 +66,15 @@ export class EpisodeBrowser {
     const row = find();
     if (!row) return this.say('No episode has failed so far.');
     if (!row.key) return this.say(`Episode ${row.episode} failed (${row.reason || row.outcome}), and it is kept nowhere: start with record:=true.`);
-    return this.#open(row, 0, BEFORE_THE_END);
+    await this.#open(row, 0, BEFORE_THE_END);
+    return this.replays[0].slider.focus({ preventScroll: true }); // the arrow keys go through its steps
   }
 
   async #open(row, which = 0, from = 0) {
     const replay = this.replays[which];
     if (!await replay.open(row, from)) return this.say('This episode is no longer there.');
     this.#draw();
-    replay.figure.scrollIntoView({ block: 'nearest' });
+    replay.figure.scrollIntoView({ block: 'center' });
     return undefined;
   }
 
