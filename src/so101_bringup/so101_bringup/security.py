@@ -114,8 +114,8 @@ RIGHTS = {
     ),
     'teleop_node': Rights(
         (t.TELEOP_EE_DELTA, t.TELEOP_DEVICE),
-        (t.JOINT_STATES, t.EE_DELTA_CMD, t.STEP, t.EPISODE_EVENT, t.SESSION_STATUS, 'joy'),
-        calls=(*_SESSION, t.ARM_E_STOP_SERVICE),
+        (t.JOINT_STATES, t.EE_DELTA_CMD, t.STEP, t.EPISODE_EVENT, t.SESSION_STATUS, t.ARM_STATUS, 'joy'),
+        calls=(*_SESSION, t.ARM_E_STOP_SERVICE, t.ARM_CLEAR_FAULT_SERVICE, t.ARM_ENABLE_SERVICE),
     ),
     'terminal_node': Rights(hears=(t.ARM_STATUS, t.LEARNER_STATUS, t.SESSION_STATUS)),
     'trial_node': Rights(

@@ -90,6 +90,35 @@ def application(
             Response(found, media_type='image/jpeg') if found else Response('There is no such picture.', 404)
         )
 
+    async def film(request: Request) -> Response:
+        key = request.query_params.get('key', '')
+        if request.method == 'POST':  # a browser says where a POST comes from, so no other site makes one
+            return JSONResponse({'refused': await asyncio.to_thread(backend.make_film, key)})
+        found = backend.film(key)
+        if found is None:
+            return Response('There is no such film; it must be made first.', 404)
+        return FileResponse(found, media_type='video/mp4', filename=found.name)
+
+    async def runs(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(backend.runs))
+
+    async def run(request: Request) -> Response:
+        found = await asyncio.to_thread(backend.run, request.query_params.get('name', ''))
+        return JSONResponse(found) if found else Response('There is no such run.', 404)
+
+    async def export(request: Request) -> Response:
+        name = request.query_params.get('name', '')
+        return JSONResponse({'refused': await asyncio.to_thread(backend.export_run, name)})
+
+    async def job(_: Request) -> Response:
+        return JSONResponse(backend.job())
+
+    async def phone(_: Request) -> Response:
+        found = backend.phone_code
+        if not found:
+            return Response('This page is for this machine alone: start with phone:=true.', 404)
+        return Response(found, media_type='image/svg+xml')
+
     async def doubt(_: Request) -> Response:
         return _jpeg(backend.doubt())
 
@@ -123,6 +152,12 @@ def application(
             Route('/episodes', episodes),
             Route('/episode', episode),
             Route('/episode_frame', episode_frame),
+            Route('/film', film, methods=['GET', 'POST']),
+            Route('/job', job),
+            Route('/runs', runs),
+            Route('/run', run),
+            Route('/export', export, methods=['POST']),
+            Route('/phone.svg', phone),
             Route('/doubt', doubt),
             Route('/start_scene', start_scene),
             Route('/stop', stop, methods=['POST']),

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from so101_bags.messages import Decoders
 from so101_bags.storage import open_bags
-from so101_console.episode_browser import EpisodeBrowser
+from so101_console.archive.browser import EpisodeBrowser
 from so101_contract.session import EventKind, Source
 from so101_interfaces_py import qos, topics
 from so101_session.teleop.devices.controls import page_controls
@@ -236,6 +236,20 @@ def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
     last = min(5, int(page.get_attribute('#replay-step', 'max')))  # the newest episode may have just begun
     desk.shows(str(last), '#replay-number')
     assert 'mm' in page.text_content('#replay-action') or 'Nobody' in page.text_content('#replay-action')
+
+
+def test_a_label_that_is_corrected_in_a_replay_is_an_event_of_that_episode(desk):
+    page, began = desk.page, time.monotonic()
+    page.click('#episodes button >> nth=0')
+    page.wait_for_selector('#replay-labels')
+    episode = int(page.text_content('#replay-title').partition(':')[0].rpartition(' ')[2])
+    page.click('#replay-labels [data-label="discard"]')
+    corrected = lambda: [
+        m for _, m in desk.ear.since('event', began) if (m.kind, m.episode) == (EventKind.DISCARD, episode)
+    ]
+    desk.until(corrected, 'the correction is an event')
+    assert corrected()[0].by_human
+    desk.shows('discard', '#replay-title')
 
 
 def test_buttons_joystick_and_gamepad_say_what_the_keys_say(desk):

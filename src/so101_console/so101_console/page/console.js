@@ -6,6 +6,7 @@ import { Cameras } from './cameras.js';
 import { Charts } from './charts.js';
 import { EpisodeBrowser } from './episodes.js';
 import { OperatorInput } from './operator_input.js';
+import { Runs } from './runs.js';
 import { Tones } from './tones.js';
 
 const $ = (id) => document.getElementById(id);
@@ -15,13 +16,13 @@ const STALE_MS = 1500;
 const SILENT_MS = 4000;
 const CONFIRM_MS = 1500;
 const FORGET_MS = 60000;
-const FAILED = ['failure', 'time limit'];
 
 const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
 
 const arm = new ArmView($('arm'));
 const charts = new Charts($('charts'));
-const episodes = new EpisodeBrowser();
+const episodes = new EpisodeBrowser({ act: (message) => (connected() ? send(message) : say('Not sent: there is no connection.')), say });
+new Runs({ say });
 const tones = new Tones($('tones'));
 const cameras = new Cameras($('drawings'));
 let socket = null;
@@ -125,6 +126,7 @@ const PARTS = {
     text('recording', recording ? recording.said : '–');
     $('recording').classList.toggle('bad', Boolean(recording && recording.bad));
   },
+  phone: (state) => { $('phone').hidden = !state.phone; },
   start: (state) => text('start-does', state.start ? `Start: ${state.start}.` : ''),
   gamepad: (state) => text('gamepad', state.pad_owner ? `The gamepad is read by ${state.pad_owner}; here it does nothing.`
     : 'A gamepad works too, while its right shoulder button is held.'),
@@ -276,9 +278,12 @@ $('e-stop').addEventListener('pointerdown', stop);
 $('e-stop').addEventListener('click', (event) => { if (event.detail === 0) stop(); });
 $('take').addEventListener('click', () => act('take'));
 $('give').addEventListener('click', () => act('give'));
-$('last-failure').addEventListener('click', async () => { say(await episodes.showLast(FAILED)); });
 for (const button of document.querySelectorAll('[data-do]')) {
   button.addEventListener('click', () => act(button.dataset.do));
 }
+$('phone').addEventListener('click', () => {
+  $('phone-picture').src = '/phone.svg';
+  $('phone-code').showModal();
+});
 setInterval(alarm, 250);
 connect();
