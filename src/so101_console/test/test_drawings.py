@@ -74,6 +74,7 @@ def report(reward=0.25, start=None, cube=(0.25, 0.02, 0.012), **status):
 
 
 def said(drawings, later=0.0, running=True, **state):
+    drawings._said = -math.inf, False, {}  # as if the last page had asked long ago
     whole = drawings.said(time.monotonic() + later, {**STATE, **state}, running=running)
     return json.loads(json.dumps(showable(whole), allow_nan=False))
 
@@ -92,6 +93,14 @@ def test_the_next_motions_and_the_target_are_drawn_from_the_hand(drawings):
     # The wrist's camera looks from behind over the fingers: left is left.
     assert to_left[0] < drawn['policy'][0][0] < to_right[0]
     assert len(drawn['target']) == 1
+
+
+def test_pages_that_ask_at_the_same_time_are_told_the_same(drawings):
+    now = time.monotonic()
+    first = drawings.said(now, STATE, running=True)
+    assert drawings.said(now + 0.01, STATE, running=True) is first
+    assert drawings.said(now + 0.01, STATE, running=False) is not first
+    assert drawings.said(now + 0.2, STATE, running=True) is not first
 
 
 def test_what_was_said_half_a_second_ago_is_drawn_no_more(drawings):

@@ -36,6 +36,9 @@ AHEAD_S = 0.3
 """A motion is drawn as far as it would lead in this time."""
 AHEAD_STEPS = AHEAD_S * CONTROL_RATE_HZ
 
+SHARED_S = 0.05
+"""Pages that ask within this time are told the same: it is worked out once."""
+
 FRESH_S = 0.5
 """What was said longer ago is drawn no more."""
 
@@ -71,6 +74,7 @@ class Drawings:
         self._heard_s: dict[str, float] = {}
         self._optics: dict[str, tuple[float, Optics | None]] = {}
         self._half = 0.015
+        self._said: tuple[float, bool, dict[str, Any]] = -math.inf, False, {}
 
     def hear(self, name: str) -> Callable[[bytes], None]:
         """Return a callback for serialised messages of a topic."""
@@ -90,6 +94,13 @@ class Drawings:
             state: what else the page is told: poses of the bodies, hand, target.
             running: an episode runs; else the next one is planned.
         """
+        told_s, ran, told = self._said
+        if not 0.0 <= now - told_s < SHARED_S or ran is not running:
+            told = self._worked_out(now, state, running=running)
+            self._said = now, running, told
+        return told
+
+    def _worked_out(self, now: float, state: Mapping[str, Any], *, running: bool) -> dict[str, Any]:
         base = self._newest.read('tcp', PoseStamped, lambda message: message.header.frame_id, 'frame')
         gripper = _pose_of(state.get('poses'), self._gripper)
         views = [
