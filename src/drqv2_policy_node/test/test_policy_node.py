@@ -330,7 +330,7 @@ def test_a_stored_policy_for_something_else_ends_the_node_with_every_difference(
     save_policy(tmp_path / 'policy', other)
     log = tmp_path / 'log'
     with node(log, 'other', policy=tmp_path / 'policy') as process:
-        assert process.wait(60.0) == 1
+        assert process.wait(200.0) == 1
     text = log.read_text()
     for line in (
         'observation.tcp: "pick101" policy, "so101" running',

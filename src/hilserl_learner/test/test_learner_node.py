@@ -150,7 +150,7 @@ def test_two_arms_teach_one_learner_and_their_episodes_are_kept_apart(watcher):
 
 def test_a_checkpoint_is_written_on_request(watcher):
     client = watcher.node.create_client(Trigger, topics.LEARNER_SAVE_SERVICE)
-    assert client.wait_for_service(10.0)
+    assert client.wait_for_service(200.0)
     future = client.call_async(Trigger.Request())
     watcher.wait(future.done)
     assert future.result().success
@@ -178,7 +178,7 @@ def test_B17_kill_9_of_the_learner_loses_no_acknowledged_transition_and_counters
 def test_A13_an_interrupt_ends_the_node_and_everything_is_saved(watcher):
     before = Checkpoints(watcher.run / 'checkpoints').names
     watcher.learner.send_signal(signal.SIGINT)
-    assert watcher.learner.wait(20.0) == 0
+    assert watcher.learner.wait(200.0) == 0
     watcher.wait(lambda: Checkpoints(watcher.run / 'checkpoints').names != before)
 
 

@@ -102,7 +102,7 @@ def test_two_processes_of_torchrun_learn_one_agent_like_one_with_twice_the_batch
         out, error = launcher.communicate(timeout=600)
     finally:
         launcher.terminate()  # it ends its workers
-        launcher.wait(20)
+        launcher.wait(200.0)
     assert launcher.returncode == 0, error  # it is not 0 where the two ended with different networks
     report = json.loads(out.splitlines()[-1])
     assert (report['processes'], report['updates']) == (2, 3)

@@ -108,7 +108,7 @@ class Graph:
 
     def call(self, name, value):
         client = self.node.create_client(SetBool, name)
-        assert client.wait_for_service(20.0)
+        assert client.wait_for_service(200.0)
         future = client.call_async(SetBool.Request(data=value))
         self.spin_until(future.done)
         return future.result()

@@ -75,7 +75,7 @@ class Ear:
 
     def call(self, kind, name, request):
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(20.0)
+        assert client.wait_for_service(200.0)
         future = client.call_async(request)
         until(future.done, f'{name} answers')
         return future.result()

@@ -515,7 +515,7 @@ def refused(address, **options):
     try:
         with connect(address, **options) as socket:
             socket.send(json.dumps({'do': 'take'}))
-            socket.recv(timeout=50.0)
+            socket.recv(timeout=200.0)
     except (InvalidStatus, ConnectionClosed):
         return True
     return False
@@ -539,7 +539,7 @@ def test_a_garbled_message_moves_nothing_and_harms_nobody(desk, garbled):
     began = time.monotonic()
     with connect(live, origin=desk.address) as socket:
         socket.send(garbled)
-        said = [json.loads(m) for m in (socket.recv(timeout=50.0) for _ in range(6)) if isinstance(m, str)]
+        said = [json.loads(m) for m in (socket.recv(timeout=200.0) for _ in range(6)) if isinstance(m, str)]
         assert any(m['type'] == 'note' and 'noth' in m['text'] for m in said)
     assert not desk.ear.since('teleop', began)
     assert desk.stage.running('console')
@@ -550,9 +550,9 @@ def test_a_huge_message_closes_the_socket_and_nothing_else(desk):
     began = time.monotonic()
     with connect(live, origin=desk.address) as socket, suppress(ConnectionClosed):
         socket.send('x' * 1_000_000)
-        while time.monotonic() < began + 10.0:
-            socket.recv(timeout=50.0)
-    assert time.monotonic() < began + 10.0, 'the server has closed it'
+        while time.monotonic() < began + 100.0:
+            socket.recv(timeout=200.0)
+    assert time.monotonic() < began + 100.0, 'the server has closed it'
     assert desk.stage.running('console')
 
 

@@ -98,7 +98,7 @@ def is_refused(port, query='', **options):
     try:
         with live(port, query, **options) as socket:
             socket.send('{"do": "take"}')
-            socket.recv(timeout=50.0)
+            socket.recv(timeout=200.0)
     except (InvalidStatus, ConnectionClosed):
         return True
     return False
@@ -106,7 +106,7 @@ def is_refused(port, query='', **options):
 
 def heard(socket, wanted, most=50):
     for _ in range(most):
-        message = socket.recv(timeout=50.0)
+        message = socket.recv(timeout=200.0)
         if isinstance(message, str) and wanted in message:
             return json.loads(message)
     return None

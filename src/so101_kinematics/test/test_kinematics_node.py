@@ -80,7 +80,7 @@ class Arm:
 
     def call(self, kind, name, request):
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(20.0)
+        assert client.wait_for_service(200.0)
         future = client.call_async(request)
         self.spin_until(future.done)
         self.node.destroy_client(client)

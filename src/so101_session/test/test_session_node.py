@@ -138,7 +138,7 @@ class Graph:
 
     def call(self, kind, name, request):
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(30.0)
+        assert client.wait_for_service(200.0)
         future = client.call_async(request)
         self.spin_until(future.done)
         return future.result()
@@ -279,7 +279,8 @@ def test_a_human_that_goes_in_mid_step_stops_the_arm_and_leaves_nothing_wrong_in
         return is_cut()
 
     graph.spin_until(act)
-    graph.spin_for(0.3)
+    cut = max(step.index for step in graph.of(topics.STEP, episode))
+    graph.spin_until(lambda: graph.of(topics.EE_DELTA_CMD, episode)[-1].index > cut)
     steps = {step.index for step in graph.of(topics.STEP, episode)}
     actions = graph.of(topics.EE_DELTA_CMD, episode)
     indices = [action.index for action in actions]

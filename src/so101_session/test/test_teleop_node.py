@@ -133,7 +133,7 @@ def run():
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         try:
-            process.communicate(timeout=50.0)
+            process.communicate(timeout=200.0)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -172,7 +172,7 @@ def at_keys(session, run):
     yield human, process, session
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=50.0)
+        process.communicate(timeout=200.0)
     human.close()
 
 

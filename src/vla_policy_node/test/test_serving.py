@@ -71,7 +71,7 @@ def test_a_served_policy_says_what_it_says_in_process_for_any_client():
             client.targets(Seen({}, shown.state, ''))
         client.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60.0) == 0
+        assert process.wait(200.0) == 0
     fk, spec = ForwardKinematics('so101'), policy.manifest.observation
     positions = SCALE.to_rad(shown.state)
     state = state_function(spec)
