@@ -10,6 +10,7 @@ import time
 from faults_core import Bound, Fault, Outcome
 from faults_rig import FAR, FaultRig, HOME, REST, sway, wait_until
 import numpy as np
+from rig_processes import ARM_NODE
 
 from so101_driver.bus.bus import ServoBus
 from so101_driver.bus.errors import PortError
@@ -104,7 +105,8 @@ def _second(rig: FaultRig, outcome: Outcome) -> None:
     with rig.client.streaming(sway):
         rig.client.wait_for_state('enabled')
         rig.client.forget()
-        second = rig.start(connect_timeout_s=0.5)
+        # In a namespace of its own: a second node of the same name would not come as far as the port.
+        second = rig.start([*ARM_NODE, '--ros-args', '-r', '__ns:=/second', '--'], connect_timeout_s=0.5)
         code = second.wait()
         states = {status.state for status in rig.client.statuses}
         gap = float(np.max(np.diff([joints.stamp_s for joints in rig.client.joints])))
