@@ -17,10 +17,10 @@ from report import Parser, Report, Row
 
 from drqv2_policy_node.store import find_policy, load_policy
 from so101_contract.action import EeDeltaValue
+from so101_contract.interval import wilson
 from so101_driver.calibration.lerobot_units import DEGREES, JointScale
 from so101_kinematics.config import KinematicsConfig
 from so101_sim.env import ArmEnv
-from so101_sim.evaluate import wilson
 from so101_sim.human.expert import Expert, Skill
 from vla_policy_node.chunks import Chunk, ChunkError, Pace, Plausibility, Timeline
 from vla_policy_node.path import EePath

@@ -140,7 +140,7 @@ def _genuine(name: str) -> Callable[[Path], None]:
 
 def _browse(folder: Path) -> None:
     """Do what the page's list of episodes does."""
-    from so101_console.episode_browser import EpisodeBrowser
+    from so101_console.archive.browser import EpisodeBrowser
 
     browser = EpisodeBrowser(str(folder))
     for row in browser.episodes():

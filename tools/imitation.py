@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 from hilserl_learner.cli.plot import draw
-from so101_sim.evaluate import wilson
+from so101_contract.interval import wilson
 
 DEMOS, UPDATES, STEPS, EPISODES = '50', '3000', '4000', '100'
 ONLY_DEMOS = ('start_steps=100000', 'eval_every=0', 'final_episodes=0')
@@ -102,6 +102,8 @@ def run(out: Path, words: Iterable[object]) -> None:
     if report_path(out).exists():
         return
     command = [sys.executable, '-m', *map(str, words)]
+    if command[2] in (TRAIN, OFFLINE, EVAL):
+        command.append('--json')
     print(' '.join(command[2:]), file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     last = (done.stdout.splitlines() or ['{}'])[-1]

@@ -58,6 +58,11 @@ CHOSEN: Mapping[tuple[str, str], tuple[str, str, str]] = {
             ('camera_info', 'CameraInfo'),
         )
     },
+    ('console_node', '{camera}/camera_info'): (
+        '`camera_info` of each camera',
+        '`sensor_msgs/CameraInfo`',
+        'best effort, depth 1',
+    ),
     ('console_node', '{camera}/image_raw'): (
         '`image_raw` of each camera',
         '`sensor_msgs/Image`',

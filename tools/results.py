@@ -18,7 +18,7 @@ import sys
 from hilserl_learner.cli.plot import draw
 from hilserl_learner.training.log import EVALUATION, TRAIN
 from hilserl_learner.training.settings import CONFIG
-from so101_sim.evaluate import wilson
+from so101_contract.interval import wilson
 
 REPORT = 'report.json'
 HEADLINE, FIGURES, END = '<!-- headline -->', '<!-- figures -->', '<!-- end -->'
@@ -230,7 +230,8 @@ def train(experiment: Experiment, seed: int, runs: Path) -> bool:
     policy = ''
     if experiment.begins_with:
         policy = str(run_path(runs, experiment.begins_with, seed) / 'best')
-    words = [sys.executable, '-m', 'hilserl_learner.cli.train', *experiment.arguments(seed, str(out), policy)]
+    words = [sys.executable, '-m', 'hilserl_learner.cli.train', '--json']
+    words += experiment.arguments(seed, str(out), policy)
     if (out / CONFIG).exists():
         words.append('--resume')
     print(f'{experiment.name}, seed {seed}', file=sys.stderr)

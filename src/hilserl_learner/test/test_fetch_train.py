@@ -25,7 +25,7 @@ SHORT = ['--set', 'eval_every=0', '--set', 'log_every=5', '--set', 'final_episod
 
 
 def train(out, *arguments):
-    return train_cli.main(['--out', str(out), *arguments, *TINY, *SHORT])
+    return train_cli.main(['--json', '--out', str(out), *arguments, *TINY, *SHORT])
 
 
 @pytest.mark.parametrize('agent', ['hil', 'sac', 'faithful', 'bc'])
@@ -63,7 +63,9 @@ def test_it_learns_from_two_cameras(agent, tmp_path, capsys):
 def test_eval_counts_the_successes_of_such_a_policy(tmp_path, capsys):
     assert train(tmp_path / 'run', '--env', 'FetchReach-joint', '--steps', '3') == 0
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])
-    code = eval_cli.main([str(tmp_path / 'run' / 'last'), '--env', 'FetchReach-joint', '--episodes', '1'])
+    code = eval_cli.main(
+        [str(tmp_path / 'run' / 'last'), '--json', '--env', 'FetchReach-joint', '--episodes', '1']
+    )
     assert code == 0
     evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (evaluated['success'], evaluated['failed_at']) == (trained['success'], trained['failed_at'])

@@ -18,7 +18,7 @@ from so101_contract.observation_spec import get_observation
 from .experience import ACTION, make_episode
 
 SPEC = get_observation('compact')
-SMALL = ['--set', 'width=8', '--set', 'num_critics=2', '--set', 'batch_size=4']
+SMALL = ['--json', '--set', 'width=8', '--set', 'num_critics=2', '--set', 'batch_size=4']
 
 
 @pytest.fixture(scope='module')

@@ -232,7 +232,7 @@ def test_a_run_on_top_of_a_base_evaluates_base_both_and_actor_on_the_same_episod
     assert json.loads((out / 'config.json').read_text())['agent'] == 'hil_on_base'
     assert train_cli.main(['--steps', '13', '--resume', *said]) == 0
     capsys.readouterr()
-    assert eval_cli.main([str(out / 'last'), '--base', 'default', '--episodes', '1']) == 0
+    assert eval_cli.main([str(out / 'last'), '--json', '--base', 'default', '--episodes', '1']) == 0
     assert 0.0 <= json.loads(capsys.readouterr().out.splitlines()[-1])['success'] <= 1.0
     assert eval_cli.main([str(find_policy('default', 'compact')), '--base', 'default']) == 1
     assert 'acts alone' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 """Train, stop, go on, evaluate, draw: the commands on the simulated arm with its camera, with tiny budgets."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ TINY = [
     '--set',
     'start_steps=5',
 ]
-SHORT = ['--set', 'eval_every=0', '--set', 'log_every=10', '--set', 'final_episodes=1']
+SHORT = ['--json', '--set', 'eval_every=0', '--set', 'log_every=10', '--set', 'final_episodes=1']
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +75,9 @@ def test_train_makes_its_steps_and_leaves_policy_log_and_settings(run):
 def test_B25_eval_acts_with_the_weights_of_the_training_and_says_which(run, tmp_path, capsys):
     out, report = run
     picture, table = tmp_path / 'map.png', tmp_path / 'episodes.csv'
-    code = eval_cli.main([str(out / 'last'), '--episodes', '1', '--png', str(picture), '--csv', str(table)])
+    code = eval_cli.main(
+        [str(out / 'last'), '--json', '--episodes', '1', '--png', str(picture), '--csv', str(table)]
+    )
     evaluated = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 0
     # The training's own last evaluation was of one episode with the same seed.
@@ -187,12 +190,23 @@ def test_B32_a_killed_run_goes_on_and_no_recorded_step_is_lost(tmp_path):
 def test_eval_shows_what_a_difference_of_gap_costs(run, capsys):
     brightness = []
     for parts in ((), ('--nominal', 'light'), ('--nominal', 'light', '--nominal', 'camera')):
-        assert eval_cli.main([str(run[0] / 'last'), '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        assert (
+            eval_cli.main([str(run[0] / 'last'), '--json', '--preset', 'gap', '--episodes', '1', *parts]) == 0
+        )
         report = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert report['nominal'] == list(parts[1::2])
         brightness.append(sum(report['image_mean']))
     assert brightness[1] > 1.5 * brightness[0]
     assert brightness[2] != brightness[1]
+
+
+def test_eval_ends_with_a_table_for_people_unless_json_is_asked_for(run, capsys):
+    assert eval_cli.main([str(run[0] / 'last'), '--episodes', '2']) == 0
+    shown = capsys.readouterr().out
+    assert '{' not in shown
+    assert re.search(r'success +\d+%', shown), shown
+    assert re.search(r'its 95 % interval +\d+% to \d+%', shown), shown
+    assert 'sha256' not in shown
 
 
 def test_what_does_not_exist_is_named_with_what_does(tmp_path, capsys):

@@ -2,7 +2,7 @@
 """`./so101 bag-check` says what is wrong with a bag before one learns from it; `./so101 bag-fix` repairs one."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 import json
 import logging
@@ -15,12 +15,15 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from so101_bags.check.bag import check_bag
-from so101_bags.check.report import CheckLimits, CheckReport, Level
+from so101_bags.check.report import CheckLimits, CheckReport, Finding, Level
 from so101_bags.fix import fix_bag
 from so101_bags.records import arms_of
 from so101_bags.storage import BagError, find_bags, open_bags, Progress
 from so101_contract.errors import ContractError
 from so101_contract.observation_spec import get_observation, OBSERVATIONS
+
+ALIKE = 3
+"""Findings of one kind that are printed."""
 
 Told = Callable[[int, int], None]
 
@@ -99,6 +102,14 @@ def _check(asked: argparse.Namespace, progress: Progress | None) -> list[CheckRe
     return reports
 
 
+def grouped(findings: Iterable[Finding]) -> list[tuple[Level, str, list[str]]]:
+    """Return what was found by level and code, faults first, each with its sentences in their order."""
+    groups: dict[tuple[Level, str], list[str]] = {}
+    for finding in sorted(findings, key=lambda one: one.level is not Level.FAULT):
+        groups.setdefault((finding.level, finding.code), []).append(finding.sentence)
+    return [(level, code, sentences) for (level, code), sentences in groups.items()]
+
+
 def show(report: CheckReport, console: Console) -> None:
     """Print the tables and the findings."""
     arm = f', arm {report.namespace}' if report.namespace else ''
@@ -142,11 +153,14 @@ def show(report: CheckReport, console: Console) -> None:
     if report.parity is not None:
         compared, equal = report.parity['compared'], report.parity['equal']
         console.print(f'parity: {equal} of {compared} observations are bit-identical to what the policy saw')
-    for finding in report.findings:
-        colour = 'red' if finding.level is Level.FAULT else 'yellow'
-        console.print(
-            f'[{colour}]{finding.level.value}[/] ({finding.code}): {finding.sentence}', soft_wrap=True
-        )
+    for level, code, sentences in grouped(report.findings):
+        colour = 'red' if level is Level.FAULT else 'yellow'
+        times = f' {len(sentences)} times,' if len(sentences) > 1 else ''
+        console.print(f'[{colour}]{level.value}[/] ({code}):{times} {sentences[0]}', soft_wrap=True)
+        for sentence in sentences[1:ALIKE]:
+            console.print(f'    {sentence}', soft_wrap=True)
+        if len(sentences) > ALIKE:
+            console.print(f'    and {len(sentences) - ALIKE} more; --json tells them all')
     verdict = f'{len(report.faults)} faults' if report.faults else 'fit to learn from'
     console.print(f'{verdict}, {len(report.findings) - len(report.faults)} warnings')
 

@@ -303,6 +303,19 @@ def test_strict_counts_warnings(tmp_path):
     assert cli.check_main([str(bag), '--strict', '--max-run', '50']) == 0
 
 
+def test_many_findings_of_one_kind_are_one_group_and_all_are_in_json(tmp_path, capsys):
+    bag = write(tmp_path / 'bag', Session(episodes=8, lost_images=0.97).messages())
+    cli.check_main([str(bag), '--json'])
+    codes = [finding['code'] for finding in json.loads(capsys.readouterr().out)['findings']]
+    code, count = max(((code, codes.count(code)) for code in codes), key=lambda one: one[1])
+    assert count > cli.ALIKE
+    cli.check_main([str(bag)])
+    shown = capsys.readouterr().out
+    assert shown.count(f'({code}):') == 1
+    assert f'({code}): {count} times,' in shown
+    assert f'and {count - cli.ALIKE} more; --json tells them all' in shown
+
+
 def test_json_holds_everything(tmp_path, capsys):
     bag = write(tmp_path / 'bag', Session().messages())
     assert cli.check_main([str(bag), '--json']) == 0

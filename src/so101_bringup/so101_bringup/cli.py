@@ -47,6 +47,7 @@ def root() -> Path:
 def up(argv: list[str]) -> int:
     """Start the stack and stay with it."""
     from so101_bringup.preflight import prepare
+    from so101_bringup.terminal.phone import phone_environment
     from so101_interfaces_py.endings import heed_endings
 
     described = '\n'.join(_describe(name, option) for name, option in OPTIONS.items())
@@ -73,7 +74,7 @@ def up(argv: list[str]) -> int:
         for note in (*network_notes(options), *told(clear_leftovers())):
             _say(note)
         security = str(options['security'])
-        os.environ.update(environment(options) | variables(security))
+        os.environ.update(environment(options) | variables(security) | phone_environment(options))
         config = root() / 'config'
         nodes = prepare(STACKS[known.stack](options), options, config, _say)
         commands = []
@@ -103,9 +104,12 @@ def up(argv: list[str]) -> int:
 @contextlib.contextmanager
 def _output(stack: str, nodes: Sequence[NodeSpec], options: Options, as_lines: bool) -> Iterator[Output]:
     """Where the output of a stack goes: to a status that stays in place, or line by line."""
+    from so101_bringup.terminal.phone import PhoneCode
+
     if as_lines:
         _say(f'{stack}; Ctrl-C ends it.')
-        yield Lines(_write, [node.name for node in nodes], colour=sys.stdout.isatty())
+        lines = Lines(_write, [node.name for node in nodes], colour=sys.stdout.isatty())
+        yield PhoneCode(lines, _show) if options['phone'] else lines
         return
     from so101_bringup.terminal import Listener, Screen
 
@@ -114,7 +118,7 @@ def _output(stack: str, nodes: Sequence[NodeSpec], options: Options, as_lines: b
         Screen(f'{stack} on {arm}', root() / 'log') as screen,
         Listener(screen.board, str(options['namespace']), str(options['security'])),
     ):
-        yield screen
+        yield PhoneCode(screen, screen.show) if options['phone'] else screen
 
 
 def _write(line: str) -> None:
@@ -122,6 +126,13 @@ def _write(line: str) -> None:
         print(line, flush=True)
     except OSError:  # the terminal is gone: everything else has to end in order all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show(lines: Sequence[str]) -> None:
+    """Write a code dark on light, whatever the colours of the terminal are; without one, as it is."""
+    before, after = ('\033[30;107m', '\033[0m') if sys.stdout.isatty() else ('', '')
+    for line in lines:
+        _write(f'{before}{line}{after}')
 
 
 def _say(sentence: str) -> None:

@@ -10,6 +10,8 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+import time
 
 _REASONS = (
     (
@@ -81,6 +83,43 @@ def say(text: str, end: str = '\n') -> None:
     sys.stderr.flush()
 
 
+INSTALLS = r'^Installing collected packages'
+"""What pip says before the longest part, in which it says nothing."""
+TICK_S = 1.0
+
+
+class _Shown:
+    """The line of a step that goes on: rewritten once a second on a terminal, since a silent one looks dead."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.done, self.phase = 0, ''
+        self._title, self._total = title, total
+        self._began = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> '_Shown':
+        if sys.stderr.isatty():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def text(self) -> str:
+        """Return what it says now."""
+        counted = (
+            f'{min(self.done, self._total)} of {self._total}, ' if self._total and not self.phase else ''
+        )
+        return f'{self._title} {self.phase or counted}{time.monotonic() - self._began:.0f} s'
+
+    def _tick(self) -> None:
+        while not self._over.wait(TICK_S):
+            say(f'\r{self.text()}\033[K', end='')
+
+
 def run_logged(
     command: Sequence[str],
     log: Path,
@@ -91,14 +130,14 @@ def run_logged(
     count: str = '',
     total: int = 0,
 ) -> None:
-    """Run a command with its output in a log; on a terminal, show how many of `total` lines match `count`.
+    """Run a command with its output in a log; on a terminal, show how many of `total` match `count`, and the time.
 
     Raises:
         CommandError: the command ended with another exit code than 0.
     """
     tail: list[str] = []
-    done = 0
-    with log.open('a') as output:
+    shown = _Shown(title, total)
+    with log.open('a') as output, shown:
         output.write(f'\n$ {shlex.join(command)}\n')
         process = subprocess.Popen(
             command, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -109,9 +148,9 @@ def run_logged(
                 output.write(line)
                 tail = [*tail[1 - TAIL_LINES :], line]
                 if count and re.match(count, line):
-                    done += 1
-                    if sys.stderr.isatty():
-                        say(f'\r{title} {done} of {total}', end='')
+                    shown.done += 1
+                elif re.match(INSTALLS, line):
+                    shown.phase = 'installing, '
             process.wait()
         except KeyboardInterrupt:
             process.terminate()

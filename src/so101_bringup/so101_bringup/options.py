@@ -126,6 +126,10 @@ OPTIONS: Mapping[str, Option] = {
         'Port of the page on http://127.0.0.1; a second stack gets another one, 0 takes a free one.',
         most=65535,
     ),
+    'phone': Option(
+        False,
+        'Serve the page to a phone in the same network too, by a token, and print its address as a QR code.',
+    ),
     'network': Option(
         'loopback',
         'Who may hear the nodes, and command them: loopback (this machine), lan (anybody near), or addresses of '

@@ -33,6 +33,7 @@ from so101_bringup.programs import filled, NodeSpec, tied
 from so101_bringup.security import check_keystore, enclave, variables
 from so101_bringup.stack import STACKS
 from so101_bringup.supervisor import Failures, GIVEN_UP, GivenUp
+from so101_bringup.terminal.phone import phone_environment
 
 RESPAWN_DELAY_S = 2.0
 OF_LAUNCH = ('launch-prefix', 'launch-prefix-filter')
@@ -62,7 +63,10 @@ def _nodes(context: LaunchContext, name: str) -> list[Action]:
     security, namespace = str(options['security']), str(options['namespace'])
     given_up = GivenUp()
     context.environment.update(
-        environment(options) | variables(security) | {GIVEN_UP: str(given_up.path)}
+        environment(options)
+        | variables(security)
+        | phone_environment(options)
+        | {GIVEN_UP: str(given_up.path)}
     )  # of launch itself too, which looks around
     if security:
         check_keystore(security, nodes, namespace)

@@ -66,7 +66,8 @@ RIGHTS = {
         (t.TELEOP_EE_DELTA, t.POLICY_INSTRUCTION),
         (
             *(t.IMAGE, t.FRONT_IMAGE, t.JOINT_STATES, t.TCP_POSE, t.MARKERS, t.ARM_STATUS, t.STEP),
-            t.EE_DELTA_CMD,
+            *(t.CAMERA_INFO, t.FRONT_CAMERA_INFO, t.TF_STATIC, t.SIM_TASK, t.SUCCESS_OPINION),
+            *(t.EE_DELTA_CMD, t.POLICY_EE_DELTA, t.TELEOP_EE_DELTA),
             *(t.EPISODE_EVENT, t.SESSION_STATUS, t.POLICY_STATUS, t.LEARNER_STATUS, t.DIAGNOSTICS),
             *(t.RECORDER_STATUS, t.TELEOP_DEVICE, t.CLASSIFIER_STATUS, t.CLASSIFIER_DOUBT, t.POLICY_CHUNKS),
         ),
@@ -113,8 +114,8 @@ RIGHTS = {
     ),
     'teleop_node': Rights(
         (t.TELEOP_EE_DELTA, t.TELEOP_DEVICE),
-        (t.JOINT_STATES, t.EE_DELTA_CMD, t.STEP, t.EPISODE_EVENT, t.SESSION_STATUS, 'joy'),
-        calls=(*_SESSION, t.ARM_E_STOP_SERVICE),
+        (t.JOINT_STATES, t.EE_DELTA_CMD, t.STEP, t.EPISODE_EVENT, t.SESSION_STATUS, t.ARM_STATUS, 'joy'),
+        calls=(*_SESSION, t.ARM_E_STOP_SERVICE, t.ARM_CLEAR_FAULT_SERVICE, t.ARM_ENABLE_SERVICE),
     ),
     'terminal_node': Rights(hears=(t.ARM_STATUS, t.LEARNER_STATUS, t.SESSION_STATUS)),
     'trial_node': Rights(
@@ -137,7 +138,7 @@ RIGHTS = {
     'twin_node': Rights(
         (
             *(t.SIM_TASK, t.SIM_CLOCK, t.DIAGNOSTICS),
-            *(t.IMAGE, t.CAMERA_INFO, t.FRONT_IMAGE, t.FRONT_CAMERA_INFO),
+            *(t.IMAGE, t.CAMERA_INFO, t.FRONT_IMAGE, t.FRONT_CAMERA_INFO, t.TF_STATIC),
         ),
         (),
         (*_SIM, *_FREEZE),

@@ -420,7 +420,10 @@ def _lerobot(plan: Options, drives: bool) -> Nodes:
 def _watching(plan: Options, contract: 'ContractConfig') -> Nodes:
     nodes = [*_recorder(plan, contract), *_lerobot(plan, drives=False)]
     if plan['console']:
-        nodes.append(_node('console_node', {'port': plan['console_port']}, contract, niceness=NICE))
+        told: dict[str, Parameter] = {'port': plan['console_port']}
+        told |= {'bags': plan['record']} if plan['record'] else {}
+        told |= {'host': '0.0.0.0'} if plan['phone'] else {}  # which needs a token: `terminal.phone`
+        nodes.append(_node('console_node', told, contract, niceness=NICE))
     return nodes + (_rviz(plan) if plan['rviz'] else [])
 
 

@@ -287,8 +287,8 @@ class Workspace:
         self._stamp(name).parent.mkdir(parents=True, exist_ok=True)
         self._stamp(name).write_text(key)
         self._begun(name).unlink(missing_ok=True)
-        back = f'\r{self._title}' if sys.stderr.isatty() else ''
-        say(f'{back} {time.monotonic() - started:.0f} s' + ' ' * 8)
+        back, rest = (f'\r{self._title}', '\033[K') if sys.stderr.isatty() else ('', '')
+        say(f'{back} {time.monotonic() - started:.0f} s{rest}')
 
     def _stamp(self, name: str) -> Path:
         return self.venv / 'so101-stamps' / name

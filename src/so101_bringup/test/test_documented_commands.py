@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -71,3 +72,26 @@ def test_a_documented_command_is_taken(words, parses):
         return
     with pytest.raises(Taken):
         cli.COMMANDS[command].run(rest)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'bags',
+        'buffers',
+        'classifiers',
+        'compared',
+        'datasets',
+        'demos',
+        'keys',
+        'log',
+        'policies',
+        'runs',
+        'trials',
+    ],
+)
+def test_what_the_commands_of_the_documents_write_is_no_part_of_the_checkout(name):
+    if not (ROOT / '.git').exists():
+        pytest.skip('this is no clone')
+    words = ['git', 'check-ignore', '-q', f'{name}/something']
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0

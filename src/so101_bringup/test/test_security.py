@@ -76,7 +76,7 @@ def test_a_node_may_do_what_it_does_and_nothing_else(keystore):
     speakers = {node for node in RIGHTS if 'rt/left/joint_command' in may(keystore, node, 'publish')}
     assert speakers == {'kinematics_node', 'session_node', 'operator_node', 'lerobot_node'}
     callers = {node for node in RIGHTS if 'rq/left/arm/clear_faultRequest' in may(keystore, node, 'publish')}
-    assert callers == {'console_node', 'operator_node'}
+    assert callers == {'console_node', 'operator_node', 'teleop_node'}
     assert 'rt/left/joint_command' in may(keystore, 'arm_node', 'subscribe')
     assert 'rr/left/arm/clear_faultReply' in may(keystore, 'arm_node', 'publish')
     assert 'rt/tf' in may(keystore, 'kinematics_node', 'publish')

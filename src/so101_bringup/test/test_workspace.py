@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The set-up, as far as it can be looked at from inside what it made."""
 
+import os
 from pathlib import Path
 import re
 import shutil
@@ -181,3 +182,34 @@ def test_a_checkout_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     (tmp_path / 'log').write_text('a file')
     assert environment.main([str(tmp_path)]) == 1
     assert 'expected to write in' in capsys.readouterr().err
+
+
+SLOW_STEP = """
+import sys
+from pathlib import Path
+from so101_bringup.commands import run_logged
+words = 'echo Collecting a; read go; echo Collecting b; echo Installing collected packages: a, b; read go'
+run_logged(['sh', '-c', words], Path(sys.argv[1]), cwd=Path('.'), title='a step ...', count='^Collecting', total=2)
+"""
+
+
+def test_a_step_that_says_nothing_still_moves_on_the_terminal(tmp_path):
+    master, slave = os.openpty()
+    command = [sys.executable, '-c', SLOW_STEP, tmp_path / 'log']
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    shown = b''
+
+    def until(pattern):
+        nonlocal shown
+        while not re.search(pattern, shown):
+            shown += os.read(master, 4096)
+
+    until(rb'1 of 2, [0-9]+ s')
+    process.stdin.write(b'go\n')
+    process.stdin.flush()
+    until(rb'installing, ([0-9]+) s.*installing, (?!\1 )[0-9]+ s')  # the time goes on
+    process.stdin.write(b'go\n')
+    process.stdin.close()
+    assert process.wait(300) == 0
+    os.close(master)

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from ipaddress import ip_address
 import re
+import socket
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -149,6 +150,22 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip('[]')).is_loopback
     except ValueError:
         return False
+
+
+NOWHERE = '192.0.2.1'
+"""An address of nobody (RFC 5737): a socket that is meant for it tells which of ours the network knows."""
+
+
+def near_address(host: str) -> str:
+    """Return the address by which others reach what is served on `host`, as an address of a page has it."""
+    if host not in ('0.0.0.0', '::'):
+        return f'[{host}]' if ':' in host else host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((NOWHERE, 9))  # nothing is sent
+            return str(probe.getsockname()[0])
+        except OSError:  # no network at all
+            return socket.gethostname()
 
 
 def _name(host: str) -> str:

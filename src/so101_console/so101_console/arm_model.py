@@ -22,6 +22,11 @@ class ArmModel:
         self._index = arm_index(self._model)
         self._bodies = [body for body in range(self._model.nbody) if self._model.body_geomnum[body]]
 
+    @property
+    def gripper(self) -> int:
+        """Number of the gripper among the bodies of `poses`."""
+        return self._bodies.index(self._index.gripper_body)
+
     def file(self) -> bytes:
         """Return all triangles: length of the header (uint32), header (JSON), then what the header lists.
 

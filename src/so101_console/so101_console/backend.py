@@ -2,17 +2,22 @@
 """What pages see and do, between the server's thread and the node's: the one place where the two meet."""
 
 from collections.abc import Callable, Mapping
+import io
 import math
+from pathlib import Path
 import queue
 import time
 from typing import Any
 
+from so101_console.archive.browser import EpisodeBrowser
+from so101_console.archive.jobs import Jobs
+from so101_console.archive.runs import Runs
 from so101_console.arm_model import ArmModel
-from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.model_watch import instruction_of
 from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
+from so101_console.scene.drawings import Drawings, ResetHelp
 from so101_contract.task.spec import TaskSpec
 
 ASKS = frozenset(
@@ -26,6 +31,9 @@ ASKS = frozenset(
         'doubt_success',
         'doubt_other',
         'train_classifier',
+        'learner_save',
+        'learner_pause',
+        'learner_resume',
         'start',
         'reset',
         'pause',
@@ -33,10 +41,15 @@ ASKS = frozenset(
         'release',
         'park',
         'clear',
+        'recover',
     )
 )
 """What a page may ask for by name, beside driving."""
 
+
+LABELS = frozenset(('success', 'failure', 'discard'))
+"""What an episode of this run may be called afterwards."""
+MOST_EPISODES = 2**31
 
 LONGEST_TEXT = 600
 """What is longer is cut: it would push the buttons off the page [characters]."""
@@ -53,6 +66,17 @@ def showable(value: Any) -> Any:
     if isinstance(value, str):
         return value if len(value) <= LONGEST_TEXT else f'{value[:LONGEST_TEXT]}…'
     return value
+
+
+def code_picture(address: str) -> bytes:
+    """Return an address as a QR code, SVG; empty where the package that draws it is missing."""
+    try:
+        import segno
+    except ModuleNotFoundError:
+        return b''
+    out = io.BytesIO()
+    segno.make(address, error='m').save(out, kind='svg', scale=6, border=3, light='#fff')
+    return out.getvalue()
 
 
 def _camera(name: str, frames: Frames, now: float) -> dict[str, Any]:
@@ -77,8 +101,15 @@ class PageBackend:
         wheel: Wheel,
         *,
         task: TaskSpec | None = None,
+        drawings: Drawings | None = None,
+        runs: str = 'runs',
     ) -> None:
-        """Prepare; `frames` are those of the wrist camera, or of several cameras by name."""
+        """Prepare; `frames` are those of the wrist camera, or of several cameras by name; `runs` is where runs lie."""
+        self.phone_code = b''
+        """The address for a phone as a picture (SVG); empty where the page is this machine's alone."""
+        self.labels: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        """Labels of episodes that have ended, for the node to pass on."""
+        self._jobs, self._runs = Jobs(), Runs(runs)
         self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Names of actions, for the node to carry out."""
         self.wake: Callable[[], None] = lambda: None
@@ -89,6 +120,9 @@ class PageBackend:
         self._arm_file = arm.file()
         self._page_state = page_state
         self._frames = {'wrist': frames} if isinstance(frames, Frames) else dict(frames)
+        self.help = ResetHelp(self._frames)
+        """For a human who arranges the scene."""
+        self._drawings = drawings
         self._doubt = b''
         self._task = {} if task is None else {'instruction': task.instruction, 'human': task.human}
         self._browser = browser
@@ -109,9 +143,14 @@ class PageBackend:
     def state(self, page: str) -> dict[str, Any]:
         """Return how things are, for one page."""
         now = time.monotonic()
+        self._page_state.arranging = self.help.asked
         first, *others = (_camera(name, frames, now) for name, frames in self._frames.items())
         state = self._page_state.state(now, self._wheel.driver, page, {**first, 'others': others})
-        said = {'camera': first, 'cameras': others, 'task': self._task, 'pad_owner': self.pad_owner}
+        said: dict[str, Any] = {'camera': first, 'cameras': others, 'task': self._task}
+        said |= {'pad_owner': self.pad_owner, 'help': self.help.said(self._page_state.sentence)}
+        state['phone'] = bool(self.phone_code)
+        if self._drawings is not None:
+            said |= self._drawings.said(now, state, running=self._page_state.running)
         shown: dict[str, Any] = showable({'type': 'state', **said, **state})
         return shown
 
@@ -151,16 +190,13 @@ class PageBackend:
                 return 'Another page drives; take over first.'
             self.ask('give')
             return ''
-        if what == 'instruct':
-            try:
-                self.instruct(instruction_of(message))
-            except ValueError as error:
-                raise DriveError(str(error)) from error
+        with_more = {'label': self._label, 'instruct': self._instruct}
+        if isinstance(what, str) and what in with_more:
+            with_more[what](message)
             return ''
         if not isinstance(what, str) or what not in ASKS:
-            raise DriveError(
-                f'expected one of {sorted(ASKS)}, drive, take, give or instruct, got {what!r:.40}; nothing was done'
-            )
+            others = 'drive, label, take, give or instruct'
+            raise DriveError(f'expected one of {sorted(ASKS)}, {others}, got {what!r:.40}; nothing was done')
         self.ask(what)
         return ''
 
@@ -169,17 +205,69 @@ class PageBackend:
         if self._wheel.give_back(page):
             self.ask('hold')
 
+    def _instruct(self, message: Mapping[str, Any]) -> None:
+        try:
+            self.instruct(instruction_of(message))
+        except ValueError as error:
+            raise DriveError(str(error)) from error
+
+    def _label(self, message: Mapping[str, Any]) -> None:
+        outcome, episode = message.get('outcome'), message.get('episode')
+        known = isinstance(episode, int) and not isinstance(episode, bool) and 0 < episode < MOST_EPISODES
+        if not isinstance(outcome, str) or outcome not in LABELS or not known or not isinstance(episode, int):
+            raise DriveError(
+                f'expected one of {sorted(LABELS)} and the number of an episode, got {outcome!r:.40} and '
+                f'{episode!r:.20}; nothing was done'
+            )
+        self.labels.put((outcome, episode))
+        self.wake()
+
     def episodes(self) -> dict[str, Any]:
-        """Return the list of recorded episodes."""
-        return {'rows': self._browser.episodes(), 'problems': self._browser.problems}
+        """Return the list of recorded episodes as far as it is known, and how far the reading of bags is."""
+        folder = self._page_state.recorder.folder
+        if folder is not None:
+            self._browser.also_in(folder)
+        return self._browser.look()
 
     def episode(self, key: str) -> dict[str, Any] | None:
-        """Return one recorded episode, without its pictures."""
-        return self._browser.episode(key)
+        """Return one episode, of this run or recorded, without its pictures."""
+        return self._page_state.memory.account(key) or self._browser.episode(key)
 
     def episode_frame(self, key: str, index: int, camera: int = 0) -> bytes | None:
         """Return the picture of one camera at one step of it as JPEG."""
+        memory = self._page_state.memory
+        if memory.find(key) is not None:
+            return memory.frame(key, index, camera)
         return self._browser.frame(key, index, camera)
+
+    def make_film(self, key: str) -> str:
+        """Begin to make a film of an episode; return a sentence where that cannot be."""
+        episode = self._page_state.memory.find(key) or self._browser.find(key)
+        return 'There is no such episode.' if episode is None else self._jobs.film(episode)
+
+    def film(self, key: str) -> Path | None:
+        """Return the film that was made of an episode."""
+        return self._jobs.file(key)
+
+    def job(self) -> dict[str, Any] | None:
+        """Return how the job is that runs, or that has ended last."""
+        return self._jobs.account()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the list of runs."""
+        return self._runs.rows()
+
+    def run(self, name: str) -> dict[str, Any] | None:
+        """Return the curve of a run."""
+        return self._runs.curve(name)
+
+    def export_run(self, name: str) -> str:
+        """Begin to make a dataset of a run's experience; return a sentence where that cannot be."""
+        return self._runs.export(name, self._jobs)
+
+    def close(self) -> None:
+        """End what runs for pages."""
+        self._jobs.close()
 
     def ask(self, what: str) -> None:
         """Let the node do something, at once."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 import os
 import queue
 import time
@@ -12,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from so101_interfaces.msg import (
     ArmStatus,
     ChunkStatus,
@@ -23,24 +24,29 @@ from so101_interfaces.msg import (
     PolicyStatus,
     SessionStatus,
     Step,
+    SuccessOpinion,
+    TaskReport,
 )
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from so101_console.access import Access, AccessError, TOKEN_VARIABLE
+from so101_console.access import Access, AccessError, is_loopback, near_address, TOKEN_VARIABLE
+from so101_console.archive.browser import EpisodeBrowser
+from so101_console.archive.memory import Memory
 from so101_console.arm_model import ArmModel
-from so101_console.backend import PageBackend
+from so101_console.backend import code_picture, PageBackend
 from so101_console.coach import CoachConfig
-from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.headline import SCRIPTED
 from so101_console.operator_input import JogCommands, Wheel
 from so101_console.page_state import PageState
+from so101_console.scene.drawings import Drawings, PlannedStart
 from so101_console.server import application, Server, ServerError
 from so101_contract.action import ActionSpec, EeDeltaValue
-from so101_contract.messages import action_message
+from so101_contract.messages import action_message, event_record
 from so101_contract.observation_spec import CONTROL_RATE_HZ
 from so101_contract.session import Source, to_record
 from so101_contract.task.files import all_cameras, told_task
@@ -89,7 +95,11 @@ class ConsoleConfig:
     cameras: tuple[str, ...] = param(
         ('',), doc='Cameras whose pictures are shown; empty: those of the task, or else the wrist camera.'
     )
-    bags: str = param('bags', doc='Folder of the bags whose episodes can be looked at again.')
+    bags: str = param(
+        'bags',
+        doc='Folder of the bags whose episodes can be looked at again, beside that of a recorder that runs.',
+    )
+    runs: str = param('runs', doc='Folder of the runs that the page lists.')
 
     def __post_init__(self) -> None:
         """Check each value."""
@@ -126,6 +136,9 @@ ACTIONS: Mapping[str, Action] = {
     'doubt_success': Action(topics.CLASSIFIER_ANSWER_SERVICE, SetBool, {'data': True}),
     'doubt_other': Action(topics.CLASSIFIER_ANSWER_SERVICE, SetBool, {'data': False}),
     'train_classifier': Action(topics.CLASSIFIER_TRAIN_SERVICE, Trigger),
+    'learner_save': Action(topics.LEARNER_SAVE_SERVICE, Trigger),
+    'learner_pause': Action(topics.LEARNER_PAUSE_SERVICE, SetBool, {'data': True}),
+    'learner_resume': Action(topics.LEARNER_PAUSE_SERVICE, SetBool, {'data': False}),
     'start': Action(topics.START_EPISODE_SERVICE, StartEpisode),
     'reset': Action(topics.RESET_SERVICE, Trigger),
     'enable': Action(topics.ARM_ENABLE_SERVICE, SetBool, {'data': True}),
@@ -146,14 +159,14 @@ class Actions:
         self._say = say
         self._clients = {name: node.create_client(a.kind, a.service) for name, a in _services().items()}
 
-    def ask(self, name: str) -> None:
-        """Call the service of a button; its answer is said where it is a refusal."""
+    def ask(self, name: str, **more: Any) -> None:
+        """Call the service of a button, with `more` in its request; its answer is said where it is a refusal."""
         action = ACTIONS[name]
         client = self._clients[action.service]
         if not client.service_is_ready():
             self._say(f'Nobody offers {action.service}: the node that does is not running.')
             return
-        request = action.kind.Request(**action.fields)
+        request = action.kind.Request(**action.fields, **more)
         client.call_async(request).add_done_callback(lambda future: self._answered(name, future))
 
     def _answered(self, name: str, future: Future) -> None:
@@ -169,6 +182,8 @@ def _services() -> dict[str, Action]:
 
 
 CONFIG = (ConsoleConfig, CoachConfig)
+TCP = 'so101'
+"""TCP preset of the arm that is drawn."""
 DEVICE_PERIOD_S = 0.5
 PAD_DEVICES = ('gamepad', 'joy')
 DEVICE_NAMES = {
@@ -186,16 +201,29 @@ class ConsoleNode(SoleNode):
         super().__init__('console_node', **node_options)
         config, coach = load_configs(self, ConsoleConfig, CoachConfig)
         access = Access(config.host, config.token or os.environ.get(TOKEN_VARIABLE, ''))
-        arm = ArmModel('so101')
+        arm = ArmModel(TCP)
         task = told_task(config.task)
         self._frames = {name: Frames(config.jpeg_quality) for name in all_cameras(task, config.cameras)}
         self._page_state = PageState(arm.poses, self.drop)
+        self._page_state.memory = memory = Memory(tuple(self._frames))
+        for name, frames in self._frames.items():
+            frames.keep = partial(memory.picture, name)
         self._teach(coach)
         follow(self, coach, self._teach)
         self._wheel = Wheel(config.silence_s)
         self._jog = JogCommands(ActionSpec(), config.speed, config.rate_hz)
+        planned = PlannedStart(TCP, None if task is None else task.start.arm_start, arm.poses)
+        cameras = [topics.CAMERAS.get(name, name) for name in self._frames]
+        self._drawings = Drawings(self._page_state.newest, cameras, arm.gripper, planned)
         self._backend = PageBackend(
-            arm, self._page_state, self._frames, EpisodeBrowser(config.bags), self._wheel, task=task
+            arm,
+            self._page_state,
+            self._frames,
+            EpisodeBrowser(config.bags),
+            self._wheel,
+            task=task,
+            drawings=self._drawings,
+            runs=config.runs,
         )
         self._actions = Actions(self, self._page_state.say)
         self._subscribe()
@@ -212,8 +240,10 @@ class ConsoleNode(SoleNode):
         self._server = Server(app, config.host, config.port)
         self._server.start(stop_spinning)
         secret = f'/?token={access.token}' if access.token else ''
-        host = f'[{config.host}]' if ':' in config.host else config.host
-        self.get_logger().info(f'the page is http://{host}:{self._server.port}{secret}')
+        address = f'http://{near_address(config.host)}:{self._server.port}{secret}'
+        if secret and not is_loopback(config.host):
+            self._backend.phone_code = code_picture(address)
+        self.get_logger().info(f'the page is {address}')
 
     def _teach(self, coach: CoachConfig) -> None:
         self._page_state.coach = coach
@@ -221,6 +251,7 @@ class ConsoleNode(SoleNode):
     def close(self) -> None:
         """Stop serving."""
         self._server.close()
+        self._backend.close()
 
     def _subscribe(self) -> None:
         page_state, newest = self._page_state, self._page_state.newest
@@ -229,9 +260,21 @@ class ConsoleNode(SoleNode):
         for name, frames in self._frames.items():
             camera = topics.CAMERAS.get(name, name)
             self.create_subscription(Image, f'{camera}/image_raw', frames.add, qos.IMAGE, raw=True)
+            lens = self._drawings.hear(f'{camera}/camera_info')
+            self.create_subscription(CameraInfo, f'{camera}/camera_info', lens, qos.IMAGE, raw=True)
         self.create_subscription(JointState, topics.JOINT_STATES, newest.keep('joints'), state, raw=True)
         self.create_subscription(PoseStamped, topics.TCP_POSE, newest.keep('tcp'), state, raw=True)
         self.create_subscription(MarkerArray, topics.MARKERS, newest.keep('markers'), qos.MARKERS, raw=True)
+        policy, human = (
+            self._drawings.hear(topics.POLICY_EE_DELTA),
+            self._drawings.hear(topics.TELEOP_EE_DELTA),
+        )
+        self.create_subscription(EeDelta, topics.POLICY_EE_DELTA, policy, qos.COMMAND, raw=True)
+        self.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, human, qos.COMMAND, raw=True)
+        opinion, task = self._drawings.hear(topics.SUCCESS_OPINION), self._drawings.hear(topics.SIM_TASK)
+        self.create_subscription(SuccessOpinion, topics.SUCCESS_OPINION, opinion, qos.EVENT, raw=True)
+        self.create_subscription(TaskReport, topics.SIM_TASK, task, state, raw=True)
+        self.create_subscription(TFMessage, topics.TF_STATIC, self._drawings.frames.hear, qos.LATCHED_EVERY)
         self.create_subscription(ArmStatus, topics.ARM_STATUS, page_state.on_arm, qos.LATCHED)
         self.create_subscription(Step, topics.STEP, page_state.on_step, qos.EVENT)
         self.create_subscription(EeDelta, topics.EE_DELTA_CMD, self._on_command, qos.EVENT)
@@ -264,6 +307,7 @@ class ConsoleNode(SoleNode):
 
     def _on_event(self, message: EpisodeEvent) -> None:
         self._page_state.on_event(message)
+        self._backend.help.hear(event_record(message).kind, message.episode)
         ended = message.kind == EpisodeEvent.INTERVENTION_END
         if ended and self._page_state.policy_is_there and self._wheel.drop():
             # A page that went on to speak would take over the next episode without being asked to.
@@ -279,6 +323,7 @@ class ConsoleNode(SoleNode):
             self._backend.pad_owner = self._device = ''
         humans = {speaker.node_name for speaker in self.get_publishers_info_by_topic(topics.TELEOP_EE_DELTA)}
         scripted = humans - {self.get_name()} == {'operator_node'}
+        self._page_state.simulated = bool(self.count_publishers(topics.SIM_TASK))
         self._page_state.human = SCRIPTED if scripted else DEVICE_NAMES.get(self._device, '')
 
     def _wake(self) -> None:
@@ -287,6 +332,9 @@ class ConsoleNode(SoleNode):
             self.executor.create_task(self._take_asked)
 
     def _take_asked(self) -> None:
+        while not self._backend.labels.empty():  # nobody else takes from it
+            outcome, episode = self._backend.labels.get()
+            self._actions.ask(outcome, episode=episode, reason='corrected at the page')
         while True:
             try:
                 what = self._backend.asked.get_nowait()

@@ -2,6 +2,7 @@
 """The newest picture of a camera, turned into JPEG only when a page asks for it."""
 
 from collections import deque
+from collections.abc import Callable
 import threading
 import time
 
@@ -9,6 +10,7 @@ import cv2
 
 from so101_bags.messages import Decoders
 from so101_contract.messages import image_pixels
+from so101_interfaces_py.conversions import stamp_to_ns
 from so101_interfaces_py.node import reason_of, UNUSABLE
 
 RATE_WINDOW = 20
@@ -25,6 +27,8 @@ class Frames:
         self._number = 0
         self._times: deque[float] = deque(maxlen=RATE_WINDOW)
         self._jpeg: tuple[int, bytes] | None = None
+        self.keep: Callable[[int, bytes], None] = lambda *_: None
+        """Told of the stamp [ns] and JPEG of each picture that pages are shown."""
         self.refused = ''
         """Why the last picture could not be shown; empty where it could."""
 
@@ -61,7 +65,8 @@ class Frames:
 
     def _encode(self, message: bytes) -> bytes | None:
         try:
-            rgb = image_pixels(self._decode(message))
+            image = self._decode(message)
+            rgb = image_pixels(image)
             parameters = [cv2.IMWRITE_JPEG_QUALITY, self._quality]
             done, encoded = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
         except (*UNUSABLE, cv2.error) as error:  # OpenCV has limits of its own
@@ -70,4 +75,8 @@ class Frames:
         self.refused = (
             '' if done else f'expected a picture that JPEG can hold, got {rgb.shape[1]} x {rgb.shape[0]}'
         )
-        return encoded.tobytes() if done else None
+        if not done:
+            return None
+        jpeg: bytes = encoded.tobytes()
+        self.keep(stamp_to_ns(image.header.stamp), jpeg)
+        return jpeg

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sentences at the top of the page: who drives, which episode runs, and what Start would do."""
+"""The sentences that a page shows first: who drives, which episode runs, what Start would do, whether it gets better.
 
-from collections.abc import Mapping
+Whether it is getting better says the success of the last episodes against that of those before. Each rate comes with
+Wilson's 95 % interval; the two are compared by the interval of their difference that follows from both (Newcombe, 1998,
+"Interval estimation for the difference between independent proportions", method 10).
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
+from so101_console.coach import EpisodeNumbers
 from so101_console.health import (
     UNKNOWN_ARM,
 )
+from so101_contract.interval import wilson
 from so101_contract.session import (
     Driver,
     SessionState,
@@ -40,6 +48,9 @@ class Headline:
     drives: str
 
 
+ARRANGE = 'Arrange the scene'
+"""The title while a human is asked to."""
+
 SCRIPTED = 'scripted operator'
 """What `human` is called where no person drives but the operator of the simulation."""
 
@@ -52,6 +63,7 @@ def headline(
     wheel: str | None,
     page: str,
     human: str = '',
+    arranging: bool = False,
 ) -> Headline:
     """Return the state for one page.
 
@@ -62,6 +74,7 @@ def headline(
         wheel: page that drives, or None.
         page: the page that asks.
         human: where the human is who drives from no page: a device, `SCRIPTED`, or empty where that is not known.
+        arranging: a human is asked to arrange the scene.
     """
     stopped = {
         None: ('No arm', 'Its driver is silent: the arm holds, or is off.'),
@@ -79,7 +92,7 @@ def headline(
     if SessionState.UNKNOWN in (session.get('state'), session.get('driver')):
         return Headline('A state that this page does not know', f'{sentence}. Use a newer version.', 'you')
     if session.get('state') in BETWEEN:
-        title = BETWEEN[session['state']]
+        title = ARRANGE if arranging else BETWEEN[session['state']]
         said = [] if sentence == title else [f'{sentence}.']
         yours = ['You drive next.'] if wheel == page else []
         return Headline(title, ' '.join(said + yours), 'nobody')
@@ -126,3 +139,53 @@ def start_line(arm: str | None, session: Mapping[str, Any] | None, policy_acts: 
     if arm != 'ready':
         return 'not before the motors are on'
     return what_start_does(SessionState(session['state']), policy_acts and not session.get('intervening'))
+
+
+WINDOW = 20
+"""Episodes that are compared with as many before them."""
+FEWEST = 5
+"""Fewer say nothing."""
+
+
+def progress(episodes: Sequence[EpisodeNumbers], window: int = WINDOW) -> str:
+    """Return whether it is getting better, for people; the newest episode stands last."""
+    last = list(episodes)[-window:]
+    if len(last) < FEWEST:
+        missing = FEWEST - len(last)
+        more = f'after {missing} more {"episode" if missing == 1 else "episodes"}'
+        return f'Is it getting better? That can be said {more}.'
+    before = list(episodes)[-window - len(last) : -len(last)]
+    said = f'Last {len(last)} episodes: {_rate(last)}{_alone(last)}.'
+    if len(before) < FEWEST:
+        return f'{said} There are too few before them to compare with.'
+    return f'{_judged(last, before)} {said} The {len(before)} before: {_rate(before)}.'
+
+
+def _rate(episodes: Sequence[EpisodeNumbers]) -> str:
+    good = sum(episode.success for episode in episodes)
+    low, high = wilson(good, len(episodes))
+    return f'{good / len(episodes):.0%} succeeded ({100.0 * low:.0f} to {100.0 * high:.0f} %)'
+
+
+def _alone(episodes: Sequence[EpisodeNumbers]) -> str:
+    """Return how many succeeded without a hand on the arm: with help every policy is good."""
+    helped = [episode for episode in episodes if episode.interventions]
+    if not helped:
+        return ''
+    return f', {sum(e.success and not e.interventions for e in episodes)} of them without help'
+
+
+def _judged(last: Sequence[EpisodeNumbers], before: Sequence[EpisodeNumbers]) -> str:
+    (p, low_p, high_p), (q, low_q, high_q) = _known(last), _known(before)
+    if p - q - math.hypot(p - low_p, high_q - q) > 0.0:
+        return 'It is getting better.'
+    if p - q + math.hypot(high_p - p, q - low_q) < 0.0:
+        return 'It is getting worse.'
+    if p == q:
+        return 'It is as it was.'
+    return f'It seems {"better" if p > q else "worse"}, but that may be chance.'
+
+
+def _known(episodes: Sequence[EpisodeNumbers]) -> tuple[float, float, float]:
+    good = sum(episode.success for episode in episodes)
+    return good / len(episodes), *wilson(good, len(episodes))

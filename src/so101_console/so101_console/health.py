@@ -232,6 +232,18 @@ class RecorderWatch:
         """Take another status."""
         self._said = time.monotonic(), message
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it puts bags, or the bag that it writes; None where it does not say, or that is no folder here."""
+        pairs = [] if self._said is None else self._said[1].values
+        named = next((pair.value for pair in pairs if pair.key == 'folder'), '')
+        with contextlib.suppress(OSError, ValueError):  # such as a null byte
+            folder = Path(named)
+            if named and folder.is_dir():
+                is_bag = any(folder.glob('*.mcap'))
+                return (folder.parent if is_bag else folder).resolve()
+        return None
+
     def said(self, now: float) -> tuple[str, bool] | None:
         """Return a sentence, and whether it is an error; None where there was no recorder at all."""
         if self._said is None:

@@ -15,9 +15,18 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, PolicyStatus, Step
 from visualization_msgs.msg import Marker, MarkerArray
 
-from so101_console.coach import advice, Episodes, human_line, LearnerNumbers, summary, USUAL
+from so101_console.archive.memory import Memory
+from so101_console.coach import (
+    advice,
+    CoachConfig,
+    Episodes,
+    human_line,
+    LearnerNumbers,
+    Scene,
+    summary,
+)
 from so101_console.curves import base_line, ClassifierWatch, Curves, finite, learner_line
-from so101_console.headline import episode_line, headline, start_line
+from so101_console.headline import episode_line, headline, progress, SCRIPTED, start_line, WINDOW
 from so101_console.health import (
     arm_state,
     ArmWatch,
@@ -33,10 +42,12 @@ from so101_console.health import (
 )
 from so101_console.model_watch import ModelWatch
 from so101_contract.joints import JOINT_NAMES
-from so101_contract.messages import event_record
+from so101_contract.messages import action_record, event_record, step_record
 from so101_contract.session import (
     EventKind,
+    HumanSeconds,
     NO_EPISODE,
+    SessionState,
     SessionStatus,
 )
 from so101_interfaces_py.conversions import joint_positions, LARGEST_RAD, stamp_to_ns
@@ -107,8 +118,10 @@ class PageState:
     def __init__(self, poses: Poses, drop: Callable[[str, Exception], None] = lambda *_: None) -> None:
         """Prepare; `poses` says where the bodies are for joints (6,) [rad], `drop` is told of bad messages."""
         self.curves = Curves()
-        self.coach = USUAL
-        """When the coach says something."""
+        self.simulated = False
+        """Whether no real arm is moved."""
+        self.memory = Memory()
+        """The last episodes, to be looked at again."""
         self.newest = Newest(self._bad)
         """Joints, hand and markers."""
         self._body_poses, self._drop = poses, drop
@@ -125,13 +138,37 @@ class PageState:
         self._slow: dict[str, Any] = {}
         self._slow_s = -math.inf
         self._note = ''
+        self.arranging = False
+        """Whether a human is asked to arrange the scene."""
         self.human = ''
         """Where the human is who drives from no page; see `headline`."""
+
+    @property
+    def running(self) -> bool:
+        """Whether an episode runs."""
+        return self._session.get('state') in (SessionState.RUNNING, SessionState.PAUSED)
+
+    @property
+    def sentence(self) -> str:
+        """What the session says that goes on."""
+        return str(self._session.get('sentence', ''))
+
+    @property
+    def coach(self) -> CoachConfig:
+        """When the coach says something; the curves show where the numbers are well by the same."""
+        return self.curves.coach
+
+    @coach.setter
+    def coach(self, when: CoachConfig) -> None:
+        self.curves.coach = when
 
     def meaning(self, what: str) -> str:
         """Return the action that a button means now: some do the one thing or the other."""
         if what == 'pause' and self._session.get('paused'):
             return 'resume'
+        if what == 'recover':
+            off = self._arm is not None and self._arm.state == ArmStatus.DISABLED
+            return 'enable' if off else self.meaning('clear')
         if what == 'clear' and self._arm is not None and self._arm.state == ArmStatus.FAULT:
             return 'clear_fault'
         return what
@@ -166,11 +203,13 @@ class PageState:
         self._steps[message.episode, message.index] = stamp_to_ns(message.header.stamp)
         if len(self._steps) > STEPS_KEPT:
             del self._steps[next(iter(self._steps))]
+        self.memory.step(step_record(message))
 
     def on_command(self, message: EeDelta) -> None:
         """Count an executed action."""
         if message.episode == NO_EPISODE:
             return
+        self.memory.action(action_record(message))
         if message.source in (EeDelta.SOURCE_POLICY, EeDelta.SOURCE_TELEOP):
             begun = self._steps.get((message.episode, message.index))
             latency = None if begun is None else (stamp_to_ns(message.header.stamp) - begun) / 1e6
@@ -189,10 +228,14 @@ class PageState:
         kind = event.kind
         standing = {} if self._arm is None else counters(self._arm)
         if kind is EventKind.START:
-            self._episodes.begin(message.episode, standing)
-        elif kind.outcome is not None:
+            self._episodes.begin(message.episode, standing, event.stamp_ns)
+        self.memory.event(event, self._episodes.life)
+        if kind.outcome is not None:
             outcome = kind.outcome.name.lower().replace('_', ' ')
             self._episodes.end(message.episode, outcome, message.reason, standing)
+            worked = HumanSeconds(**self._session.get('human', {})).worked if self._session else math.nan
+            numbers = self._episodes.numbers_of(message.episode)
+            self.curves.close(self._episodes.life, message.episode, numbers, worked / 60.0)
 
     def on_session(self, status: SessionStatus) -> None:
         """Note the state of the session."""
@@ -206,7 +249,10 @@ class PageState:
         """Note how learning goes."""
         self._learner, self._learner_s = message, time.monotonic()
         fields = message.get_fields_and_field_types()
-        self.curves.add({name: float(getattr(message, name)) for name in fields if _is_number(message, name)})
+        self.memory.value(message.q_mean)
+        self.curves.hear(
+            {name: float(getattr(message, name)) for name in fields if _is_number(message, name)}
+        )
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Note what a node warns of."""
@@ -239,7 +285,9 @@ class PageState:
         arm = None if self._arm is None or now - self._arm_s > STALE_S else arm_state(self._arm)
         reason = '' if self._arm is None else self._arm.reason
         session = self._session if now - self._session_s <= STALE_S else None
-        top = headline(arm, reason, session, wheel=wheel, page=page, human=self.human)
+        top = headline(
+            arm, reason, session, wheel=wheel, page=page, human=self.human, arranging=self.arranging
+        )
         intervening = bool(session and session.get('intervening'))
         holds = self._policy is not None and self._policy.mode == PolicyStatus.MODE_HOLD
         target, box = self._markers()
@@ -267,11 +315,12 @@ class PageState:
     def _slowly(self, now: float, camera: Mapping[str, Any]) -> dict[str, Any]:
         arm, learner = self._arm, self._learner
         angles = self.newest.read('joints', JointState, self._angles, 'angles') or {}
-        if learner is None:
-            told = advice(self._episodes.numbers(), when=self.coach)
-        else:
+        numbers = None
+        if learner is not None:
             numbers = LearnerNumbers(learner.q_mean, learner.q_bound, learner.demo_size, learner.state)
-            told = advice(self._episodes.numbers(), numbers, self.coach)
+        scene = Scene(self.simulated, scripted=self.human == SCRIPTED)
+        episodes = self._episodes.numbers(self.coach.coach_window)
+        told = advice(episodes, numbers, self.coach, scene)
         checks = examine(self._report(now, camera))
         return {
             'recording': dict(zip(('said', 'bad'), self.recorder.said(now) or NOT_RECORDED, strict=True)),
@@ -282,8 +331,12 @@ class PageState:
             else learner_line(learner),
             'classifier': self.classifier.said(now),
             'model': self.model.said(now),
-            'coach': [*told, summary(self._episodes.numbers(), self.coach)],
-            'episodes': self._episodes.rows(LISTED),
+            'coach': [*told, summary(episodes, self.coach)],
+            'progress': progress(self._episodes.numbers(2 * WINDOW)),
+            'episodes': [
+                {**row, 'key': self.memory.key(row.pop('life'), row['episode'])}
+                for row in self._episodes.rows(LISTED)
+            ],
             'checks': [
                 {'name': c.name, 'status': c.status.value, 'finding': c.finding, 'remedy': c.remedy}
                 for c in checks

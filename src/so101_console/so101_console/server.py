@@ -90,10 +90,43 @@ def application(
             Response(found, media_type='image/jpeg') if found else Response('There is no such picture.', 404)
         )
 
+    async def film(request: Request) -> Response:
+        key = request.query_params.get('key', '')
+        if request.method == 'POST':  # a browser says where a POST comes from, so no other site makes one
+            return JSONResponse({'refused': await asyncio.to_thread(backend.make_film, key)})
+        found = backend.film(key)
+        if found is None:
+            return Response('There is no such film; it must be made first.', 404)
+        return FileResponse(found, media_type='video/mp4', filename=found.name)
+
+    async def runs(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(backend.runs))
+
+    async def run(request: Request) -> Response:
+        found = await asyncio.to_thread(backend.run, request.query_params.get('name', ''))
+        return JSONResponse(found) if found else Response('There is no such run.', 404)
+
+    async def export(request: Request) -> Response:
+        name = request.query_params.get('name', '')
+        return JSONResponse({'refused': await asyncio.to_thread(backend.export_run, name)})
+
+    async def job(_: Request) -> Response:
+        return JSONResponse(backend.job())
+
+    async def phone(_: Request) -> Response:
+        found = backend.phone_code
+        if not found:
+            return Response('This page is for this machine alone: start with phone:=true.', 404)
+        return Response(found, media_type='image/svg+xml')
+
     async def doubt(_: Request) -> Response:
-        found = backend.doubt()
-        headers = {'Cache-Control': 'no-store'}
-        return Response(found, media_type='image/jpeg', headers=headers) if found else Response('None.', 404)
+        return _jpeg(backend.doubt())
+
+    async def start_scene(request: Request) -> Response:
+        camera = request.query_params.get('camera', '0')
+        if not (camera.isdecimal() and len(camera) <= LONGEST_NUMBER):
+            return Response('Expected the number of a camera.', 400)
+        return _jpeg(backend.help.picture(int(camera)))
 
     async def stop(_: Request) -> Response:
         # Beside the WebSocket: a page whose socket is gone can still stop the arm.
@@ -119,13 +152,25 @@ def application(
             Route('/episodes', episodes),
             Route('/episode', episode),
             Route('/episode_frame', episode_frame),
+            Route('/film', film, methods=['GET', 'POST']),
+            Route('/job', job),
+            Route('/runs', runs),
+            Route('/run', run),
+            Route('/export', export, methods=['POST']),
+            Route('/phone.svg', phone),
             Route('/doubt', doubt),
+            Route('/start_scene', start_scene),
             Route('/stop', stop, methods=['POST']),
             WebSocketRoute('/live', live),
             Route('/page/{name}', part),
         ],
         middleware=[Middleware(AccessMiddleware, access=access), Middleware(_HeadersMiddleware)],
     )
+
+
+def _jpeg(found: bytes) -> Response:
+    headers = {'Cache-Control': 'no-store'}
+    return Response(found, media_type='image/jpeg', headers=headers) if found else Response('None.', 404)
 
 
 class _HeadersMiddleware:

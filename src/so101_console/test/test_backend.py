@@ -14,10 +14,10 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from so101_interfaces.msg import ClassifierStatus
 
+from so101_console.archive.browser import EpisodeBrowser
 from so101_console.backend import LONGEST_TEXT, PageBackend, showable
 from so101_console.console_node import ACTIONS
 from so101_console.curves import ClassifierWatch
-from so101_console.episode_browser import EpisodeBrowser
 from so101_console.frames import Frames
 from so101_console.operator_input import DriveError, JogCommands, Wheel, Wish
 from so101_console.page_state import PageState

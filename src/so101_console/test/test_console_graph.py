@@ -2,7 +2,7 @@
 """A person at the page, in a real browser, on the real graph with a policy that drives: does the arm do as told?"""
 
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 import itertools
 import json
 import time
@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from so101_bags.messages import Decoders
 from so101_bags.storage import open_bags
-from so101_console.episode_browser import EpisodeBrowser
+from so101_console.archive.browser import EpisodeBrowser
 from so101_contract.session import EventKind, Source
 from so101_interfaces_py import qos, topics
 from so101_session.teleop.devices.controls import page_controls
@@ -114,20 +114,32 @@ class Desk:
         return at, np.linalg.norm(where - where[first], axis=1) / gaps
 
 
-@pytest.fixture(scope='module')
-def desk(ear, chromium, wait_until, tmp_path_factory):
-    bags = tmp_path_factory.mktemp('bags')
+SESSION = {
+    'time_limit_steps': 100_000,
+    'joint_timeout_s': 5.0,
+    'camera_timeout_s': 5.0,
+    'no_answer_s': 30.0,
+}
+
+
+@contextmanager
+def sits_at(ear, chromium, wait_until, bags, *, twin=None, **console):
+    """Yield the desk of a graph in which an episode runs, with parameters for the twin and for the console."""
     # A machine that runs other tests beside these is no reason to cut an episode short.
-    patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}}
+    patient = {'arm': {**PATIENT['arm'], 'command_timeout_s': 1.0}, 'twin': twin or {}}
     with ConsoleRig('arm', 'kinematics', parameters=patient) as stage:
-        stage.add(
-            'session', time_limit_steps=100_000, joint_timeout_s=5.0, camera_timeout_s=5.0, no_answer_s=30.0
-        )
+        stage.add('session', **SESSION)
         stage.add('recorder', out=bags)
         stage.add('policy', policy='default')
-        desk = Desk(stage, stage.console(bags=bags), bags, ear, chromium, wait_until)
+        desk = Desk(stage, stage.console(bags=bags, **console), bags, ear, chromium, wait_until)
         desk.open()
         desk.runs()
+        yield desk
+
+
+@pytest.fixture(scope='module')
+def desk(ear, chromium, wait_until, tmp_path_factory):
+    with sits_at(ear, chromium, wait_until, tmp_path_factory.mktemp('bags')) as desk:
         yield desk
 
 
@@ -221,8 +233,23 @@ def test_the_episode_browser_shows_that_episode_and_its_pictures(desk):
     page.focus('#replay-step')
     for _ in range(5):
         desk.press('ArrowRight')
-    desk.shows('5', '#replay-number')
+    last = min(5, int(page.get_attribute('#replay-step', 'max')))  # the newest episode may have just begun
+    desk.shows(str(last), '#replay-number')
     assert 'mm' in page.text_content('#replay-action') or 'Nobody' in page.text_content('#replay-action')
+
+
+def test_a_label_that_is_corrected_in_a_replay_is_an_event_of_that_episode(desk):
+    page, began = desk.page, time.monotonic()
+    page.click('#episodes button >> nth=0')
+    page.wait_for_selector('#replay-labels')
+    episode = int(page.text_content('#replay-title').partition(':')[0].rpartition(' ')[2])
+    page.click('#replay-labels [data-label="discard"]')
+    corrected = lambda: [
+        m for _, m in desk.ear.since('event', began) if (m.kind, m.episode) == (EventKind.DISCARD, episode)
+    ]
+    desk.until(corrected, 'the correction is an event')
+    assert corrected()[0].by_human
+    desk.shows('discard', '#replay-title')
 
 
 def test_buttons_joystick_and_gamepad_say_what_the_keys_say(desk):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The episode browser on a bag that the recorder's own writer made."""
 
+import time
+
 import bag_maker
 from bag_maker import edited, Session, write
 import cv2
 import numpy as np
 import pytest
 
-from so101_console.episode_browser import EpisodeBrowser
+from so101_console.archive.browser import EpisodeBrowser
 
 EPISODES, STEPS = 20, 12
 
@@ -86,13 +88,13 @@ def test_a_replay_shows_every_camera_that_the_steps_name(tmp_path):
 def test_a_replay_reads_around_its_step_and_not_the_whole_bag(flights, monkeypatch):
     key = flights.episodes()[EPISODES // 2]['key']
     assert flights.frame(key, 0)
-    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)  # what follows is there already
+    monkeypatch.setattr('so101_console.archive.recorded.open_bags', None)  # what follows is there already
     assert all(flights.frame(key, index) for index in range(STEPS))
 
 
 def test_a_bag_is_read_again_only_when_it_has_changed(flights, monkeypatch):
     before = flights.episodes()
-    monkeypatch.setattr('so101_console.episode_browser.open_bags', None)
+    monkeypatch.setattr('so101_console.archive.recorded.open_bags', None)
     assert flights.episodes() == before
 
 
@@ -141,3 +143,45 @@ def test_episodes_of_two_arms_in_one_bag_are_told_apart(tmp_path):
     rows = EpisodeBrowser(str(tmp_path)).episodes()
     assert sorted(row['steps'] for row in rows) == [7, 11]
     assert len({row['key'] for row in rows}) == 2
+
+
+def test_what_a_classifier_and_a_learner_said_stands_by_the_steps(tmp_path):
+    pytest.importorskip('rclpy')
+    from rclpy.serialization import serialize_message
+    from so101_interfaces.msg import LearnerStatus, SuccessOpinion
+
+    from so101_bags.storage import RawMessage
+
+    messages = Session(episodes=2, steps=6).messages()
+    first, last = messages[0].log_ns, messages[-1].log_ns
+    for at, value in ((first - 1, 0.25), ((first + last) // 2, 0.75)):
+        said = serialize_message(LearnerStatus(q_mean=value))
+        messages.append(RawMessage('/learner/status', 'so101_interfaces/msg/LearnerStatus', at, said))
+    for index, probability in ((2, 0.125), (3, float('nan'))):
+        said = serialize_message(SuccessOpinion(episode=1, index=index, probability=probability))
+        messages.append(
+            RawMessage('/classifier/opinion', 'so101_interfaces/msg/SuccessOpinion', last + index, said)
+        )
+    write(tmp_path / 'bag', sorted(messages, key=lambda message: message.log_ns))
+    flights = EpisodeBrowser(str(tmp_path))
+    second, one = (flights.episode(row['key']) for row in flights.episodes())
+    assert [step['score'] for step in one['steps']] == [None, None, 0.125, None, None, None]
+    assert {step['q'] for step in one['steps']} == {0.25}
+    assert second['steps'][-1]['q'] == 0.75
+    assert [event['said'] for event in one['events']] == ['start', 'success']
+    assert [step['at'] for step in one['steps']] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_a_look_through_the_bags_says_how_far_it_is_and_ends(tmp_path):
+    for number in range(4):
+        write(tmp_path / f'bag{number}', Session(episodes=1, steps=6).messages())
+    flights = EpisodeBrowser(str(tmp_path))
+    told = [flights.look()]
+    assert told[0]['reading'] is not None
+    deadline = time.monotonic() + 300.0
+    while told[-1]['reading'] is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        told.append(flights.look())
+    assert len(told[-1]['rows']) == 4
+    assert flights.look()['rows'] == told[-1]['rows'], 'what is known is told while it is looked again'

@@ -40,6 +40,18 @@ def test_a_policy_drives_until_somebody_takes_over():
     assert title(session={**RUNNING, 'driver': 'human', 'intervening': True}) == 'A human drives'
 
 
+def test_a_human_who_is_asked_to_arrange_the_scene_reads_that_first_and_for_how_long_there_is_time():
+    session = {
+        **RUNNING,
+        'state': 'resetting',
+        'sentence': 'arrange the scene: 7 s left, or Start when ready',
+    }
+    found = headline('ready', '', session, wheel=None, page='me', arranging=True)
+    assert found.title == 'Arrange the scene'
+    assert found.detail == 'Arrange the scene: 7 s left, or Start when ready.'
+    assert headline('stopped', '', session, wheel=None, page='me', arranging=True).title == 'STOPPED'
+
+
 def test_a_human_at_no_page_has_a_name():
     taken = {**RUNNING, 'driver': 'human', 'intervening': True}
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, LearnerStatus, SessionStatus, Step
 from visualization_msgs.msg import Marker, MarkerArray
 
-from so101_console.curves import NAMES
+from so101_console.curves import NAMES, OF_LEARNER
 from so101_console.page_state import PageState
 from so101_contract.errors import ContractError
 from so101_contract.joints import JOINT_NAMES
@@ -221,9 +221,10 @@ def test_clear_means_the_stop_or_the_fault_whichever_it_is(picture):
 
 
 def test_the_learner_fills_the_curves_and_unknown_numbers_are_gaps(picture):
-    picture.on_learner(LearnerStatus(state='learning', success_rate=math.nan, utd=0.5, q_bound=1.0))
+    picture.on_learner(LearnerStatus(state='learning', q_mean=math.nan, utd=0.5, q_bound=1.0))
     rows = picture.curves.since(0)['rows']
-    assert rows[0][0] is None
+    assert rows[0][NAMES.index('q_mean')] is None
+    assert rows[0][NAMES.index('utd')] == 0.5
     json.dumps(rows, allow_nan=False)
     assert 'Learning' in state(picture)['learner']
 
@@ -241,5 +242,5 @@ def test_what_the_learner_does_not_know_is_shown_as_unknown_and_never_as_zero(pi
     picture.on_learner(LearnerStatus(state='waiting', **dict.fromkeys(names, math.nan)))
     assert ' at -/s' in state(picture)['learner']
     row = dict(zip(NAMES, picture.curves.since(0)['rows'][0], strict=True))
-    assert {row[name] for name in NAMES if name in names} == {None}
+    assert {row[name] for name in OF_LEARNER if name in names} == {None}
     assert not any('believes' in sentence for sentence in state(picture)['coach'])

@@ -308,11 +308,12 @@ def test_a_value_of_another_type_than_expected_leaves_the_rest_of_the_page_alive
         'box',
         'camera',
         'detail',
+        *('drawn', 'scores', 'seen', 'objects', 'planned', 'help', 'progress'),
     ]
     odd.said = {**WHOLE, **dict.fromkeys(keys, value), 'bus': 'Bus: lives'}
     shows(page, '#bus', 'Bus: lives')
     odd.said = {**WHOLE, 'title': 'All is well again'}
     shows(page, '#state', 'All is well again')
     page.click('#e-stop')
-    shows(page, '#camera-age', '100 ms old')
+    shows(page, '#camera-said', '100 ms old')
     wait_until(lambda: 'e_stop' in odd.asked, 'the stop has come')

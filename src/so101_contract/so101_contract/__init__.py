@@ -9,6 +9,7 @@ __all__ = [
     'errors',
     'human_time',
     'image',
+    'interval',
     'joints',
     'manifest',
     'messages',

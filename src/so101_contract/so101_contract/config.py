@@ -107,5 +107,14 @@ LONG_INTERVENTION_STEPS = 30
 """A takeover of more steps in a row teaches little: HIL-SERL (Luo et al., 2024) asks for short corrections
 rather than whole episodes by hand, which make the critic optimistic about states that the policy never reaches."""
 
+REWARDED_SHARE = 1 / 3
+"""Share of episodes that should earn a reward, with or without help: without rewards there is nothing to learn."""
+
+BY_HAND_SHARE = 0.5
+"""A human who acts in more of the steps than this, once the policy has had its time, leaves it no room to try."""
+
+Q_MARGIN = 0.05
+"""How far the mean value may lie above the largest return there is, as a share of it, before it counts as diverged."""
+
 STICK_DEAD_ZONE = 0.15
 """Share of a stick's way that counts as rest; worn hobby pads come to rest within a tenth."""

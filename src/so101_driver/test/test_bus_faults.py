@@ -302,4 +302,6 @@ def test_P13_a_cycle_of_read_and_write_costs_little_processor_time(virtual_arm):
             bus.cycle_read()
             bus.write_goals(goals)
         used = time.thread_time() - used
-    assert used / 200 < 0.01  # of this thread alone: about 0.1 ms, and a hundred times that is a loop that spins
+    assert (
+        used / 200 < 0.01
+    )  # of this thread alone: about 0.1 ms, and a hundred times that is a loop that spins

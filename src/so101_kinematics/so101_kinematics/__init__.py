@@ -5,4 +5,4 @@
 goals, with the parameters of `config`, which say where the TCP may be.
 """
 
-__all__ = ['config', 'ee_controller', 'errors', 'fk', 'ik', 'kinematics_node', 'profiles']
+__all__ = ['config', 'ee_controller', 'errors', 'fk', 'ik', 'kinematics_node', 'profiles', 'visualization']

@@ -125,7 +125,8 @@ def test_T7_an_event_comes_once_for_each_press_on_every_pad(pad):
 
 
 def test_T7_every_pad_can_ask_for_every_event(pad):
-    assert {*pad.map.buttons.values(), *pad.map.asked_by_cross} - {DEADMAN} == set(Event)
+    # But for power after a stop: whoever gives it stands before the arm, and presses no button by accident.
+    assert {*pad.map.buttons.values(), *pad.map.asked_by_cross} - {DEADMAN} == {*Event} - {Event.RECOVER}
 
 
 def test_T7_a_button_that_is_down_at_the_start_is_no_press(tmp_path):

@@ -68,7 +68,9 @@ def recorded(graph, tmp_path_factory):
     bag = out / 'run'
     wait_for(lambda: len(list(bag.glob('*.mcap'))) >= 3, 'three files of two episodes each')
     noted = b'parameters /feeder'
-    wait_for(lambda: any(noted in file.read_bytes() for file in bag.glob('*.mcap')), 'the answer of each node')
+    wait_for(
+        lambda: any(noted in file.read_bytes() for file in bag.glob('*.mcap')), 'the answer of each node'
+    )
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=100.0)
     assert process.returncode == 0, said

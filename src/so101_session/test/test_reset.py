@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from session_world import report_of, world
+from session_world import MOTION_S, report_of, world
 
 from so101_contract.joints import ARM_JOINTS, limits_arrays
+from so101_contract.session import SessionState
 from so101_contract.task_report import AtPoint, AtPose
 from so101_driver.gate.config import GateConfig
 from so101_session.session.config import ResetConfig
@@ -214,3 +215,34 @@ def test_P25_from_the_folded_rest_pose_the_way_is_straight_and_rises():
     (goal,) = ways_from(q)
     heights = [PLANNER.fk.position((q + share * (goal - q))[:5])[2] for share in np.linspace(0.0, 1.0, 30)]
     assert min(heights) == heights[0]
+
+
+def human_arranges(pause_s=5.0):
+    """Return a session whose human has so many seconds to arrange the scene, at the moment at which they begin."""
+    w = world(reward_source='operator', reset_pause_s=pause_s)
+    for _ in range(6000):
+        w.advance(MOTION_S)
+        if w.session.sentence.startswith('arrange the scene'):
+            return w
+    raise AssertionError(f'no time to arrange the scene: {w.session.sentence}')
+
+
+def test_while_a_human_arranges_the_scene_the_session_counts_down():
+    w, told = human_arranges(), []
+    while w.session.sentence.startswith('arrange the scene'):
+        told.append(w.session.sentence)
+        w.advance(0.1)
+    seconds = [int(said.split()[3]) for said in told]
+    assert seconds == sorted(seconds, reverse=True)
+    assert set(seconds) == {5, 4, 3, 2, 1}
+    assert told[0] == 'arrange the scene: 5 s left, or Start when ready'
+    w.advance(1.0)
+    assert w.session.state is SessionState.RUNNING
+
+
+def test_start_says_that_the_scene_is_ready_and_gives_up_the_rest_of_the_pause():
+    w = human_arranges(pause_s=500.0)
+    w.session.start_episode(skip_reset=False)
+    w.advance(1.0)
+    assert w.session.state is SessionState.RUNNING
+    assert w.session.account.started == 1

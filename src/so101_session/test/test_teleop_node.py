@@ -20,7 +20,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image, JointState, Joy
-from so101_interfaces.msg import EeDelta, EpisodeEvent, Step
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -40,6 +40,8 @@ CALLS = {
     topics.RESET_SERVICE: Trigger,
     topics.PAUSE_SERVICE: SetBool,
     topics.ARM_E_STOP_SERVICE: SetBool,
+    topics.ARM_CLEAR_FAULT_SERVICE: Trigger,
+    topics.ARM_ENABLE_SERVICE: SetBool,
 }
 
 
@@ -56,6 +58,7 @@ class Session:
         self.events = make(EpisodeEvent, topics.EPISODE_EVENT, qos.EVENT)
         self.commands = make(EeDelta, topics.EE_DELTA_CMD, qos.COMMAND)
         self.joints = make(JointState, topics.JOINT_STATES, qos.STATE_PUBLISHER)
+        self.arm = make(ArmStatus, topics.ARM_STATUS, qos.LATCHED)
         self.joy = make(Joy, 'joy', qos.STATE_PUBLISHER)
         self.node.create_subscription(EeDelta, topics.TELEOP_EE_DELTA, self._on_teleop, qos.COMMAND)
         self.node.create_subscription(
@@ -251,6 +254,32 @@ def test_P25_keys_ask_for_every_event_and_a_termination_restores_the_terminal(at
     time.sleep(0.3)
     assert sorted(session.asked, key=str) == sorted(expected, key=str)  # T7: each once
     assert end(process, human, signal.SIGTERM) < patience()
+
+
+def test_one_key_clears_a_stop_or_a_fault_and_then_switches_the_motors_on(at_keys):
+    human, process, session = at_keys
+    for state, wanted in (
+        (ArmStatus.E_STOP, (topics.ARM_E_STOP_SERVICE, False)),
+        (ArmStatus.FAULT, (topics.ARM_CLEAR_FAULT_SERVICE, None)),
+        (ArmStatus.DISABLED, (topics.ARM_ENABLE_SERVICE, True)),
+    ):
+        session.arm.publish(ArmStatus(state=state))
+        session.asked.clear()
+
+        def pressed(wanted=wanted):  # until it has heard of the state
+            human.type('u')
+            time.sleep(1.5)  # sooner it would be a key that is held
+            human.look()
+            return wanted in session.asked
+
+        wait(pressed, human, patience=300.0)
+    session.arm.publish(ArmStatus(state=ArmStatus.ENABLED))
+    time.sleep(1.5)
+    session.asked.clear()
+    human.type('u')
+    time.sleep(1.5)
+    assert session.asked in ([], [(topics.ARM_ENABLE_SERVICE, True)]), 'an arm that is ready is left alone'
+    assert end(process, human) < patience()
 
 
 def test_T9_the_answer_to_a_step_does_not_wait_for_any_camera(at_keys):

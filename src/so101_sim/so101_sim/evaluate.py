@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from so101_contract.action import EeDeltaValue
+from so101_contract.interval import wilson
 from so101_sim.env import ArmEnv
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Habits, Operator
@@ -54,17 +55,6 @@ class Result:
     def rate(self) -> float:
         """Share of successes, 0..1."""
         return self.successes / self.episodes
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the interval in which the true rate lies with the confidence that belongs to z."""
-    if trials < 1:
-        return 0.0, 1.0
-    p, n = successes / trials, trials
-    middle = p + z * z / (2 * n)
-    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
-    return max(0.0, low), min(1.0, high)
 
 
 def evaluate(

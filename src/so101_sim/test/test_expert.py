@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from so101_contract.action import ActionSpec
+from so101_contract.interval import wilson
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
-from so101_sim.evaluate import evaluate, wilson
+from so101_sim.evaluate import evaluate
 from so101_sim.human.expert import Expert, Phase, Skill
 from so101_sim.scene.presets import get_preset
 from so101_sim.scene.scene import SceneConfig

@@ -4,7 +4,6 @@
 import argparse
 from collections.abc import Sequence
 import csv
-import json
 from pathlib import Path
 import sys
 
@@ -13,6 +12,7 @@ from rich.progress import Progress
 
 from drqv2_policy_node.on_base import OnBase
 from drqv2_policy_node.store import load_policy
+from hilserl_learner.cli.report import add_json, show_report
 from hilserl_learner.data.collect import Actor
 from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
 from hilserl_learner.training.log import EVALUATION, read_table
@@ -26,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's arguments."""
     made = argparse.ArgumentParser(
         prog='so101 eval',
-        description='Run a stored policy without exploration and without help. The last line printed is a JSON object '
-        'with the checksum of the weights that acted.',
+        description='Run a stored policy without exploration and without help, and say how often it succeeds. With '
+        '--json the last line is an object with the checksum of the weights that acted, too.',
     )
     made.add_argument('policy', type=Path, help='directory of a stored policy')
     made.add_argument(
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument('--png', type=Path, help='draw where the cube lay when it succeeded and when not')
     made.add_argument('--run', type=Path, help='run directory to compare the pictures with')
     made.add_argument('--threads', type=int, default=1, help='of torch (default: %(default)s)')
+    add_json(made)
     return made
 
 
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'nominal': options.nominal,
         **result.report(),
     }
-    print(json.dumps(report))
+    show_report(report, f'{options.policy} on {options.env} {options.preset}', as_json=options.json)
     return 0
 
 

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 import hashlib
-import json
 import os
 from pathlib import Path
 import sys
@@ -26,6 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from drqv2_policy_node.store import save_policy
 from hilserl_learner.agents.common import Agent, AGENTS
+from hilserl_learner.cli.report import add_json, show_report
 from hilserl_learner.data.replay import ReplayBuffer
 from hilserl_learner.data.store import read_buffer, read_header
 from hilserl_learner.errors import LearnerError
@@ -306,6 +306,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--threads', type=int, default=1, help='of torch; 0: its own choice')
     parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
     parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='any other value')
+    add_json(parser)
     return parser
 
 
@@ -347,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
             'updates_per_s': round(made / max(time.perf_counter() - begin, 1e-9), 2),
             'processes': group.size,
         }
-        print(json.dumps(report))
+        show_report(report, str(options.out), as_json=options.json)
     return 0
 
 

@@ -3,7 +3,6 @@
 
 import argparse
 from collections.abc import Sequence
-import json
 from pathlib import Path
 import sys
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hilserl_learner.agents.common import AGENTS
+from hilserl_learner.cli.report import add_json, show_report
 from hilserl_learner.training.run import Progress as State
 from hilserl_learner.training.run import Training
 from hilserl_learner.training.settings import default_observation, LABELS_HUMAN, LABELS_TRUTH, Settings
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         prog='so101 train',
         description='Learn in the simulated environment, without ROS and faster than real time.',
         epilog='Every value of docs/training.md can be set: --set utd=2 --set bc_weight=0.1. The run directory gets '
-        'best/ and last/ (policies), *.csv and tensorboard/. The last line printed is a JSON object.',
+        'best/ and last/ (policies), *.csv and tensorboard/. It ends with a table of how it went.',
     )
     default = Settings()
     made.add_argument(
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         '--threads', type=int, default=1, help='of torch; 0: its own choice (default: %(default)s)'
     )
     made.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='any other value')
+    add_json(made)
     return made
 
 
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'policy': str(options.out / ('best' if (options.out / 'best').exists() else 'last')),
         **(outcome.evaluation.report() if outcome.evaluation is not None else {}),
     }
-    print(json.dumps(report))
+    show_report(report, str(options.out), as_json=options.json)
     return 0
 
 

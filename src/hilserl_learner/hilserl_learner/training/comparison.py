@@ -33,8 +33,8 @@ from hilserl_learner.training.settings import (
     read_config,
 )
 from so101_contract.action import EeDeltaValue
+from so101_contract.interval import wilson
 from so101_contract.observation import Observation
-from so101_sim.evaluate import wilson
 from so101_sim.human.expert import Skill
 
 ZERO, RANDOM, EXPERT = 'zero', 'random', 'expert'

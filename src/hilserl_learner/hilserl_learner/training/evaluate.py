@@ -17,7 +17,7 @@ from torch import Tensor
 
 from drqv2_policy_node.on_base import OnBase
 from hilserl_learner.data.collect import Actor, Collector, Environment, Human
-from so101_sim.evaluate import wilson
+from so101_contract.interval import wilson
 
 ENOUGH_EPISODES = 20
 """Fewer episodes say too little to call a policy the best one."""

@@ -26,7 +26,7 @@ from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.checkpoint import Checkpoints, Metadata, to_json
 from hilserl_learner.training.evaluate import BestCheckpoint, ENOUGH_EPISODES
 from hilserl_learner.training.trainer import Trainer
-from so101_contract.config import LONG_INTERVENTION_STEPS
+from so101_contract.config import BY_HAND_SHARE, LONG_INTERVENTION_STEPS, Q_MARGIN
 from so101_interfaces_py.files import read_text
 
 TRAIN, EPISODES, EVALUATION = 'train', 'episodes', 'evaluation'
@@ -214,7 +214,7 @@ class ValueAlarm:
     """
 
     bound: float = 1.0
-    margin: float = 0.05
+    margin: float = Q_MARGIN
     patience: int = 3
     over: int = 0
 
@@ -241,7 +241,7 @@ class InterventionAdvice:
     """
 
     longest_steps: float = LONG_INTERVENTION_STEPS
-    share: float = 0.5
+    share: float = BY_HAND_SHARE
     after_episodes: int = 60
 
     def update(self, rates: Mapping[str, float], episodes: int) -> str:

@@ -19,8 +19,8 @@ from hilserl_learner.agents.common import Agent
 from hilserl_learner.agents.on_base import OnBaseAgent
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.training.evaluate import EpisodeOutcome, EvalScore, evaluate, EvaluatedEnv, Evaluation
+from so101_contract.interval import wilson
 from so101_contract.observation_spec import ObservationSpec
-from so101_sim.evaluate import wilson
 
 AGENT, ON_BASE = 'hil', 'hil_on_base'
 """The agent that learns on top of a base, and its name where it does."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from hilserl_learner.errors import LearnerError
 from hilserl_learner.trial.verdict import better, Tally, verdict
+from so101_contract.interval import wilson
 from so101_interfaces_py.files import read_file
-from so101_sim.evaluate import wilson
 
 PLAN, RECORD = 'plan.json', 'trials.jsonl'
 MOST_TRIALS, MOST_BYTES = 10_000, 1 << 22

@@ -22,6 +22,12 @@ _DRIVERS = {
 }
 
 
+def page_address(line: str) -> str:
+    """Return the address of the page where a line tells it, with the port that was free and the token."""
+    found = _PAGE.search(line)
+    return found[1] if found else ''
+
+
 class Row(NamedTuple):
     """One line of the status.
 
@@ -56,8 +62,7 @@ class Board:
     def hear(self, label: str, line: str) -> None:
         """Take a line of a process: warnings are counted, the last lines are kept."""
         self._lines.setdefault(label, deque(maxlen=LAST_WORDS)).append(line)
-        if page := _PAGE.search(line):  # with the port that was free, and the token
-            self._address = page[1]
+        self._address = page_address(line) or self._address
         found = _LOGGED.match(line)
         if found and found['level'] in ('WARN', 'ERROR', 'FATAL'):
             self._warnings[label] += 1

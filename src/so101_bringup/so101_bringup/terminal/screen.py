@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 import os
 from pathlib import Path
@@ -98,6 +99,11 @@ class Screen:
         for line in last:
             self._console.print(Text(f'{label} | {line}', style='dim'), soft_wrap=True)
         self._console.print(Text(f'{label} {sentence}'), soft_wrap=True)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show a picture of characters, dark on light, above the status."""
+        for line in lines:
+            self._console.print(Text(line, style='black on bright_white'), soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Draws the arm with WebGL 2: the bodies where the server says they are, the target, and the workspace's box.
+// Draws the arm with WebGL 2: the bodies where the server says they are, the target, the workspace's box, the way that
+// the hand has come, what the cameras see, what lies on the table where a simulation knows it, and where the next
+// episode begins. It draws when something has changed, and never while nobody looks.
 
 const VERTEX = `#version 300 es
 in vec3 position; uniform mat4 view, body; out vec3 seen;
 void main() { vec4 p = body * vec4(position, 1.0); seen = p.xyz; gl_Position = view * p; }`;
 // The normal of a triangle follows from how its points change on the screen: the meshes need none.
 const FRAGMENT = `#version 300 es
-precision highp float; in vec3 seen; uniform vec3 colour; uniform float flat_; out vec4 result;
+precision highp float; in vec3 seen; uniform vec3 colour; uniform float flat_, planned; out vec4 result;
 void main() {
+  // What is only planned has holes: half of it can be seen through, whatever is drawn first.
+  if (planned > 0.0 && (int(gl_FragCoord.x) + int(gl_FragCoord.y)) % 2 == 0) discard;
   vec3 normal = normalize(cross(dFdx(seen), dFdy(seen)));
   float light = 0.45 + 0.55 * abs(dot(normal, normalize(vec3(0.4, -0.3, 0.85))));
   result = vec4(colour * mix(light, 1.0, flat_), 1.0);
@@ -15,6 +19,17 @@ void main() {
 const IDENTITY = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1];
 const GRID_M = 0.1;
 const PLAIN_MS = 250;
+const TABLE = [-0.5, -0.5, 0, 0.5, -0.5, 0, 0.5, 0.5, 0, -0.5, -0.5, 0, 0.5, 0.5, 0, -0.5, 0.5, 0];
+const TABLE_BELOW_M = 0.002; // else it flickers with the grid
+const TRAIL_M = 0.003;
+const TRAIL_POINTS = 240;
+const MARK_M = 0.04;
+const COLOURS = {
+  light: { page: [0.87, 0.91, 0.89, 1], table: [0.94, 0.95, 0.94], grid: [0.78, 0.83, 0.8], box: [0.04, 0.43, 0.31], seen: [0.2, 0.35, 0.75], trail: [0.55, 0.28, 0.0], planned: [0.3, 0.55, 0.8], mark: [0.13, 0.45, 0.2] },
+  dark: { page: [0.08, 0.11, 0.1, 1], table: [0.11, 0.15, 0.135], grid: [0.22, 0.28, 0.25], box: [0.35, 0.7, 0.58], seen: [0.5, 0.65, 1.0], trail: [1.0, 0.7, 0.33], planned: [0.45, 0.65, 0.9], mark: [0.4, 0.75, 0.45] },
+};
+const TARGET = [0.85, 0.3, 0.1];
+const OBJECT = [0.75, 0.13, 0.1];
 
 export class ArmView {
   constructor(canvas) {
@@ -24,8 +39,9 @@ export class ArmView {
     this.gl = canvas.getContext('webgl2', { antialias: !this.plain });
     this.drawnAt = -PLAIN_MS;
     this.poses = [];
-    this.target = null;
-    this.box = null;
+    this.seen = [];
+    this.trail = [];
+    this.target = this.box = this.objects = this.planned = null;
     this.eye = { yaw: -0.9, pitch: 0.45, distance: 0.68 };
     if (!this.gl) return;
     this.#prepare();
@@ -33,16 +49,20 @@ export class ArmView {
     this.#load();
   }
 
-  show(poses, target, box) {
-    const next = JSON.stringify([poses, target, box]);
+  show({ poses, target, box, tcp, seen, objects, planned }) {
+    const next = JSON.stringify([poses, target, box, seen, objects, planned]);
     if (next === this.shown) return;
     this.shown = next;
-    Object.assign(this, { poses, target, box });
+    Object.assign(this, { poses: poses || [], target, box, seen: seen || [], objects, planned });
+    const last = this.trail.slice(-3);
+    if (tcp && !(Math.hypot(...tcp.map((metre, k) => metre - last[k])) < TRAIL_M)) {
+      this.trail = [...this.trail, ...tcp].slice(-3 * TRAIL_POINTS);
+    }
     this.redraw();
   }
 
   redraw() {
-    if (this.waiting || !this.gl) return;
+    if (this.waiting || !this.gl || document.hidden) return;
     this.waiting = true;
     const draw = () => requestAnimationFrame((now) => { this.waiting = false; this.drawnAt = now; this.#draw(); });
     const wait = this.plain ? this.drawnAt + PLAIN_MS - performance.now() : 0;
@@ -62,7 +82,7 @@ export class ArmView {
     gl.linkProgram(program);
     gl.useProgram(program);
     this.uniform = {};
-    for (const name of ['view', 'body', 'colour', 'flat_']) this.uniform[name] = gl.getUniformLocation(program, name);
+    for (const name of ['view', 'body', 'colour', 'flat_', 'planned']) this.uniform[name] = gl.getUniformLocation(program, name);
     gl.enable(gl.DEPTH_TEST);
     this.lines = gl.createBuffer();
     this.parts = [];
@@ -78,6 +98,7 @@ export class ArmView {
     });
     new ResizeObserver(() => this.redraw()).observe(this.canvas);
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.redraw());
+    document.addEventListener('visibilitychange', () => this.redraw());
   }
 
   #turn(yaw, pitch) {
@@ -116,35 +137,65 @@ export class ArmView {
     const [width, height] = [canvas.clientWidth * scale, canvas.clientHeight * scale];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     gl.viewport(0, 0, canvas.width, canvas.height);
-    gl.clearColor(...(dark ? [0.08, 0.11, 0.1, 1] : [0.87, 0.91, 0.89, 1]));
+    const colours = COLOURS[dark ? 'dark' : 'light'];
+    gl.clearColor(...colours.page);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.uniformMatrix4fv(uniform.view, false, this.#view(canvas.width / canvas.height));
-    this.#drawLines(grid(), dark ? [0.25, 0.32, 0.29] : [0.72, 0.78, 0.75]);
-    if (this.box) this.#drawLines(edges(this.box), dark ? [0.35, 0.7, 0.58] : [0.04, 0.43, 0.31]);
-    if (this.target) this.#drawLines(cross(this.target), [0.85, 0.3, 0.1]);
+    gl.uniform1f(uniform.planned, 0);
+    const below = [...IDENTITY.slice(0, 14), -TABLE_BELOW_M, 1];
+    this.#drawPoints(gl.TRIANGLES, TABLE, colours.table, below, 1);
+    this.#drawPoints(gl.LINES, grid(), colours.grid);
+    if (this.box) this.#drawPoints(gl.LINES, edges(this.box), colours.box);
+    if (this.target) this.#drawPoints(gl.LINES, cross(this.target), TARGET);
+    if (this.trail.length > 3) this.#drawPoints(gl.LINE_STRIP, this.trail, colours.trail);
+    for (const pyramid of this.seen) this.#drawPoints(gl.LINES, rays(pyramid), colours.seen);
+    this.#drawObjects(colours);
+    this.#drawArm(this.poses, dark);
+    if (this.planned) {
+      gl.uniform1f(uniform.planned, 1);
+      if (this.planned.box) this.#drawPoints(gl.LINES, edges(this.planned.box), colours.planned);
+      this.#drawArm(this.planned.poses, dark, colours.planned);
+    }
+    gl.bindVertexArray(null);
+    const shown = { target: this.target, workspace: this.box, trail: this.trail.length > 3, cameras: this.seen.length, objects: this.objects, planned: this.planned };
+    canvas.dataset.shows = ['arm', 'table', ...Object.keys(shown).filter((name) => shown[name])].join(' ');
+  }
+
+  #drawArm(poses, dark, colour) {
+    const { gl, uniform } = this;
     gl.uniform1f(uniform.flat_, 0);
     for (const part of this.parts) {
-      const pose = this.poses.slice(part.body * 7, part.body * 7 + 7);
+      const pose = poses.slice(part.body * 7, part.body * 7 + 7);
       if (pose.length < 7) continue;
       gl.uniformMatrix4fv(uniform.body, false, matrix(pose));
-      gl.uniform3fv(uniform.colour, dark ? part.colour.map((c) => Math.max(c, 0.25)) : part.colour);
+      gl.uniform3fv(uniform.colour, colour ?? (dark ? part.colour.map((c) => Math.max(c, 0.25)) : part.colour));
       gl.bindVertexArray(part.array);
       gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_INT, 0);
     }
-    gl.bindVertexArray(null);
   }
 
-  #drawLines(points, colour) {
+  #drawObjects(colours) {
+    if (!this.objects) return;
+    const { gl } = this;
+    const { cube, half, mark } = this.objects;
+    this.#drawPoints(gl.TRIANGLES, faces(half), OBJECT, matrix(cube), 0);
+    if (!mark) return;
+    const [x, y, z] = mark;
+    const square = { low: [x - MARK_M, y - MARK_M, z], high: [x + MARK_M, y + MARK_M, z + TABLE_BELOW_M] };
+    this.#drawPoints(gl.LINES, edges(square), colours.mark);
+  }
+
+  #drawPoints(kind, points, colour, body = IDENTITY, flat = 1) {
     const { gl, uniform } = this;
     gl.bindVertexArray(null);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.lines);
     gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(points), gl.DYNAMIC_DRAW);
     gl.enableVertexAttribArray(0);
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
-    gl.uniformMatrix4fv(uniform.body, false, IDENTITY);
+    gl.uniformMatrix4fv(uniform.body, false, body);
     gl.uniform3fv(uniform.colour, colour);
-    gl.uniform1f(uniform.flat_, 1);
-    gl.drawArrays(gl.LINES, 0, points.length / 3);
+    gl.uniform1f(uniform.flat_, flat);
+    gl.drawArrays(kind, 0, points.length / 3);
   }
 
   // A perspective view from `eye` around a point in front of the base, z up; column-major.
@@ -200,4 +251,26 @@ function edges({ low, high }) {
 function cross([x, y, z]) {
   const r = 0.02;
   return [x - r, y, z, x + r, y, z, x, y - r, z, x, y + r, z, x, y, z - r, x, y, z + r];
+}
+
+// From the eye to the corners of a picture, and around it.
+function rays([eye, ...corners]) {
+  return corners.flatMap((corner, n) => [...eye, ...corner, ...corner, ...corners[(n + 1) % 4]]);
+}
+
+// The six faces of a cube around its middle.
+function faces(half) {
+  const points = [];
+  for (let axis = 0; axis < 3; axis++) {
+    for (const side of [-half, half]) {
+      for (const [u, v] of [[-1, -1], [1, -1], [1, 1], [-1, -1], [1, 1], [-1, 1]]) {
+        const point = [];
+        point[axis] = side;
+        point[(axis + 1) % 3] = u * half;
+        point[(axis + 2) % 3] = v * half;
+        points.push(...point);
+      }
+    }
+  }
+  return points;
 }

@@ -2,9 +2,11 @@
 // The page: one WebSocket brings how things are, and takes what the human wants.
 
 import { ArmView } from './arm.js';
+import { Cameras } from './cameras.js';
 import { Charts } from './charts.js';
 import { EpisodeBrowser } from './episodes.js';
 import { OperatorInput } from './operator_input.js';
+import { Runs } from './runs.js';
 import { Tones } from './tones.js';
 
 const $ = (id) => document.getElementById(id);
@@ -19,8 +21,10 @@ const MARKS = { ok: 'well', warn: 'look', fail: 'mend', skip: 'off' };
 
 const arm = new ArmView($('arm'));
 const charts = new Charts($('charts'));
-const episodes = new EpisodeBrowser();
+const episodes = new EpisodeBrowser({ act: (message) => (connected() ? send(message) : say('Not sent: there is no connection.')), say });
+new Runs({ say });
 const tones = new Tones($('tones'));
+const cameras = new Cameras($('drawings'));
 let socket = null;
 let now = {};
 let heardAt = 0;
@@ -45,7 +49,7 @@ function connect() {
   opened.binaryType = 'blob';
   opened.onopen = () => { socket = opened; now = {}; heardAt = aliveAt = performance.now(); charts.clear(); learnControls(); };
   opened.onmessage = ({ data }) => {
-    if (data instanceof Blob) return showFrame(data);
+    if (data instanceof Blob) return cameras.take(data);
     const message = JSON.parse(data);
     if (message.type === 'note') return say(message.text);
     heardAt = aliveAt = performance.now();
@@ -114,9 +118,7 @@ const input = new OperatorInput({
 const PARTS = {
   state: (state) => showState(state.title, state.detail, state.drives),
   buttons: showButtons,
-  arm: (state, news) => {
-    if ('poses' in news || 'target' in news || 'box' in news) arm.show(state.poses || [], state.target, state.box);
-  },
+  arm: (state) => arm.show(state),
   hand: (state) => text('tcp', state.tcp ? `Hand at ${state.tcp.map((m) => (m * 100).toFixed(1)).join(', ')} cm` : 'No pose yet'),
   episode: (state) => text('episode', state.episode || 'No episode'),
   human: (state) => text('human', state.human || '–'),
@@ -124,11 +126,13 @@ const PARTS = {
     text('recording', recording ? recording.said : '–');
     $('recording').classList.toggle('bad', Boolean(recording && recording.bad));
   },
+  phone: (state) => { $('phone').hidden = !state.phone; },
   start: (state) => text('start-does', state.start ? `Start: ${state.start}.` : ''),
   gamepad: (state) => text('gamepad', state.pad_owner ? `The gamepad is read by ${state.pad_owner}; here it does nothing.`
     : 'A gamepad works too, while its right shoulder button is held.'),
-  camera: showCamera,
-  cameras: (state) => (state.cameras || []).forEach(showOther),
+  pictures: (state) => cameras.ages(state),
+  drawn: (state) => cameras.drawn(state.drawn, state.scores),
+  help: (state) => cameras.help(state.help),
   task: ({ task }) => text('task', task?.instruction ? `Task: ${task.instruction}${task.human ? ` Between episodes: ${task.human}` : ''}` : ''),
   classifier: (state, news) => { if ('classifier' in news) showClassifier(news.classifier); },
   model: (state, news) => { if ('model' in news) showModel(news.model); },
@@ -136,6 +140,7 @@ const PARTS = {
   checks: (state, news) => { if (news.checks) showChecks(news.checks); },
   bus: (state) => text('bus', state.bus || 'The driver has said nothing yet'),
   learner: (state) => text('learner', state.learner || 'No learner is running'),
+  progress: (state) => text('progress', state.progress || ''),
   coach: (state, news) => { if (news.coach) list('coach', news.coach); },
   curves: (state, news) => { if (news.curves) charts.add(news.curves); },
   episodes: (state, news) => { if (news.episodes) episodes.show(news.episodes); },
@@ -170,42 +175,6 @@ function showButtons(state) {
   document.querySelector('[data-do="pause"]').setAttribute('aria-pressed', String(Boolean(state.paused)));
 }
 
-function showCamera({ camera: { age, fps } }) {
-  text('camera-age', age === null ? 'No picture yet' : `${Math.round(age * 1000)} ms old`);
-  text('camera-fps', fps ? `${fps.toFixed(0)} pictures/s` : '');
-  const stale = age === null || age > 0.5;
-  document.querySelector('.frame').classList.toggle('stale', stale);
-  $('no-camera').hidden = !stale;
-  text('no-camera', age === null ? 'No picture yet' : 'The camera has stopped');
-}
-
-// Each further camera has a view of its own, made when the page hears of it first.
-const others = [];
-function showOther({ name, age, fps }, k) {
-  others[k] ??= newView(name);
-  const { frame, said, none } = others[k];
-  const stale = age === null || age > 0.5;
-  frame.classList.toggle('stale', stale);
-  none.hidden = !stale;
-  none.textContent = age === null ? 'No picture yet' : 'The camera has stopped';
-  said.textContent = age === null ? 'No picture yet' : `${Math.round(age * 1000)} ms old, ${fps.toFixed(0)} pictures/s`;
-}
-
-function newView(name) {
-  const make = (tag, values) => Object.assign(document.createElement(tag), values);
-  const section = make('section', { className: 'view' });
-  const frame = make('div', { className: 'frame' });
-  const image = make('img', { alt: `What the camera ${name} sees` });
-  const none = make('p', { textContent: 'No picture yet' });
-  const said = make('p', { className: 'under' });
-  section.setAttribute('aria-label', `Camera ${name}`);
-  frame.append(image, none);
-  section.append(make('h2', { textContent: `Camera ${name}` }), frame, said);
-  const views = document.querySelectorAll('main > .view');
-  views[views.length - 1].after(section);
-  return { frame, image, said, none };
-}
-
 // What a model is told stands in its field until somebody writes there.
 function showModel(model) {
   $('model').hidden = !model;
@@ -225,7 +194,7 @@ $('model').addEventListener('submit', (event) => {
 // The picture that the classifier asks about is asked for again when it may be another one.
 let asked = '';
 function showClassifier(classifier) {
-  $('train').hidden = !classifier;
+  $('train').hidden = $('classifier').hidden = !classifier;
   $('doubt').hidden = !classifier?.doubts;
   if (!classifier) return;
   text('classifier', classifier.said);
@@ -294,19 +263,9 @@ function list(id, lines) {
   element.replaceChildren(...lines.map((line) => Object.assign(document.createElement('li'), { textContent: line })));
 }
 
-async function showFrame(blob) {
-  const [first] = others.length ? new Uint8Array(await blob.slice(0, 1).arrayBuffer()) : [255];
-  const other = first < 255 ? others[first - 1] : null; // a JPEG begins with 255
-  if (first < 255 && !other) return;
-  const image = other ? other.image : $('camera');
-  if (other) blob = blob.slice(1);
-  const before = image.src;
-  image.src = URL.createObjectURL(blob);
-  if (before.startsWith('blob:')) URL.revokeObjectURL(before);
-}
-
 let hiding = 0;
 function say(line) {
+  if (!line) return;
   const note = $('note');
   note.textContent = line;
   note.hidden = false;
@@ -322,5 +281,9 @@ $('give').addEventListener('click', () => act('give'));
 for (const button of document.querySelectorAll('[data-do]')) {
   button.addEventListener('click', () => act(button.dataset.do));
 }
+$('phone').addEventListener('click', () => {
+  $('phone-picture').src = '/phone.svg';
+  $('phone-code').showModal();
+});
 setInterval(alarm, 250);
 connect();

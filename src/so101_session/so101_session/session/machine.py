@@ -190,9 +190,7 @@ class Session:
 
     def poll(self, now_s: float) -> list[Effect]:
         """Look whether the human's last word has to count again; called several times per step."""
-        if self._requests.stopped:
-            return []
-        return self._effects(self.arbiter.poll(now_s))
+        return [] if self._requests.stopped else self._effects(self.arbiter.poll(now_s))
 
     def controller_released(self) -> None:
         """Take note that the controller has let go of the arm."""
@@ -310,7 +308,7 @@ class Session:
             said = self._say(stuck, warning=not self.paused)
             return [Event(EventKind.RESET_DONE, NO_EPISODE, 0, stuck), *said]
         effects: list[Effect] = [*self._reset.tick(now_s, now_ns, self.senses, self._report)]
-        self._speech.note(self._reset.stage.value)
+        self._speech.note(self._reset.sentence)
         if self._reset.for_human:
             self._needs.now = EventKind.NEED_RESET
         if self._reset.stage is Stage.DONE:
@@ -447,4 +445,6 @@ class Session:
         self._requests.ask(episode=episode)
         if self.episode is not None:
             self.episode.end(Verdict(Outcome.ABORT, why, asked=True))
+        if episode and self._reset is not None:
+            self._reset.ready()
         self.paused, self._not_before_s = False, 0.0

@@ -355,15 +355,25 @@ class ResetRun:
             put_back: puts the object back first.
             keeps: the object stays where it is then.
         """
-        self.stage = Stage.RELEASE
-        self.stuck = ''
+        self.stage, self.stuck = Stage.RELEASE, ''
         self.put_back = put_back
         self._config, self._planner, self._scene, self._keeps = config, planner, scene, keeps
         self._start = planner.arm_start(task)
         self._way: Way | None = None
         self._ask_s = -np.inf
         self._resets: int | None = None
-        self._look_ns = 0
+        self._look_ns = self._now_ns = 0
+
+    def ready(self) -> None:
+        """Take note that the human has arranged the scene: what is left of the pause is given up."""
+        if self.for_human and self._look_ns:
+            self._look_ns = min(self._look_ns, self._now_ns + round(SETTLE_S * NANOSECONDS))
+
+    @property
+    def sentence(self) -> str:
+        """What goes on, for people; while a human arranges the scene, for how many seconds they still may."""
+        left_s = math.ceil((self._look_ns - self._now_ns) / NANOSECONDS) if self.for_human else 0
+        return f'arrange the scene: {left_s} s left, or Start when ready' if left_s > 0 else self.stage.value
 
     def controller_released(self) -> None:
         """Take note that the controller is silent."""
@@ -378,11 +388,10 @@ class ResetRun:
             return self._put_back(now_s, q)
         if self._way is None:
             try:
-                ways = self._planner.way(q, self._start)
+                self._way = Way(self._config, self._planner.fk, self._planner.way(q, self._start))
             except SessionError as error:
                 self.stuck = str(error)
                 return []
-            self._way = Way(self._config, self._planner.fk, ways)
         step = self._way.update(now_s, q)
         if self.stage is Stage.MOVE:
             self.stuck = step.stuck
@@ -396,6 +405,7 @@ class ResetRun:
         self, now_s: float, now_ns: int, senses: Senses, report: Callable[[], TaskReport | None]
     ) -> list[ResetEffect]:
         """Advance what is not motion; called once per step."""
+        self._now_ns = now_ns
         if self.stage is Stage.RELEASE:
             return [ReleaseController()] if self._ask_again(now_s) else []
         if self.stage is Stage.SCENE:
@@ -419,9 +429,8 @@ class ResetRun:
     @property
     def for_human(self) -> bool:
         """Whether a human has this time to arrange the scene."""
-        return (
-            self.stage is Stage.LOOK and not (self._scene or self._keeps) and self._config.reset_pause_s > 0.0
-        )
+        arranged = self._scene or self._keeps or self._config.reset_pause_s <= 0.0
+        return self.stage is Stage.LOOK and not arranged
 
     def _put_back(self, now_s: float, q: FloatArray) -> list[ResetEffect]:
         assert self.put_back is not None

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
 from sensor_msgs.msg import Joy as JoyMessage
-from so101_interfaces.msg import EeDelta, EpisodeEvent, SessionStatus, Step
+from so101_interfaces.msg import ArmStatus, EeDelta, EpisodeEvent, SessionStatus, Step
 from so101_interfaces.srv import EndEpisode, StartEpisode
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -134,6 +134,7 @@ class TeleopNode(SoleNode):
         self._intervening = False
         self._note = ''
         self._step = (0, 0)
+        self._arm_state: int | None = None
         self._make_clients()
         self._device = make_device(self.config)
         try:
@@ -167,6 +168,8 @@ class TeleopNode(SoleNode):
             Event.NOT_YET: self.create_client(Trigger, topics.NOT_YET_SERVICE),
         }
         self._e_stop = self.create_client(SetBool, topics.ARM_E_STOP_SERVICE)
+        self._clear_fault = self.create_client(Trigger, topics.ARM_CLEAR_FAULT_SERVICE)
+        self._enable = self.create_client(SetBool, topics.ARM_ENABLE_SERVICE)
 
     def _listen(self) -> None:
         self._actions = self.create_publisher(EeDelta, topics.TELEOP_EE_DELTA, qos.COMMAND)
@@ -178,6 +181,7 @@ class TeleopNode(SoleNode):
         self.create_subscription(Step, topics.STEP, self._on_step, qos.EVENT)
         self.create_subscription(EpisodeEvent, topics.EPISODE_EVENT, self._on_event, qos.EVENT)
         self.create_subscription(SessionStatus, topics.SESSION_STATUS, self._on_status, qos.LATCHED)
+        self.create_subscription(ArmStatus, topics.ARM_STATUS, self._on_arm, qos.LATCHED)
         if isinstance(self._device, Joy):
             self.create_subscription(JoyMessage, JOY, self._on_joy, qos.STATE_SUBSCRIBER)
         # The steady clock: a step of the system's time must not stop the human.
@@ -219,6 +223,9 @@ class TeleopNode(SoleNode):
         if self.status is None:  # who joins late has missed the event
             self._intervening = status.intervening
         self.status = status
+
+    def _on_arm(self, message: ArmStatus) -> None:
+        self._arm_state = message.state
 
     def _on_joy(self, message: JoyMessage) -> None:
         assert isinstance(self._device, Joy)
@@ -300,8 +307,21 @@ class TeleopNode(SoleNode):
         elif event is Event.PAUSE:
             paused = self.status is not None and self.status.paused
             self._call(event, self._pause, SetBool.Request(data=not paused))
+        elif event is Event.RECOVER:
+            self._recover(event)
         else:
             self._call(event, self._e_stop, SetBool.Request(data=True))
+
+    def _recover(self, event: Event) -> None:
+        """Do the next thing that an arm needs which does not move: each is asked for by itself."""
+        if self._arm_state == ArmStatus.E_STOP:
+            self._call(event, self._e_stop, SetBool.Request(data=False))
+        elif self._arm_state == ArmStatus.FAULT:
+            self._call(event, self._clear_fault, Trigger.Request())
+        elif self._arm_state == ArmStatus.DISABLED:
+            self._call(event, self._enable, SetBool.Request(data=True))
+        else:
+            self.say('recover: the arm is ready, or its driver says nothing')
 
     def _call(self, event: Event, client: Any, request: Any) -> None:
         if not client.service_is_ready():

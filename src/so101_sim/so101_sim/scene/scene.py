@@ -322,6 +322,11 @@ def _build_arm(config: SceneConfig) -> mujoco.MjSpec:
     return arm
 
 
+def front_pose() -> Pose:
+    """Return the pose of the front camera (MuJoCo's frame: looks along -z) in the base of the arm."""
+    return Pose(FRONT_EYE, _looking(FRONT_EYE, FRONT_TARGET))
+
+
 def _looking(eye: Vector3, target: Vector3) -> tuple[float, ...]:
     """Return the quaternion of a camera at `eye` that looks at `target`, upright."""
     back = np.array(eye) - np.array(target)

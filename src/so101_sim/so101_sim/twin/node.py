@@ -19,11 +19,13 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 from so101_interfaces.msg import TaskReport as TaskReportMessage
 from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
 
+from so101_contract.joints import BASE_FRAME
 from so101_contract.task.files import get_task
 from so101_contract.task.spec import DEFAULT_TASK
 from so101_contract.task_report import from_record, TaskReport
-from so101_description.cameras import FRONT_VIEW
+from so101_description.cameras import FRONT_VIEW, OPTICAL_IN_CAMERA
 from so101_driver.calibration.files import save
 from so101_driver.camera.config import Lens
 from so101_driver.emulator.arm import virtual_calibration
@@ -36,9 +38,11 @@ from so101_interfaces_py.conversions import array_to_image, ns_to_stamp
 from so101_interfaces_py.endings import leave
 from so101_interfaces_py.params import check_bounds, load_config, param, ParameterError
 from so101_interfaces_py.spin import run_node, SoleNode
+from so101_kinematics.visualization import LinkTransform, transform_message
 from so101_sim.errors import SimulationError
 from so101_sim.render import UInt8Array
 from so101_sim.scene.presets import get_preset, Preset, PRESETS
+from so101_sim.scene.scene import front_pose
 from so101_sim.scene.servo import get_servo, SERVOS
 from so101_sim.twin.twin import CameraThread, OnFrame, SIMULATED_CAMERAS, Twin
 
@@ -203,6 +207,8 @@ class TwinNode(SoleNode):
         preset = self._preset.scene.mounted_camera if is_wrist else FRONT_VIEW
         frame = self._config.camera_frame_id if is_wrist else f'{camera}_optical_frame'
         frame_id = self._config.frame_prefix + frame
+        if not is_wrist:
+            self._place(frame_id)
         lens = Lens.pinhole(preset.intrinsics(self._config.camera_width, self._config.camera_height))
         info = info_message(lens, frame_id)
 
@@ -217,6 +223,15 @@ class TwinNode(SoleNode):
             infos.publish(info)
 
         return publish
+
+    def _place(self, frame_id: str) -> None:
+        """Say where the front camera stands, as `static_transform_publisher` does for one of metal."""
+        pose = front_pose() @ OPTICAL_IN_CAMERA
+        base = self._config.frame_prefix + BASE_FRAME
+        link = LinkTransform(base, frame_id, pose.position, pose.quat_wxyz)
+        self._places = self.create_publisher(TFMessage, topics.TF_STATIC, qos.LATCHED)
+        stamp = self.get_clock().now().to_msg()
+        self._places.publish(TFMessage(transforms=[transform_message(stamp, link)]))
 
     def _judge(self) -> None:
         self._twin.judge()

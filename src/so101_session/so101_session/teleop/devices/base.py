@@ -32,6 +32,8 @@ class Event(StrEnum):
     NOT_YET = 'not_yet'
     RESET = 'reset'
     PAUSE = 'pause'
+    RECOVER = 'recover'
+    """Clear a stop or a fault; once it is cleared, switch the motors on, where the arm is."""
     E_STOP = 'e_stop'
 
 

@@ -117,7 +117,7 @@ def tables() -> dict[str, str]:
     places = {asked: _PLACES[place] for place, asked in PAD.items()}
     asked = [
         f'| {MEANINGS[event.value]} | {_listed(key for key, known in keys.events.items() if known is event)} | '
-        f'{places[event]} |'
+        f'{places.get(event, "")} |'
         for event in Event
     ]
     moves = [

@@ -148,7 +148,17 @@ DEFAULT_KEYS = (
     *('w=x+', 's=x-', 'a=y+', 'd=y-', 'r=z+', 'f=z-'),
     *('up=x+', 'down=x-', 'left=y+', 'right=y-', 'page_up=z+', 'page_down=z-'),
     *('e=open', 'q=close', 'o=open', 'c=close', '7=speed 0.2', '8=speed 0.5', '9=speed 1.0'),
-    *('space=e_stop', 't=takeover', 'g=give_back', 'n=start', 'enter=start', 'h=reset', 'b=reset', 'p=pause'),
+    *(
+        'space=e_stop',
+        't=takeover',
+        'g=give_back',
+        'n=start',
+        'enter=start',
+        'h=reset',
+        'b=reset',
+        'p=pause',
+        'u=recover',
+    ),
     *('1=success', '2=failure', '3=discard', 'y=success', 'x=discard', '4=success_now', '5=not_yet'),
 )
 """The one map of keys, in the terminal and on the operator's page; `enter` and other named keys are the terminal's."""
@@ -177,6 +187,7 @@ MEANINGS = {
     'not_yet': 'no success can be seen, whatever the classifier says',
     'reset': 'back to the start',
     'pause': 'pause, go on',
+    'recover': 'clear a stop or fault; again: motors on',
     'e_stop': 'STOP the arm',
 }
 
