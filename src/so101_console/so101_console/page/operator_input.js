@@ -127,7 +127,7 @@ export class OperatorInput {
 
 // In a field for words a key is a letter, and the space bar a space.
 function writes(element) {
-  return element instanceof HTMLInputElement && element.type === 'text';
+  return element?.tagName === 'INPUT' && element.type === 'text';
 }
 
 function share(value) {
