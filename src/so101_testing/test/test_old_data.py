@@ -82,7 +82,18 @@ def test_a_run_whose_settings_have_old_names_goes_on(tmp_path, capsys):
         'table_randomization': '0.5',
         'prior_weight': '0.2',
     }
-    words = ['--json', '--out', str(out), '--resume', '--demos', '1', '--steps', '14', '--set', 'final_episodes=1']
+    words = [
+        '--json',
+        '--out',
+        str(out),
+        '--resume',
+        '--demos',
+        '1',
+        '--steps',
+        '14',
+        '--set',
+        'final_episodes=1',
+    ]
     for value in [*shrunk, *(f'{name}={value}' for name, value in renamed.items())]:
         words += ['--set', value]
     assert train.main(words) == 0
