@@ -116,9 +116,9 @@ def test_B20_the_learner_may_live_on_another_host(hosts, tmp_path):
         on(arm, python, SESSION, '--size', 240, 320, stdout=subprocess.DEVNULL),
     ]
     try:
-        watcher = on(arm, python, '-c', WATCH, 80.0, stdout=subprocess.PIPE, text=True)
+        watcher = on(arm, python, '-c', WATCH, 600.0, stdout=subprocess.PIPE, text=True)
         processes.append(watcher)
-        seen = json.loads(watcher.communicate(timeout=600)[0].splitlines()[-1])
+        seen = json.loads(watcher.communicate(timeout=800)[0].splitlines()[-1])
     finally:
         for process in processes:
             process.kill()

@@ -35,7 +35,8 @@ class Recorder(Node):
         self._file = (folder / f'{folder.name}_0.mcap').open('wb', buffering=0)
         self._writer = Writer(self._file, chunk_size=CHUNK, compression=CompressionType.NONE)
         self._writer.start('ros2', 'record_all')
-        self._taken: set[str] = set()
+        self._channels: dict[str, int] = {}
+        self._taken: dict[str, tuple[Any, bool, bool]] = {}
         self.create_timer(LOOK_PERIOD_S, self._look)
 
     def close(self) -> None:
@@ -44,32 +45,38 @@ class Recorder(Node):
         self._file.close()
 
     def _look(self) -> None:
+        """Subscribe as the publishers offer it; again where that has changed, since it is not known at once."""
         for topic, (kind, *_) in self.get_topic_names_and_types():
-            if topic not in self._taken and self.count_publishers(topic):
-                self._taken.add(topic)
-                self._take(topic, kind)
+            offers = [publisher.qos_profile for publisher in self.get_publishers_info_by_topic(topic)]
+            reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+            latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+            before = self._taken.get(topic)
+            if not offers or (before is not None and before[1:] == (reliable, latched)):
+                continue
+            if before is not None:
+                self.destroy_subscription(before[0])
+            self._taken[topic] = self._take(topic, kind, reliable, latched), reliable, latched
 
-    def _take(self, topic: str, kind: str) -> None:
+    def _take(self, topic: str, kind: str, reliable: bool, latched: bool) -> Any:
         package, place, name = kind.split('/')
         module = importlib.import_module(f'{package}.{place}')
         known = (
             getattr(module, name) if place == 'msg' else getattr(module, name.removesuffix('_Event')).Event
         )
-        try:
-            text = definition_of(kind).text if place == 'msg' else SERVICE_TEXT
-        except BagError:
-            text = ''
-        schema = self._writer.register_schema(kind, 'ros2msg', text.encode())
-        channel = self._writer.register_channel(topic, 'cdr', schema)
-        offers = [publisher.qos_profile for publisher in self.get_publishers_info_by_topic(topic)]
-        reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-        latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+        if topic not in self._channels:
+            try:
+                text = definition_of(kind).text if place == 'msg' else SERVICE_TEXT
+            except BagError:
+                text = ''
+            schema = self._writer.register_schema(kind, 'ros2msg', text.encode())
+            self._channels[topic] = self._writer.register_channel(topic, 'cdr', schema)
         profile = QoSProfile(
             depth=DEPTH,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
-        self.create_subscription(known, topic, functools.partial(self._write, channel), profile, raw=True)
+        write = functools.partial(self._write, self._channels[topic])
+        return self.create_subscription(known, topic, write, profile, raw=True)
 
     def _write(self, channel: int, data: bytes, info: dict[str, Any]) -> None:
         self._writer.add_message(channel, info['received_timestamp'], data, info['source_timestamp'])
