@@ -598,7 +598,7 @@ def test_hundreds_of_payloads_end_no_node_silence_no_page_and_move_nothing(desk)
     while not flooded(desk):  # an arm without power sinks, whoever sends what
         pass
     assert list(filter(desk.stage.running, nodes)) == run
-    assert desk.page.is_hidden('#alarm'), 'the page goes on'
+    desk.until(lambda: desk.page.is_hidden('#alarm'), 'the page goes on')
     desk.runs()
 
 
