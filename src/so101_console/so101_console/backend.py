@@ -19,6 +19,7 @@ from so101_console.operator_input import DriveError, read_wish, Wheel
 from so101_console.page_state import PageState
 from so101_console.scene.drawings import Drawings, ResetHelp
 from so101_contract.task.spec import TaskSpec
+from so101_interfaces_py.node import reason_of, UNUSABLE
 
 ASKS = frozenset(
     (
@@ -150,7 +151,10 @@ class PageBackend:
         said |= {'pad_owner': self.pad_owner, 'help': self.help.said(self._page_state.sentence)}
         state['phone'] = bool(self.phone_code)
         if self._drawings is not None:
-            said |= self._drawings.said(now, state, running=self._page_state.running)
+            try:
+                said |= self._drawings.said(now, state, running=self._page_state.running)
+            except UNUSABLE as error:  # what is drawn never takes the state of the arm with it
+                self._page_state.say(f'nothing is drawn: {reason_of(error)}')
         shown: dict[str, Any] = showable({'type': 'state', **said, **state})
         return shown
 

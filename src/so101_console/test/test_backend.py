@@ -161,6 +161,19 @@ def test_the_pictures_of_a_second_camera_come_with_its_number(wheel, tmp_path):
     assert {check['name'] for check in told['checks']} >= {'camera', 'camera front'}
 
 
+def test_what_cannot_be_drawn_takes_nothing_else_from_a_page(wheel, tmp_path):
+    class Broken:
+        def said(self, *_, **__):
+            raise ValueError('expected a turn, got 1e308')
+
+    state = PageState(lambda positions: positions.tolist())
+    backend = PageBackend(
+        Meshes(), state, Frames(80), EpisodeBrowser(str(tmp_path)), wheel, drawings=Broken()
+    )
+    assert backend.state('page')['arm'] is None
+    assert 'nothing is drawn: expected a turn' in backend.state('page')['note']
+
+
 def test_what_a_page_is_told_is_json_and_leaves_room_for_the_buttons():
     told = showable({'a': [math.nan, (1.0, -math.inf)], 'b': 'x' * 100_000, 1: None, 'c': True})
     assert told == {'a': [None, [1.0, None]], 'b': 'x' * LONGEST_TEXT + '…', '1': None, 'c': True}
