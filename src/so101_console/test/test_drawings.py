@@ -3,6 +3,7 @@
 
 import json
 import math
+import random
 import time
 
 import numpy as np
@@ -12,12 +13,15 @@ pytest.importorskip('rclpy')
 
 from geometry_msgs.msg import PoseStamped, Vector3
 from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, JointState
 from so101_interfaces.msg import EeDelta, SuccessOpinion
 from so101_interfaces.msg import TaskReport as TaskReportMessage
 from test_views import ARM, frames, HOME  # noqa: F401 (a fixture)
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
 
 from so101_console.backend import showable
-from so101_console.page_state import Newest
+from so101_console.page_state import Newest, PageState
 from so101_console.scene.drawings import Drawings, PlannedStart
 from so101_contract.task_report import (
     AtPoint,
@@ -34,6 +38,7 @@ from so101_driver.camera.config import Lens
 from so101_driver.messages import info_message
 from so101_interfaces_py import topics
 from so101_kinematics.fk import ForwardKinematics
+from so101_testing.payloads import odd_message
 
 WRIST = 'gripper_cam'
 HAND = ForwardKinematics('so101').pose(HOME).position.tolist()
@@ -176,3 +181,35 @@ def test_each_way_to_place_the_arm_is_shown_or_left_out():
     assert planned.said(None)
     assert len(asked) == 1, 'it is worked out once'
     assert planned.said(NearCube()) is None
+
+
+def test_whatever_comes_is_drawn_or_left_out(frames):  # noqa: F811
+    """Real messages of odd values, on everything that is drawn from; what is told in the end is JSON."""
+    rng, told = random.Random(0), []
+    state = PageState(ARM.poses, lambda name, error: told.append(name))
+    drawn = Drawings(state.newest, (WRIST, 'front_cam'), ARM.gripper, PlannedStart('so101', None, ARM.poses))
+    drawn.frames = frames
+    heard = {
+        f'{WRIST}/camera_info': CameraInfo,
+        'front_cam/camera_info': CameraInfo,
+        topics.SIM_TASK: TaskReportMessage,
+    }
+    heard |= {
+        topics.POLICY_EE_DELTA: EeDelta,
+        topics.TELEOP_EE_DELTA: EeDelta,
+        topics.SUCCESS_OPINION: SuccessOpinion,
+    }
+    kept = {'tcp': PoseStamped, 'joints': JointState, 'markers': MarkerArray}
+    names = ('base_link', 'gripper_link', 'gripper_cam_optical_frame', 'front_cam_optical_frame')
+    for turn in range(600):
+        for name, kind in heard.items():
+            drawn.hear(name)(serialize_message(odd_message(kind, rng)))
+        for name, kind in kept.items():
+            state.newest.keep(name)(serialize_message(odd_message(kind, rng)))
+        transforms = odd_message(TFMessage, rng)
+        for transform in transforms.transforms:
+            transform.child_frame_id, transform.header.frame_id = rng.sample(names, 2)
+        drawn.frames.hear(transforms)
+        page = state.state(float(turn), None, 'page', {'age': None, 'fps': 0.0})
+        json.dumps(showable(drawn.said(float(turn), page, running=bool(turn % 2))), allow_nan=False)
+    assert told, 'some of it could not be used, and was told'

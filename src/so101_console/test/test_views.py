@@ -155,3 +155,15 @@ def test_what_lies_behind_the_camera_is_cut_off():
 def test_a_camera_that_cannot_be_drawn_over_says_why(frames, info, why):
     known = None if info is None else read_optics(info)
     assert why in view_of(known, frames, 'base_link', gripper(HOME))
+
+
+@pytest.mark.parametrize('metres', [1e308, 1e200, 3e38, math.inf, math.nan])
+def test_a_transform_that_leads_out_of_the_room_is_left_out_and_the_good_one_stays(frames, metres):
+    before = frames.pose('front_cam_optical_frame', 'base_link')
+    for parent, child in (('base_link', 'front_cam_optical_frame'), ('front_cam_optical_frame', 'lens')):
+        far = TransformStamped(child_frame_id=child)
+        far.header.frame_id = parent
+        far.transform.translation.x = far.transform.translation.y = metres
+        frames.hear(TFMessage(transforms=[far]))
+    assert frames.pose('front_cam_optical_frame', 'base_link') == before
+    assert frames.pose('lens', 'base_link') is None

@@ -8,7 +8,7 @@ those of ROS and those of a bag reader do alike; this package imports neither.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 import json
 import math
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
@@ -391,6 +391,14 @@ def from_json(text: str | bytes) -> TaskReport:
 
 
 def _arm_start(message: Any) -> ArmStart:
+    start = _placed(message)
+    numbers = np.hstack([np.ravel(value) for value in astuple(start) if value is not None])
+    if not np.isfinite(numbers).all():
+        raise ContractError(f'expected finite numbers of a place to start from, got {start!r:.200}')
+    return start
+
+
+def _placed(message: Any) -> ArmStart:
     low, high = (float(value) for value in message.opening)
     if message.kind == AT_POSE:
         q = tuple(float(value) for value in message.joints)

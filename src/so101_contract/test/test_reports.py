@@ -3,6 +3,7 @@
 
 from dataclasses import asdict, replace
 import json
+import math
 from pathlib import Path
 import re
 
@@ -99,6 +100,18 @@ def test_a_way_to_place_the_arm_that_is_not_known_is_refused():
     message = task_report.from_record(REPORT, msg.TaskReport())
     message.arm_start.kind = 9
     with pytest.raises(ContractError, match='got 9'):
+        task_report.to_record(message)
+
+
+@pytest.mark.parametrize('odd', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ('start', 'name'), [(AtPose(), 'joint_spread'), (AtPoint(), 'pitch'), (NearCube(), 'wrist_flex')]
+)
+def test_a_place_to_start_from_that_is_no_place_is_refused(start, name, odd):
+    msg = pytest.importorskip('so101_interfaces.msg')
+    message = task_report.from_record(replace(REPORT, arm_start=start), msg.TaskReport())
+    setattr(message.arm_start, name, odd)
+    with pytest.raises(ContractError, match='expected finite numbers of a place to start from'):
         task_report.to_record(message)
 
 

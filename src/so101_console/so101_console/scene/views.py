@@ -28,6 +28,9 @@ GRIPPER_LINK = 'gripper_link'
 MOST_FRAMES, LONGEST_NAME, DEEPEST = 500, 200, 30
 """Static transforms that are kept, characters of a frame's name, and links of a chain that are followed."""
 
+FARTHEST_M = 1000.0
+"""A static transform that leads farther than this is none of an arm's [m]."""
+
 NEAR_M = 0.01
 """What is nearer to the camera than this, or behind it, is not seen [m]."""
 
@@ -57,6 +60,8 @@ class StaticFrames:
             if full or max(len(child), len(parent)) > LONGEST_NAME:
                 continue
             place, turn = transform.transform.translation, transform.transform.rotation
+            if not math.hypot(place.x, place.y, place.z) <= FARTHEST_M:
+                continue
             with suppress(PresetError):
                 pose = Pose((place.x, place.y, place.z), (turn.w, turn.x, turn.y, turn.z))
                 self._parents[child] = parent, pose
