@@ -296,7 +296,8 @@ def to_record(message: Any) -> TaskReport:
     """Read a `TaskReport` message.
 
     Raises:
-        ContractError: it places the arm in a way that is not known, or names terms of a reward without their values.
+        ContractError: it places the arm in a way that is not known or nowhere, or names terms of a reward without their
+            values.
     """
     turn = message.cube.orientation
     truth = GroundTruth(
@@ -328,14 +329,16 @@ def to_record(message: Any) -> TaskReport:
             f'expected one value for each of {len(names)} terms of a reward, got {len(values)}'
         )
     terms = dict(zip(names, values, strict=True))
-    stamp = message.header.stamp
+    start, stamp = _arm_start(message.arm_start), message.header.stamp
+    if not np.isfinite(np.hstack([one for one in astuple(start) if one is not None])).all():
+        raise ContractError(f'expected finite numbers of a place to start from, got {start!r:.200}')
     return TaskReport(
         stamp_ns=int(stamp.sec) * NANOSECONDS + int(stamp.nanosec),
         task=str(message.task),
         preset=str(message.preset),
         state=TaskState(truth, status, float(message.reward), int(message.resets), terms),
         max_steps=int(message.max_steps),
-        arm_start=_arm_start(message.arm_start),
+        arm_start=start,
     )
 
 
@@ -391,14 +394,6 @@ def from_json(text: str | bytes) -> TaskReport:
 
 
 def _arm_start(message: Any) -> ArmStart:
-    start = _placed(message)
-    numbers = np.hstack([np.ravel(value) for value in astuple(start) if value is not None])
-    if not np.isfinite(numbers).all():
-        raise ContractError(f'expected finite numbers of a place to start from, got {start!r:.200}')
-    return start
-
-
-def _placed(message: Any) -> ArmStart:
     low, high = (float(value) for value in message.opening)
     if message.kind == AT_POSE:
         q = tuple(float(value) for value in message.joints)
