@@ -30,6 +30,18 @@ def ros():
     rclpy.try_shutdown()
 
 
+@pytest.fixture
+def hosts():
+    """Two hosts that see nobody but each other; skips where this machine has none to give."""
+    from so101_testing.hosts import HostsError, two_hosts
+
+    try:
+        with two_hosts() as made:
+            yield made
+    except HostsError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope='module')
 def start():
     """Start programs of the workspace; whatever still runs at the end of the module is ended.

@@ -4,18 +4,16 @@
 import json
 import os
 from pathlib import Path
-import shutil
 import subprocess
-import sys
 
 import pytest
 
 pytest.importorskip('rclpy')
 
 from so101_interfaces_py.graph import variables
+from so101_testing.hosts import CABLE, MULTICAST
 
 SESSION = Path(__file__).with_name('fake_session.py')
-HOSTS = ('so101arm', 'so101gpu')
 
 WATCH = """
 import json, sys, time
@@ -47,60 +45,11 @@ print(json.dumps({'steps': last.env_steps, 'ages_s': [s.data_age for s in status
 """
 
 
-def ip(*arguments):
-    return subprocess.run(['ip', *arguments], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def hosts():
-    if os.geteuid() != 0 or shutil.which('ip') is None:
-        pytest.skip('two hosts are emulated by network namespaces, which needs root and iproute2')
-    for name in HOSTS:
-        ip('netns', 'del', name)
-    if any(ip('netns', 'add', name).returncode for name in HOSTS):
-        pytest.skip('this kernel, or this container, makes no network namespaces')
-    arm, gpu = HOSTS
-    ip('link', 'add', 'veth0', 'netns', arm, 'type', 'veth', 'peer', 'name', 'veth0', 'netns', gpu)
-    for number, name in enumerate(HOSTS, start=1):
-        ip('-n', name, 'addr', 'add', f'10.77.0.{number}/24', 'dev', 'veth0')
-        for device in ('lo', 'veth0'):
-            ip('-n', name, 'link', 'set', device, 'up')
-        ip('-n', name, 'route', 'add', '224.0.0.0/4', 'dev', 'veth0')
-        subprocess.run(
-            [
-                'tc',
-                '-n',
-                name,
-                'qdisc',
-                'add',
-                'dev',
-                'veth0',
-                'root',
-                'netem',
-                'delay',
-                '2ms',
-                'rate',
-                '100mbit',
-            ],
-            capture_output=True,
-            check=False,
-        )
-    yield HOSTS
-    for name in HOSTS:
-        ip('netns', 'del', name)
-
-
-def on(host, *command, **options):
-    environment = {
-        **os.environ,
-        **variables('lan'),
-        'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
-    }
-    return subprocess.Popen(['ip', 'netns', 'exec', host, *map(str, command)], env=environment, **options)
-
-
 def test_B20_the_learner_may_live_on_another_host(hosts, tmp_path):
     arm, gpu = hosts
+    for host in hosts:
+        host.ip('route', 'add', MULTICAST, 'dev', CABLE)
+        host.slow_down('delay', '2ms', 'rate', '100mbit')
     parameters = {
         'directory': tmp_path / 'run',
         'width': 16,
@@ -110,13 +59,13 @@ def test_B20_the_learner_may_live_on_another_host(hosts, tmp_path):
         'publish_s': 0.5,
     }
     given = [item for name, value in parameters.items() for item in ('-p', f'{name}:={value}')]
-    python = sys.executable
+    env = {**os.environ, **variables('lan')}
     processes = [
-        on(gpu, python, '-m', 'hilserl_learner.live.node', '--ros-args', *given),
-        on(arm, python, SESSION, '--size', 240, 320, stdout=subprocess.DEVNULL),
+        gpu.start('-m', 'hilserl_learner.live.node', '--ros-args', *given, env=env),
+        arm.start(SESSION, '--size', 240, 320, env=env, stdout=subprocess.DEVNULL),
     ]
     try:
-        watcher = on(arm, python, '-c', WATCH, 600.0, stdout=subprocess.PIPE, text=True)
+        watcher = arm.start('-c', WATCH, 600.0, env=env, stdout=subprocess.PIPE, text=True)
         processes.append(watcher)
         seen = json.loads(watcher.communicate(timeout=800)[0].splitlines()[-1])
     finally:

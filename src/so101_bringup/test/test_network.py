@@ -4,7 +4,6 @@
 import os
 from pathlib import Path
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +18,12 @@ from so101_bringup.network import environment, network_notes
 from so101_bringup.options import OptionError, OPTIONS
 from so101_interfaces_py import graph
 from so101_interfaces_py.spin import look_around
+from so101_testing.hosts import CABLE, MULTICAST
 
 CONFIG = Path(__file__).parents[3] / 'config'
 PATH = {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
 DEFAULTS = {name: option.default for name, option in OPTIONS.items()}
 UP = (sys.executable, '-m', 'so101_bringup.cli', 'up', '--stack', 'driver')
-HOSTS = ('so101near', 'so101far')
 TIMEOUT_S = 200.0
 
 
@@ -152,51 +151,21 @@ print(sorted(seen()), hear())
 """
 
 
-def ip(*words):
-    return subprocess.run(['ip', *words], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def hosts():
-    if os.geteuid() != 0 or shutil.which('ip') is None:
-        pytest.skip('two hosts are emulated by network namespaces, which needs root and iproute2')
-    for name in HOSTS:
-        ip('netns', 'del', name)
-    if any(ip('netns', 'add', name).returncode for name in HOSTS):
-        pytest.skip('this kernel, or this container, makes no network namespaces')
-    near, far = HOSTS
-    ip('link', 'add', 'veth0', 'netns', near, 'type', 'veth', 'peer', 'name', 'veth0', 'netns', far)
-    for number, name in enumerate(HOSTS, start=1):
-        ip('-n', name, 'addr', 'add', f'10.78.0.{number}/24', 'dev', 'veth0')
-        for device in ('lo', 'veth0'):
-            ip('-n', name, 'link', 'set', device, 'up')
-        ip('-n', name, 'route', 'add', '224.0.0.0/4', 'dev', 'veth0')
-    yield HOSTS
-    for name in HOSTS:
-        ip('netns', 'del', name)
-
-
 def test_another_host_finds_no_topic_unless_the_network_was_opened(hosts):
     near, far = hosts
+    for host in hosts:
+        host.ip('route', 'add', MULTICAST, 'dev', CABLE)
     # As somebody has it who has set nothing.
     plain = {k: v for k, v in os.environ.items() if k not in (graph.RANGE, graph.PEERS, graph.PROFILES)}
-    plain |= PATH
-
-    def start(host, words, **more):
-        return subprocess.Popen(
-            ['ip', 'netns', 'exec', host, sys.executable, *words],
-            env=plain | more,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def node(namespace, **more):
-        words = ['-m', 'so101_kinematics.kinematics_node', '--ros-args', '-r', f'__ns:=/{namespace}']
-        return start(near, words, **more)
+        words = ('-m', 'so101_kinematics.kinematics_node', '--ros-args', '-r', f'__ns:=/{namespace}')
+        return near.start(*words, env=plain | more)
 
     processes = [node('closed'), node('open', **graph.variables('lan', plain))]
     try:
-        processes.append(start(far, ['-c', WATCH], **{graph.RANGE: 'SUBNET'}))
+        seen_from = plain | {graph.RANGE: 'SUBNET'}
+        processes.append(far.start('-c', WATCH, env=seen_from, stdout=subprocess.PIPE, text=True))
         said = processes[-1].communicate(timeout=TIMEOUT_S)[0]
     finally:
         for process in processes:

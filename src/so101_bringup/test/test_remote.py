@@ -3,16 +3,13 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
 pytest.importorskip('rclpy')
 
-HOSTS = {'so101actor': '10.79.0.1', 'so101learner': '10.79.0.2'}
 STEPS, PATIENCE_S = 15, 900.0
 
 WATCH = """
@@ -33,40 +30,11 @@ print(json.dumps(heard))
 """
 
 
-def ip(*words):
-    return subprocess.run(['ip', *words], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def machines():
-    if os.geteuid() != 0 or shutil.which('ip') is None:
-        pytest.skip('two machines are emulated by network namespaces, which needs root and iproute2')
-    for name in HOSTS:
-        ip('netns', 'del', name)
-    if any(ip('netns', 'add', name).returncode for name in HOSTS):
-        pytest.skip('this kernel, or this container, makes no network namespaces')
-    near, far = HOSTS
-    ip('link', 'add', 'veth0', 'netns', near, 'type', 'veth', 'peer', 'name', 'veth0', 'netns', far)
-    for name, address in HOSTS.items():
-        ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', 'veth0')
-        for device in ('lo', 'veth0'):
-            ip('-n', name, 'link', 'set', device, 'up')
-    yield near, far
-    for name in HOSTS:
-        ip('netns', 'del', name)
-
-
-def test_the_learner_on_another_machine_learns_from_the_arm_and_the_arm_gets_its_policies(machines, tmp_path):
+def test_the_learner_on_another_machine_learns_from_the_arm_and_the_arm_gets_its_policies(hosts, tmp_path):
     from so101_interfaces_py import graph
 
-    near, far = machines
+    near, far = hosts
     plain = {k: v for k, v in os.environ.items() if k not in (graph.RANGE, graph.PEERS, graph.PROFILES)}
-    plain |= {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-
-    def start(machine, *words, **more):
-        command = ['ip', 'netns', 'exec', machine, sys.executable, *map(str, words)]
-        return subprocess.Popen(command, env=plain | more, cwd=tmp_path, text=True, stdout=subprocess.PIPE)
-
     up = ('-m', 'so101_bringup.cli', 'up', '--stack')
     actor_log, learner_log = (tmp_path / f'{name}.txt' for name in ('actor', 'learner'))
     processes = []
@@ -75,21 +43,11 @@ def test_the_learner_on_another_machine_learns_from_the_arm_and_the_arm_gets_its
             (far, near, learner_log, ('learner', f'run:={tmp_path / "run"}')),
             (near, far, actor_log, ('actor', 'console:=false')),
         ):
-            command = [
-                'ip',
-                'netns',
-                'exec',
-                machine,
-                sys.executable,
-                *up,
-                *words,
-                f'network:={HOSTS[other]}',
-            ]
             with log.open('w') as file:
-                processes.append(
-                    subprocess.Popen(command, env=plain, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
-                )
-        watcher = start(near, '-c', WATCH, PATIENCE_S, STEPS, **graph.variables(HOSTS[far], plain))
+                out = {'cwd': tmp_path, 'stdout': file, 'stderr': subprocess.STDOUT}
+                processes.append(machine.start(*up, *words, f'network:={other.address}', env=plain, **out))
+        reached = plain | graph.variables(far.address, plain)
+        watcher = near.start('-c', WATCH, PATIENCE_S, STEPS, env=reached, stdout=subprocess.PIPE, text=True)
         processes.append(watcher)
         heard = json.loads(watcher.communicate(timeout=PATIENCE_S + 300)[0].splitlines()[-1])
     finally:
