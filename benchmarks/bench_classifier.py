@@ -30,7 +30,13 @@ from std_srvs.srv import Trigger
 
 from hilserl_learner.classifier.judge import StepJudge
 from hilserl_learner.classifier.labels import Eyes, Labelled, LABELS, newest, read_labels, Seen
-from hilserl_learner.classifier.model import ClassifierError, Judged, probabilities, save_classifier
+from hilserl_learner.classifier.model import (
+    ClassifierError,
+    Judged,
+    load_classifier,
+    probabilities,
+    save_classifier,
+)
 from hilserl_learner.classifier.training import judge, learn, Stretch, stretches_of
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_bags.messages import Decoders
@@ -247,10 +253,10 @@ def in_light(name: str, stretches: Stretches, folder: Path, spec: ObservationSpe
     """Show a classifier pictures in a light, step by step."""
     told = StepJudge(spec, 'lift', 'bench', 0.0)
     told.load(folder)
-    assert told.manifest is not None
+    model, manifest = load_classifier(folder)
     first, says, wrong, right, k = -1, [], 0, 0, 0
     for number, stretch in enumerate(stretches, 1):
-        blind = probabilities(told._model, stretch.images) >= told.manifest.threshold  # type: ignore[arg-type]
+        blind = probabilities(model, stretch.images) >= manifest.threshold
         right += int((blind == stretch.success).sum())
         for index, images in enumerate(stretch.images):
             opinion = told.judge(Seen(StepRecord(number, index, k, k, (k,)), images))

@@ -21,6 +21,7 @@ from so101_interfaces.msg import SessionStatus, TaskReport
 from so101_interfaces.srv import ComputeFk, ComputeIk, EndEpisode, StartEpisode
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from so101_contract.session import SessionState, to_record
 from so101_interfaces_py import qos, topics
@@ -79,7 +80,7 @@ class PayloadRig:
         self._listen()
         wait_until(lambda: self._hand and self._status, START_S, 'the twin and the session have spoken')
         wait_until(lambda: len(self.node.get_node_names()) > len(NODES) + 4, START_S, 'every node is there')
-        self._socket = connect(address.replace('http', 'ws') + '/live', origin=address)  # type: ignore[arg-type]
+        self._socket = connect(address.replace('http', 'ws') + '/live', origin=Origin(address))
         self._told_s = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
         time.sleep(3.0)  # the motors are on, and the arm has come to rest

@@ -29,13 +29,10 @@ from so101_contract.session import SessionStatus, to_record
 from so101_interfaces_py import qos, topics
 from so101_interfaces_py.conversions import stamp_to_ns
 from so101_interfaces_py.spin import executor_for
+from so101_testing import graph
 
 MODULES: Mapping[str, tuple[str, ...]] = {
-    'twin': ('-m', 'so101_sim.twin.node'),
-    'arm': ('-m', 'so101_driver.arm_node'),
-    'kinematics': ('-m', 'so101_kinematics.kinematics_node'),
-    'session': ('-m', 'so101_session.session.node'),
-    'operator': ('-m', 'so101_sim.human.node'),
+    **{name: ('-m', module) for name, module in graph.MODULES.items()},
     'classifier': ('-m', 'hilserl_learner.classifier.node'),
     'console': ('-m', 'so101_console.console_node'),
     'policy': (str(Path(__file__).with_name('graph_policy.py')),),
