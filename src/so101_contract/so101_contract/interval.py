@@ -3,8 +3,11 @@
 
 import math
 
+Z_95 = 1.96
+"""So many standard deviations to either side hold 95 % of a normal distribution."""
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+
+def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     """Return the interval in which the true rate lies with the confidence that belongs to z (Wilson, 1927)."""
     if trials < 1:
         return 0.0, 1.0

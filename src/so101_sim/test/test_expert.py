@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from so101_contract.action import ActionSpec
-from so101_contract.interval import wilson
 from so101_kinematics.ik import InverseKinematics
 from so101_sim.env import ArmEnv
 from so101_sim.errors import PresetError
@@ -140,10 +139,3 @@ def test_it_waits_for_a_firm_grip_before_it_lifts(make_truth):
 def test_an_impossible_skill_is_refused(wrong):
     with pytest.raises(PresetError):
         Skill(**wrong)
-
-
-def test_the_interval_of_a_rate_is_wilsons():
-    assert wilson(200, 200)[0] == pytest.approx(0.981, abs=0.001)
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(15, 20)
-    assert (low, high) == pytest.approx((0.531, 0.888), abs=0.001)

@@ -33,7 +33,7 @@ from hilserl_learner.training.settings import (
     read_config,
 )
 from so101_contract.action import EeDeltaValue
-from so101_contract.interval import wilson
+from so101_contract.interval import wilson, Z_95
 from so101_contract.observation import Observation
 from so101_sim.human.expert import Skill
 
@@ -41,7 +41,6 @@ ZERO, RANDOM, EXPERT = 'zero', 'random', 'expert'
 BUILT_IN = (ZERO, RANDOM, EXPERT)
 """Who needs no policy: who rests, who draws actions, and who knows where everything is."""
 
-Z = 1.96  # of 95 %
 
 P = ParamSpec('P')
 T = TypeVar('T')
@@ -265,7 +264,7 @@ class Row:
         """Mean sum of rewards of an episode, and half the width of its 95 % interval."""
         rewards = np.array([one.reward for m in self.measured for one in m.evaluation.outcomes])
         spread = float(rewards.std(ddof=1)) if len(rewards) > 1 else math.nan
-        return float(rewards.mean()), Z * spread / math.sqrt(len(rewards))
+        return float(rewards.mean()), Z_95 * spread / math.sqrt(len(rewards))
 
     @property
     def mean_steps(self) -> float:
@@ -314,7 +313,7 @@ def paired_difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) 
     gained, lost = int((one & ~paired).sum()) + 1, int((~one & paired).sum()) + 1
     n = one.size + 2
     p, q = gained / n, lost / n
-    spread = Z * math.sqrt((p + q - (p - q) ** 2) / n)
+    spread = Z_95 * math.sqrt((p + q - (p - q) ** 2) / n)
     return (gained - lost) / one.size, max(-1.0, p - q - spread), min(1.0, p - q + spread)
 
 
