@@ -144,6 +144,28 @@ def test_an_event_of_an_unknown_kind_is_refused_and_changes_nothing(picture):
     assert state(picture)['episodes'] == []
 
 
+def step(episode, index):
+    message = Step(episode=episode, index=index, decimals=3, joint_position=[0.0] * 6)
+    message.header.stamp = Time(sec=1, nanosec=index)
+    return message
+
+
+@pytest.mark.parametrize('heard', ['first', 'late', 'never'])
+def test_an_episode_can_be_looked_at_again_and_corrected_whenever_its_start_was_heard(picture, heard):
+    start = EpisodeEvent(kind=EpisodeEvent.START, episode=1)
+    if heard == 'first':
+        picture.on_event(start)
+    for index in range(3):
+        picture.on_step(step(1, index))
+        if heard == 'late' and index == 0:
+            picture.on_event(start)
+        picture.on_command(delta(1, index, EeDelta.SOURCE_POLICY))
+    picture.on_event(EpisodeEvent(kind=EpisodeEvent.SUCCESS, episode=1))
+    (row,) = state(picture)['episodes']
+    assert row['correctable']
+    assert [each['index'] for each in picture.memory.account(row['key'])['steps']] == [0, 1, 2]
+
+
 def test_any_number_of_warnings_and_episodes_takes_little_memory(picture):
     for number in range(300):
         warned = DiagnosticStatus(level=DiagnosticStatus.WARN, name=f'{number}')

@@ -37,9 +37,9 @@ class Memory:
         """Of the session, whose numbers begin anew with each."""
 
     def step(self, step: StepRecord) -> None:
-        """Take a step."""
-        episode = self._of(step.episode)
-        if episode is not None and len(episode.steps) < MOST_STEPS:
+        """Take a step. With it begins an episode whose START was not heard, as by a console that came later."""
+        episode = self._of(step.episode) or self._begin(step.episode)
+        if len(episode.steps) < MOST_STEPS:
             episode.add_step(step, step.stamp_ns)
             if self._value is not None:
                 episode.values[step.index] = self._value
@@ -51,14 +51,11 @@ class Memory:
             episode.actions[action.index] = action
 
     def event(self, event: EpisodeEventRecord, life: int) -> None:
-        """Take what happened to an episode; one begins with its START."""
+        """Take what happened to an episode; one begins with its START, which its first step may overtake."""
         self.life = life
-        if event.kind is EventKind.START:
-            made = RecordedEpisode(Path(f'this run, {life}'), '/', event.episode, cameras=self._cameras)
-            self._episodes[life, event.episode] = made
-            while len(self._episodes) > KEPT:
-                del self._episodes[self._dispensable()]
         episode = self._of(event.episode)
+        if event.kind is EventKind.START and (episode is None or episode.events):
+            episode = self._begin(event.episode)
         if episode is not None:
             episode.happened(event, {})
 
@@ -114,6 +111,13 @@ class Memory:
         """Return the oldest episode, unless it is the last one that failed: somebody will ask for that."""
         failed = [key for key, one in self._episodes.items() if one.outcome in FAILED]
         return next(key for key in self._episodes if key not in failed[-1:])
+
+    def _begin(self, number: int) -> RecordedEpisode:
+        made = RecordedEpisode(Path(f'this run, {self.life}'), '/', number, cameras=self._cameras)
+        self._episodes[self.life, number] = made
+        while len(self._episodes) > KEPT:
+            del self._episodes[self._dispensable()]
+        return made
 
     def _of(self, number: int) -> RecordedEpisode | None:
         return self._episodes.get((self.life, number))
