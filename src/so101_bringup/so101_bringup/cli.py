@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 from dataclasses import dataclass
 from importlib import import_module
+import json
 import os
 from pathlib import Path
 import runpy
@@ -29,6 +30,12 @@ EXAMPLES = """examples:
   ./so101 up sim:=false port:=/dev/ttyACM0 teleop:=gamepad            everything, on yours
   ./so101 up --operator scripted --episodes 20 --record demos/        twenty scripted demonstrations
   ./so101 up --operator scripted --learn --minutes 20                 learn for twenty minutes, then end"""
+
+
+SOME_FAILED = 1
+"""What pytest ends with where tests have failed, and nothing else was wrong."""
+RUN_ALONE = 4
+"""So many files may have failed; where more did, it is not for want of time."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +164,38 @@ def trial(argv: list[str]) -> int:
 def test(argv: list[str]) -> int:
     """Run the tests; all of them run two files at a time, where there are two cores."""
     code = workspace.main([str(root()), '--dev'])
-    if code:
-        return code
+    return code or run_tests(root(), argv)
+
+
+def run_tests(folder: Path, argv: Sequence[str]) -> int:
+    """Run those that are asked for, or all; what fails beside another file runs once more, alone.
+
+    Two graphs on two cores starve each other now and then, and a test that fails for it tells nothing of the code. A
+    few files are given that second run, as with `colcon test --retest-until-pass 1`, and are named at the end.
+    """
+    pytest = [sys.executable, '-m', 'pytest']
+    if argv or (os.cpu_count() or 1) < 2:
+        return subprocess.call([*pytest, *argv], cwd=folder)
     # Many tests wait for a graph and leave a core idle. A file stays whole, since its tests share a graph.
-    side_by_side = ['-n', '2', '--dist', 'loadfile'] if not argv and (os.cpu_count() or 1) > 1 else []
-    return subprocess.call([sys.executable, '-m', 'pytest', *side_by_side, *argv], cwd=root())
+    code = subprocess.call([*pytest, '-n', '2', '--dist', 'loadfile'], cwd=folder)
+    if code != SOME_FAILED:
+        return code
+    failed = _failed(folder)
+    files = sorted({name.partition('::')[0] for name in failed})
+    if len(files) > RUN_ALONE:
+        return code
+    _write(f'so101 test: failed beside another file; once more, alone: {", ".join(files)}')
+    code = subprocess.call([*pytest, *files], cwd=folder)
+    again = _failed(folder) if code else []
+    for name in failed:
+        verdict = 'failed alone too' if name in again else 'passed alone'
+        _write(f'so101 test: failed beside another file, {verdict}: {name}')
+    return code
+
+
+def _failed(folder: Path) -> list[str]:
+    """Return the tests that failed when they ran last."""
+    return sorted(json.loads((folder / '.pytest_cache/v/cache/lastfailed').read_text()))
 
 
 def setup(argv: list[str]) -> int:
