@@ -60,7 +60,11 @@ OPTIONS: Mapping[str, Option] = {
         'Folder of the classifier of success, with its labels; empty: the one of the task in classifiers/, where '
         'reward:= names it.',
     ),
-    'preset': Option('easy', 'How hard the simulated scene is.', ('easy', 'wide', 'gap', 'pick101')),
+    'preset': Option(
+        'easy',
+        'How hard the simulated scene is: easy, wide, gap (an arm unlike the training), pick101, or room-N, a room of '
+        'its own for each number.',
+    ),
     'operator': Option(
         'auto',
         'The scripted operator of the simulation: demonstrate drives whole episodes, intervene helps the policy '

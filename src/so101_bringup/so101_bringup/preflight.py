@@ -225,10 +225,10 @@ def _check_console(told: Told) -> None:
 def _check_scene(told: Told) -> None:
     from so101_contract.errors import ContractError
     from so101_sim.errors import PresetError
-    from so101_sim.scene.presets import get_preset
+    from so101_sim.scene.presets import get_scene_preset
 
     try:
-        get_preset(str(told['preset']), str(told['task']))
+        get_scene_preset(str(told['preset']), str(told['task']))
     except (ContractError, PresetError) as error:
         raise OptionError(f'preset:={told["preset"]}: {error}') from error
 

@@ -100,6 +100,8 @@ class ArmEnv(FramedEnv):
     # ---- Gymnasium ---------------------------------------------------------------------------------------
 
     def _restart(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        if self.preset.rooms:
+            self._enter(int(self.np_random.integers(self.preset.rooms)))
         q, cube, yaw = self.preset.start.sample(self.np_random, self._ik, self.preset.scene.cube_half_size)
         self._varier.apply(self.preset.variation, self.np_random)
         q, yaw = np.asarray(given.get('q', q), dtype=np.float64), float(given.get('cube_yaw', yaw))
@@ -194,6 +196,13 @@ class ArmEnv(FramedEnv):
         return super().picture(wanted, width, height)
 
     # ---- inside ------------------------------------------------------------------------------------------
+
+    def _enter(self, number: int) -> None:
+        """Go on in another room."""
+        self.preset = self.preset.room(number)
+        self.simulation.enter(self.preset.scene)
+        self._varier = Varier(self.simulation.model, self.simulation.index, self.preset.scene)
+        self._surfaces_changed()
 
     def _frame(self) -> Observed:
         reading = self.arm.reading

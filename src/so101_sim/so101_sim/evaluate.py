@@ -24,7 +24,7 @@ from so101_sim.env import ArmEnv
 from so101_sim.human.expert import Expert, Skill
 from so101_sim.human.operator import Habits, Operator
 from so101_sim.scene.ground_truth import GroundTruth
-from so101_sim.scene.presets import PRESETS
+from so101_sim.scene.presets import NAMES
 
 ACTORS = ('expert', 'rescued', 'blind')
 
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the last line is a JSON object."""
     parser = argparse.ArgumentParser(prog='python -m so101_sim.evaluate', description=__doc__)
     parser.add_argument('--task', default='lift', help='name or file (default: %(default)s)')
-    parser.add_argument('--preset', choices=sorted(PRESETS), default='easy')
+    parser.add_argument('--preset', default='easy', help=f'{", ".join(NAMES)} (default: %(default)s)')
     parser.add_argument('--episodes', type=int, default=50)
     parser.add_argument('--actor', choices=ACTORS, default='expert')
     parser.add_argument(

@@ -127,6 +127,11 @@ class FramedEnv(gym.Env[Observed, npt.NDArray[np.float32]]):
         """Put everything where an episode begins, with some of it given; return what `reset` tells besides."""
         raise NotImplementedError
 
+    def _surfaces_changed(self) -> None:
+        """Draw with the textures that the model has now."""
+        for renderer in self._renderers.values():
+            renderer.upload_textures()
+
     def _go_on(self) -> Observed:
         """Add the frame of this moment."""
         self._frames = [*self._frames[-self.observation_spec.frame_stack :], self._frame()]

@@ -55,7 +55,7 @@ class Renderer:
         """Open a context and upload the meshes.
 
         Args:
-            model: the scene; colours, lights and cameras may change later, meshes may not.
+            model: the scene; colours, lights and cameras may change later, meshes may not; see `upload_textures`.
             width: [px].
             height: [px].
             shadows: draw shadows; needs a model with a shadow map.
@@ -115,6 +115,12 @@ class Renderer:
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._viewport, self._context)
         return np.ascontiguousarray(self._pixels[::-1])
+
+    def upload_textures(self) -> None:
+        """Take the textures of the model anew."""
+        self._gl.make_current()
+        for texture in range(self._model.ntex):
+            mujoco.mjr_uploadTexture(self._model, self._context, texture)
 
     def _in_view(self, data: mujoco.MjData, camera: int) -> npt.NDArray[np.bool_]:
         """Return which geoms (n,) can be in the picture: their bounding sphere reaches into the camera's pyramid.

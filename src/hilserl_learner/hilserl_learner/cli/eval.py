@@ -17,9 +17,9 @@ from hilserl_learner.data.collect import Actor
 from hilserl_learner.training.evaluate import evaluate, Evaluation, EVALUATION_SEED, ImageStatistics
 from hilserl_learner.training.log import EVALUATION, read_table
 from hilserl_learner.training.on_base import act_on, load_base
-from hilserl_learner.training.settings import make_env, observation_name
+from hilserl_learner.training.settings import make_env, observation_name, stored
 from hilserl_learner.training.trainer import prepare_cpu
-from so101_sim.scene.presets import SCENE_PARTS
+from so101_sim.scene.presets import NAMES, SCENE_PARTS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,12 +29,12 @@ def parser() -> argparse.ArgumentParser:
         description='Run a stored policy without exploration and without help, and say how often it succeeds. With '
         '--json the last line is an object with the checksum of the weights that acted, too.',
     )
-    made.add_argument('policy', type=Path, help='directory of a stored policy')
+    made.add_argument('policy', help='directory of a stored policy, or default for the one that is shipped')
     made.add_argument(
         '--base', default='', help='base policy that it acts on top of: both/ of `so101 train --base`'
     )
     made.add_argument('--env', default='SO101Lift-v0', help='environment (default: %(default)s)')
-    made.add_argument('--preset', default='easy', help='easy, wide or gap (default: %(default)s)')
+    made.add_argument('--preset', default='easy', help=f'{", ".join(NAMES)} (default: %(default)s)')
     made.add_argument('--episodes', type=int, default=100, help='how many (default: %(default)s)')
     made.add_argument(
         '--seed', type=int, default=EVALUATION_SEED, help='which episodes (default: %(default)s)'
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     prepare_cpu(options.threads)
     try:
-        policy = load_policy(options.policy, on_base=bool(options.base))
+        policy = load_policy(stored(options.policy), on_base=bool(options.base))
         seen = observation_name(policy, options.env)
         env = make_env(options.env, options.preset, seen, options.latency, options.nominal)
         act: Actor | OnBase = policy.act
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if alarm:
         print(f'so101 eval: {alarm}', file=sys.stderr)
     report = {
-        'policy': str(options.policy),
+        'policy': options.policy,
         'weights_sha256': policy.manifest.tensors_sha256,
         'version': policy.manifest.version,
         'env': options.env,

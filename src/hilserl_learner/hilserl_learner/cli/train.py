@@ -16,6 +16,7 @@ from hilserl_learner.training.run import Training
 from hilserl_learner.training.settings import default_observation, LABELS_HUMAN, LABELS_TRUTH, Settings
 from hilserl_learner.training.trainer import prepare_cpu
 from so101_sim.human.traits import HUMANS
+from so101_sim.scene.presets import NAMES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         help='SO101Lift-v0, SO101Place-v0, the name or file of a task, or one of the Fetch environments, e.g. '
         'FetchPickAndPlace-cartesian (default: %(default)s)',
     )
-    made.add_argument('--preset', default=default.preset, help='easy, wide or gap (default: %(default)s)')
+    made.add_argument('--preset', default=default.preset, help=f'{", ".join(NAMES)} (default: %(default)s)')
     made.add_argument(
         '--observation',
         help=f'its name (default: {default.observation}; for Fetch: state, or pixels)',

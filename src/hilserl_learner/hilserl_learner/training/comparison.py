@@ -31,6 +31,7 @@ from hilserl_learner.training.settings import (
     make_env,
     observation_name,
     read_config,
+    stored,
 )
 from so101_contract.action import EeDeltaValue
 from so101_contract.interval import wilson, Z_95
@@ -192,7 +193,7 @@ def contenders_of(names: Sequence[str], envs: Sequence[str], preset: str) -> lis
     """Return who is compared.
 
     Args:
-        names: each one of `BUILT_IN`, a run's directory, or a policy's folder.
+        names: each one of `BUILT_IN`, a run's directory, a policy's folder, or `default`, the policy that is shipped.
         envs: environments of those that do not say theirs, as a run's directory does.
         preset: difficulty of these.
 
@@ -217,8 +218,8 @@ def contenders_of(names: Sequence[str], envs: Sequence[str], preset: str) -> lis
             helped = ', helped' if config.get('operator') == 'scripted' else ''
             label = f'{agent}{seen}{helped}'
             found.append(Contender(env, at, label, policy, json.dumps(kind, sort_keys=True)))
-        elif (folder / MANIFEST).is_file():
-            found += [Contender(env, preset, folder.name, folder) for env in envs]
+        elif (stored(name) / MANIFEST).is_file():
+            found += [Contender(env, preset, folder.name, stored(name)) for env in envs]
         else:
             raise LearnerError(
                 f'expected {", ".join(BUILT_IN)}, the directory of a run, or the folder of a policy, got {name!r}; '

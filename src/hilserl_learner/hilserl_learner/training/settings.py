@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drqv2_policy_node.policy import Policy
-from drqv2_policy_node.store import NO_POLICY
+from drqv2_policy_node.store import find_policy, NO_POLICY
 from hilserl_learner.agents.common import (
     agent_class,
     refuse_old_names,
@@ -337,6 +337,11 @@ def _traits_of(operator: str) -> Traits:
 def is_fetch(env: str) -> bool:
     """Return whether an environment is of the Fetch robot, by its id."""
     return env.startswith('Fetch')
+
+
+def stored(name: str) -> Path:
+    """Return the folder of a policy: `default` is the one that is shipped."""
+    return find_policy(name, DEFAULT_OBSERVATION) or Path(name)
 
 
 def default_observation(env: str) -> str:

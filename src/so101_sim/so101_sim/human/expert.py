@@ -19,7 +19,7 @@ from so101_contract.orientation import unit_quat_to_matrix
 from so101_sim.errors import PresetError
 from so101_sim.human.traits import Traits
 from so101_sim.scene.ground_truth import GroundTruth, Quaternion
-from so101_sim.scene.scene import Vector3
+from so101_sim.scene.surroundings import Vector3
 from so101_sim.tasks import over_tray, Place, Push, Task, to_mark
 
 FloatArray = npt.NDArray[np.float64]

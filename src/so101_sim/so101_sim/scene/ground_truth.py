@@ -7,7 +7,8 @@ import numpy as np
 from so101_contract.joints import gripper_rad_to_opening
 from so101_contract.task_report import GroundTruth, Quaternion
 from so101_description.tcp import get_tcp
-from so101_sim.scene.scene import SceneIndex, Vector3
+from so101_sim.scene.scene import SceneIndex
+from so101_sim.scene.surroundings import Vector3
 
 __all__ = ['GRIP_IN_GRIPPER', 'GroundTruth', 'Quaternion', 'measure']
 

@@ -6,6 +6,8 @@
 | easy | +-3 cm | |
 | wide | +-7 cm, +-45 deg | colour of the cube, light, camera jitter |
 | gap | +-7 cm, +-45 deg | stands in for a real arm: soft, lagging servos with 1 deg of play, camera moved by 1 cm and 3 deg, gripper 8 mm from where kinematics believe it, other light and table |
+| room-N | +-7 cm, +-45 deg | a room of its own for each number: table with a pattern, walls, lamp, camera, gripper, servos, size and mass of the cube; see `rooms` |
+| rooms | +-7 cm, +-45 deg | another room below 10000 in each episode, to train for rooms that are never seen |
 | pick101 | stages 3 (default), 0 and 4 of pick-101 | its TCP, camera, 50 Hz controller, servos, success and reward |
 """  # noqa: E501
 
@@ -20,6 +22,7 @@ from so101_contract.task.spec import DEFAULT_TASK, Goal, ObjectKind, TaskScene, 
 from so101_driver.gate.config import GateConfig
 from so101_kinematics.config import KinematicsConfig
 from so101_sim.errors import PresetError
+from so101_sim.scene.rooms import draw_room, FIRST_UNSEEN, number_of, ROOM, ROOMS
 from so101_sim.scene.scene import SceneConfig
 from so101_sim.scene.servo import SERVOS
 from so101_sim.scene.start import AtPoint, AtPose, NearCube, Start, Variation
@@ -82,6 +85,7 @@ class Preset:
         reward: name of its usual reward.
         start_spread: how much wider than the task says the starts of the arm are spread, along each axis.
         spec: the task as its file says it; None where none does.
+        rooms: each episode is in another of so many rooms; 0: all are in the scene.
     """
 
     name: str
@@ -95,6 +99,11 @@ class Preset:
     reward: str = 'sparse'
     start_spread: tuple[float, float, float] = (1.0, 1.0, 1.0)
     spec: TaskSpec | None = None
+    rooms: int = 0
+
+    def room(self, number: int) -> 'Preset':
+        """Return the preset in the room of that number."""
+        return replace(self, scene=draw_room(number, self.scene))
 
 
 WIDE_START = Start(
@@ -128,7 +137,7 @@ SCENE_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         'servos': ('servo',),
         'gripper': ('gripper_shift_m',),
         'camera': ('camera_shift_m', 'camera_turn_deg'),
-        'light': ('table_rgb', 'light_direction', 'light_strength', 'ambient'),
+        'light': ('table_rgb', 'table_pattern', 'walls', 'light_direction', 'light_strength', 'ambient'),
     }
 )
 """In what the preset gap differs from the nominal scene: fields of the scene by a name for them."""
@@ -204,6 +213,10 @@ CAN_HALF_SIZE, CAN_MASS = 0.025, 0.08
 """Half its height and its radius [m], and its mass [kg]: a small tin, half full."""
 
 
+NAMES = (*PRESETS, ROOMS, ROOM)
+"""Of presets, as help and errors tell them; N is a number."""
+
+
 def get_preset(name: str = 'easy', task: str | TaskSpec = DEFAULT_TASK) -> Preset:
     """Return a task at a difficulty.
 
@@ -215,9 +228,11 @@ def get_preset(name: str = 'easy', task: str | TaskSpec = DEFAULT_TASK) -> Prese
         PresetError: there is no such preset, or it is for lifting only.
         TaskError: there is no such task.
     """
-    if name not in PRESETS:
-        raise PresetError(f'expected one of the presets {list(PRESETS)}, got {name!r}; name one of them')
-    preset, spec = PRESETS[name], get_task(task) if isinstance(task, str) else task
+    number = number_of(name)
+    if name not in PRESETS and name != ROOMS and number is None:
+        raise PresetError(f'expected one of the presets {list(NAMES)}, got {name!r}; name one of them')
+    spec = get_task(task) if isinstance(task, str) else task
+    preset = PRESETS.get(name, replace(_WIDE, name=name))
     if name.startswith('pick101'):
         if spec.simulation.goal is not Goal.LIFT:
             raise PresetError(
@@ -225,7 +240,7 @@ def get_preset(name: str = 'easy', task: str | TaskSpec = DEFAULT_TASK) -> Prese
             )
         return replace(preset, spec=spec)
     rate_hz = preset.control.rate_hz
-    return replace(
+    at_work = replace(
         preset,
         task=task_of(spec, rate_hz),
         scene=_scene_of(preset.scene, spec.simulation),
@@ -234,6 +249,25 @@ def get_preset(name: str = 'easy', task: str | TaskSpec = DEFAULT_TASK) -> Prese
         max_steps=spec.steps(rate_hz),
         spec=spec,
     )
+    if number is not None:
+        return at_work.room(number)
+    return replace(at_work.room(0), rooms=FIRST_UNSEEN) if name == ROOMS else at_work
+
+
+def get_scene_preset(name: str, task: str | TaskSpec) -> Preset:
+    """Return a preset whose episodes are all in one scene, as on a running arm.
+
+    Raises:
+        PresetError: as `get_preset`, or each of its episodes is in another room.
+        TaskError: there is no such task.
+    """
+    preset = get_preset(name, task)
+    if preset.rooms:
+        raise PresetError(
+            f'expected one scene, got the preset {name!r}, which is another in each episode, to train by; name a room, '
+            f'such as room-{FIRST_UNSEEN}'
+        )
+    return preset
 
 
 def _scene_of(scene: SceneConfig, task: TaskScene) -> SceneConfig:

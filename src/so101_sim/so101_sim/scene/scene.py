@@ -32,9 +32,10 @@ from so101_description.tcp import GRIPPER_BODY
 from so101_interfaces_py.topics import FRONT_CAMERA
 from so101_sim.errors import PresetError
 from so101_sim.scene.servo import get_servo, ServoModel, set_servos
+from so101_sim.scene.surroundings import add_surroundings, GREY_WALLS, Pattern, Rgb, SUN, TABLE, Vector3
 
 PREFIX = 'arm/'
-CUBE, TRAY, MARK, TABLE, FLOOR, SUN = 'cube', 'tray', 'mark', 'table', 'floor', 'sun'
+CUBE, TRAY, MARK = 'cube', 'tray', 'mark'
 
 OVERVIEW = 'overview'
 """Camera that shows arm and table from outside."""
@@ -45,17 +46,11 @@ FRONT = FRONT_CAMERA
 FRONT_EYE, FRONT_TARGET = (0.56, 0.10, 0.30), (0.22, 0.0, 0.03)
 TIMESTEP_S = 0.002
 OVERVIEW_EYE, OVERVIEW_TARGET = (0.60, -0.44, 0.34), (0.15, 0.01, 0.085)
-TABLE_HALF_SIZE = (0.45, 0.55)
-TABLE_CENTRE = (0.22, 0.0)
-FLOOR_Z = -0.72
-GRID = 2.0  # spacing of the squares that planes are drawn with [m]: a fine grid takes longer to draw than the arm
 # Time constant and damping ratio: with MuJoCo's default a finger presses so light a cube 3 mm into the table.
 STIFF_CONTACT = (0.006, 1.0)
 TRAY_HALF_SIZE, TRAY_WALL, TRAY_HEIGHT = 0.045, 0.003, 0.018
 MARK_HEIGHT = 0.0006  # what is drawn at the height of the table itself flickers
 
-Rgb = tuple[float, float, float]
-Vector3 = tuple[float, float, float]
 Contacts = Literal['fingers', 'pads', 'official']
 Shape = Literal['cube', 'can']
 
@@ -79,6 +74,8 @@ class SceneConfig:
         mark_position: (x, y) of the centre of a mark on the table [m], or None without one.
         mark_radius: its radius [m].
         table_rgb: colour of the table.
+        table_pattern: pattern on it, or None for none.
+        walls: colours of what is seen far away, above and below.
         light_direction: where the light shines to.
         light_strength: its brightness, 0..1.
         ambient: brightness of what the light does not reach, 0..1.
@@ -102,6 +99,8 @@ class SceneConfig:
     mark_position: tuple[float, float] | None = None
     mark_radius: float = 0.03
     table_rgb: Rgb = (0.62, 0.60, 0.57)
+    table_pattern: Pattern | None = None
+    walls: tuple[Rgb, Rgb] = GREY_WALLS
     light_direction: Vector3 = (-0.35, 0.25, -0.90)
     light_strength: float = 0.55
     ambient: float = 0.40
@@ -166,7 +165,15 @@ def build_scene(config: SceneConfig) -> mujoco.MjSpec:
     spec = mujoco.MjSpec()
     spec.modelname = 'so101_scene'
     _set_options(spec, config)
-    _add_table(spec, config)
+    add_surroundings(
+        spec,
+        table_rgb=config.table_rgb,
+        pattern=config.table_pattern,
+        walls=config.walls,
+        light_direction=config.light_direction,
+        light_strength=config.light_strength,
+    )
+    _add_cameras(spec)
     _add_cube(spec, config)
     if config.tray_position is not None:
         _add_tray(spec, config.tray_position)
@@ -229,42 +236,8 @@ def _set_options(spec: mujoco.MjSpec, config: SceneConfig) -> None:
     visual.headlight.specular = (0.0,) * 3
 
 
-def _add_table(spec: mujoco.MjSpec, config: SceneConfig) -> None:
+def _add_cameras(spec: mujoco.MjSpec) -> None:
     world = spec.worldbody
-    spec.add_texture(
-        name='sky',
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=(0.75, 0.78, 0.82),
-        rgb2=(0.45, 0.48, 0.52),
-        width=32,
-        height=192,
-    )
-    world.add_light(
-        name=SUN,
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=tuple(-1.5 * value for value in config.light_direction),
-        dir=config.light_direction,
-        diffuse=(config.light_strength,) * 3,
-        specular=(0.15,) * 3,
-        castshadow=False,
-    )
-    world.add_geom(
-        name=TABLE,
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        pos=(*TABLE_CENTRE, 0.0),
-        size=(*TABLE_HALF_SIZE, GRID),
-        rgba=(*config.table_rgb, 1.0),
-    )
-    world.add_geom(
-        name=FLOOR,
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        pos=(0.0, 0.0, FLOOR_Z),
-        size=(4.0, 4.0, GRID),
-        rgba=(0.35, 0.33, 0.31, 1.0),
-        contype=0,
-        conaffinity=0,
-    )
     camera = world.add_camera(name=OVERVIEW, pos=OVERVIEW_EYE, fovy=36.0)
     camera.quat = _looking(OVERVIEW_EYE, OVERVIEW_TARGET)
     front = world.add_camera(name=FRONT, pos=FRONT_EYE, fovy=FRONT_VIEW.fovy_deg)

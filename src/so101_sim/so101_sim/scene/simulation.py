@@ -10,6 +10,7 @@ import numpy.typing as npt
 from so101_contract.joints import limits_arrays, NUM_JOINTS
 from so101_sim.errors import SimulationError
 from so101_sim.scene.ground_truth import GroundTruth, measure
+from so101_sim.scene.rooms import enter
 from so101_sim.scene.scene import load_scene, scene_index, SceneConfig
 from so101_sim.scene.servo import BoolArray, FloatArray, ServoBank, ServoLimits
 
@@ -53,6 +54,12 @@ class Simulation:
     def joint_velocities(self) -> FloatArray:
         """Joint velocities (6,) [rad/s], exact."""
         return np.asarray(self.data.qvel[self.index.arm.qvel], dtype=np.float64)
+
+    def enter(self, config: SceneConfig) -> None:
+        """Become another scene of the same parts, such as the next room; model and state stay the same objects."""
+        self.config = config
+        enter(self.model, load_scene(config))
+        self.servos = ServoBank(self.model, self.index.arm, config.servo)
 
     def reset(
         self,

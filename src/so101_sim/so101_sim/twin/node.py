@@ -41,7 +41,7 @@ from so101_interfaces_py.spin import run_node, SoleNode
 from so101_kinematics.visualization import LinkTransform, transform_message
 from so101_sim.errors import SimulationError
 from so101_sim.render import UInt8Array
-from so101_sim.scene.presets import get_preset, Preset, PRESETS
+from so101_sim.scene.presets import get_scene_preset, NAMES, Preset
 from so101_sim.scene.scene import front_pose
 from so101_sim.scene.servo import get_servo, SERVOS
 from so101_sim.twin.twin import CameraThread, OnFrame, SIMULATED_CAMERAS, Twin
@@ -70,7 +70,7 @@ class TwinConfig:
     )
     task: str = param(DEFAULT_TASK, doc='What is to be done: name or file of a task.')
     preset: str = param(
-        'easy', doc='How hard it is, and how far from the nominal scene.', choices=tuple(PRESETS)
+        'easy', doc=f'How hard it is, and how far from the nominal scene: {", ".join(NAMES)}.'
     )
     drawn_cameras: tuple[str, ...] = param(
         ('',), doc='Cameras to draw, of wrist and front; empty: those of the task.'
@@ -105,7 +105,7 @@ class TwinConfig:
         """Check each value, and that the task exists at that difficulty."""
         check_bounds(self)
         try:
-            get_preset(self.preset, self.task)
+            get_scene_preset(self.preset, self.task)
         except ValueError as error:
             raise ParameterError(str(error)) from error
         unknown = sorted(set(self.cameras) - set(SIMULATED_CAMERAS))
@@ -322,7 +322,7 @@ class TwinNode(SoleNode):
 
 
 def _preset(config: TwinConfig) -> Preset:
-    preset = get_preset(config.preset, config.task)
+    preset = get_scene_preset(config.preset, config.task)
     if config.servo == FROM_PRESET:
         return preset
     return replace(preset, scene=replace(preset.scene, servo=get_servo(config.servo)))
