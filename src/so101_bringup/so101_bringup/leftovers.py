@@ -3,9 +3,10 @@
 
 A node that is killed has no time to remove the shared memory that it sent images through: 35 MB each time with the
 profile of this project, until the memory of the machine is full of it. Fast DDS keeps a file beside each segment, which
-its owner holds locked as long as it lives, however it ends. Who gets the lock knows that the owner is gone. So it is
-with the folders of `so101_interfaces_py.scratch`; the port of a virtual arm leads by way of its process, and a socket
-that nobody answers belongs to nobody.
+its owner holds locked as long as it lives, however it ends. Who gets the lock knows that the owner is gone. Its ports,
+and segments in whose making it was killed, need not have such a file: those are gone that no process has in its memory.
+Locks tell of the folders of `so101_interfaces_py.scratch` too; the port of a virtual arm leads by way of its process,
+and a socket that nobody answers belongs to nobody.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ STARTING_S = 300.0
 
 _SEGMENT = re.compile(r'fastrtps_[0-9a-f]{16}')
 _LOCK = '_el'
+_LOCKS = (_LOCK, '_sl')
+_PART = re.compile(r'(?:sem\.)?(fastrtps_(?:port\d{1,5}|[0-9a-f]{16}))(?:_el|_sl|_mutex)?')
 _ARM = re.compile(r'\.?so101-virtual-arm.*')
 _SOCKET = re.compile(r'.*\.sock')
 
@@ -36,7 +39,9 @@ def clear_leftovers() -> int:
     clear_scratch()
     clear_arms(Path('/tmp'))
     clear_sockets(Path(f'/tmp/so101-{os.getuid()}'))
-    return clear_shared_memory()
+    freed = clear_shared_memory()
+    clear_unmapped()
+    return freed
 
 
 def clear_shared_memory(folder: Path = SHARED_MEMORY, young_s: float = YOUNG_S) -> int:
@@ -49,6 +54,42 @@ def clear_shared_memory(folder: Path = SHARED_MEMORY, young_s: float = YOUNG_S) 
         with suppress(OSError):  # its owner, or another start like this one, was faster
             freed += _remove(segment, young_s)
     return freed
+
+
+def clear_unmapped(folder: Path = SHARED_MEMORY, young_s: float = YOUNG_S) -> None:
+    """Remove ports of Fast DDS, their semaphores, and segments without a lock, that no process of this user maps.
+
+    What somebody maps stays, even where its reader is gone: who writes there would not see the next one.
+    """
+    things: dict[str, list[Path]] = {}
+    for path in _ours(folder, _PART):
+        found = _PART.fullmatch(path.name)
+        if found is not None:
+            things.setdefault(found[1], []).append(path)
+    in_use = mapped(folder) if things else set()
+    for parts in things.values():
+        with suppress(OSError):
+            young = any(time.time() - part.lstat().st_mtime < young_s for part in parts)
+            if not young and not any(part.name in in_use or _is_held(part) for part in parts):
+                for part in parts:
+                    part.unlink(missing_ok=True)
+
+
+def mapped(folder: Path) -> set[str]:
+    """Return the names of the files of a folder that a process has in its memory, as far as this user may know."""
+    names: set[str] = set()
+    inside = re.compile(rf'{re.escape(str(folder))}/(\S+)')
+    for maps in Path('/proc').glob('[0-9]*/maps'):
+        with suppress(OSError):
+            names.update(inside.findall(maps.read_text(errors='replace')))
+    return names
+
+
+def _is_held(path: Path) -> bool:
+    if not path.name.endswith(_LOCKS):
+        return False
+    with held(path) as gone:
+        return not gone
 
 
 def clear_arms(folder: Path, young_s: float = STARTING_S) -> None:

@@ -2,6 +2,7 @@
 """Shared memory of killed nodes: a real node, killed, and real locks."""
 
 import fcntl
+import mmap
 import os
 from pathlib import Path
 import re
@@ -13,7 +14,20 @@ import time
 
 import pytest
 
-from so101_bringup.leftovers import clear_arms, clear_shared_memory, clear_sockets, SHARED_MEMORY, told
+pytest.importorskip('rclpy')
+
+from std_msgs.msg import Empty
+
+from so101_bringup.leftovers import (
+    clear_arms,
+    clear_leftovers,
+    clear_shared_memory,
+    clear_sockets,
+    clear_unmapped,
+    mapped,
+    SHARED_MEMORY,
+    told,
+)
 
 NAME = 'fastrtps_0123456789abcdef'
 NODE = """
@@ -22,6 +36,18 @@ rclpy.init()
 node = rclpy.create_node('leftover')
 print('ready', flush=True)
 sys.stdin.read()
+"""
+
+LISTENER = """
+import rclpy
+from std_msgs.msg import Empty
+rclpy.init()
+node, heard = rclpy.create_node('listener'), []
+node.create_subscription(Empty, 'still_there', heard.append, 1)
+print('ready', flush=True)
+while not heard:
+    rclpy.spin_once(node, timeout_sec=0.1)
+print('heard', flush=True)
 """
 
 
@@ -53,23 +79,94 @@ def test_a_segment_that_is_in_use_or_young_stays(segment, tmp_path):
 
 def test_nothing_else_is_touched(tmp_path):
     others = ['fastrtps_port7412', 'fastrtps_port7412_el', 'sem.fastrtps_port7412_mutex', 'mine', f'{NAME}x']
-    for name in [*others, NAME]:  # the last one has no lock: nobody can say whose it is
+    for name in [*others, NAME]:  # the last one has no lock: see below
         (tmp_path / name).touch()
     assert clear_shared_memory(tmp_path) == clear_shared_memory(tmp_path / 'nothing') == 0
     assert {path.name for path in tmp_path.iterdir()} == {*others, NAME}
 
 
-def test_what_a_killed_node_leaves_is_cleared_and_a_living_one_goes_on():
-    pytest.importorskip('rclpy')
-    killed, alive = (
-        subprocess.Popen(
-            [sys.executable, '-c', NODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
+PORT = ('fastrtps_port7412', 'fastrtps_port7412_el', 'sem.fastrtps_port7412_mutex')
+
+
+@pytest.fixture
+def port(tmp_path):
+    """A port with its lock and its semaphore, a segment without a lock, and what is none of Fast DDS's."""
+    for name in (*PORT, NAME, 'mine', 'fastrtps_portable', f'{NAME}x'):
+        (tmp_path / name).write_bytes(bytes(4096))
+        os.utime(tmp_path / name, (0, 0))
+    return tmp_path
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_port_and_a_segment_that_no_process_maps_are_removed_and_nothing_else(port):
+    clear_unmapped(port)
+    assert names(port) == {'mine', 'fastrtps_portable', f'{NAME}x'}
+    clear_unmapped(port / 'nothing')
+
+
+@pytest.mark.parametrize('part', PORT)
+def test_a_port_of_which_a_process_maps_a_part_stays_whole_as_long_as_it_does(port, part):
+    with (port / part).open('r+b') as file, mmap.mmap(file.fileno(), 4096):
+        clear_unmapped(port)
+        assert names(port) > set(PORT)
+    clear_unmapped(port)
+    assert not names(port) & set(PORT)
+
+
+def test_a_port_whose_reader_lives_or_that_is_young_stays(port):
+    with (port / PORT[1]).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        clear_unmapped(port)
+        assert names(port) > set(PORT)
+    os.utime(port / PORT[0])
+    clear_unmapped(port)
+    assert names(port) > set(PORT)
+
+
+def begun(program):
+    process = subprocess.Popen(
+        [sys.executable, '-c', program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout.readline() == 'ready\n'
+    return process
+
+
+def test_of_a_killed_node_nothing_stays_and_who_lives_hears_and_is_heard(ros):
+    node = ros.create_node('heard')
+    said = node.create_publisher(Empty, 'still_there', 1)
+    listeners, killed = [begun(LISTENER)], begun(NODE)
     try:
-        for node in (killed, alive):
-            assert node.stdout.readline() == 'ready\n'
+        maps = Path(f'/proc/{killed.pid}/maps').read_text()
+        theirs = set(re.findall(r'/dev/shm/(?:sem\.)?(fastrtps_[a-z0-9]+)', maps))
+        killed.kill()
+        killed.communicate()
+        unused = theirs - {name.removeprefix('sem.').partition('_mutex')[0] for name in mapped(SHARED_MEMORY)}
+        for path in [path for path in SHARED_MEMORY.iterdir() if any(name in path.name for name in unused)]:
+            os.utime(path, (0, 0))
+        clear_leftovers()
+        assert not [
+            path.name for path in SHARED_MEMORY.iterdir() if any(name in path.name for name in unused)
+        ]
+        listeners.append(begun(LISTENER))
+        deadline = time.monotonic() + 200.0
+        while any(listener.poll() is None for listener in listeners):
+            assert time.monotonic() < deadline
+            said.publish(Empty())
+            time.sleep(0.05)
+        assert [listener.communicate()[0] for listener in listeners] == ['heard\n'] * 2
+    finally:
+        for listener in listeners:
+            listener.kill()
+            listener.communicate()
+        node.destroy_node()
+
+
+def test_what_a_killed_node_leaves_is_cleared_and_a_living_one_goes_on():
+    killed, alive = begun(NODE), begun(NODE)
+    try:
         theirs, ours = owned(killed), owned(alive)
         if not theirs:
             pytest.skip('this Fast DDS uses no shared memory here')
