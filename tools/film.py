@@ -21,7 +21,8 @@ from so101_sim.errors import SimulationError
 from so101_sim.human.expert import Expert, Phase
 from so101_sim.render import Renderer, UInt8Array
 from so101_sim.scene.presets import PRESETS
-from so101_sim.scene.scene import build_scene, OVERVIEW, SceneConfig, SUN
+from so101_sim.scene.scene import build_scene, OVERVIEW, SceneConfig
+from so101_sim.scene.surroundings import SUN
 
 SIZE = (480, 360)
 INSET = 132
