@@ -23,6 +23,7 @@ from rich.progress import track
 from drqv2_policy_node.store import load_policy
 from hilserl_learner.training.evaluate import EVALUATION_SEED
 from so101_contract.image import preprocess
+from so101_contract.observation_spec import DEFAULT_OBSERVATION, get_observation
 from so101_interfaces_py.topics import WRIST_CAMERA
 from so101_sim.env import ArmEnv
 from so101_sim.render import UInt8Array
@@ -51,20 +52,21 @@ def train(run: Path, steps: int, seed: int) -> None:
     """
     words = ['--preset', 'easy', '--demos', 5, '--seed', seed, '--steps', steps, '--out', run]
     words += ['--set', 'eval_every=500', '--set', 'eval_episodes=40']
+    words += ['--resume'] if (run / 'config.json').is_file() else []
     command = [sys.executable, '-m', 'so101_bringup.cli', 'train', *map(str, words)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def curve(run: Path) -> list[tuple[int, float]]:
-    """Return how often the policy of a run succeeded, by steps."""
+    """Return how often the policy of a run succeeded, by steps; where it was tried twice, the second time in more."""
     with (run / 'evaluation.csv').open(newline='') as file:
-        return [(int(row['steps']), float(row['success'])) for row in csv.DictReader(file)]
+        return list({int(row['steps']): float(row['success']) for row in csv.DictReader(file)}.items())
 
 
 def acting(policy_folder: Path) -> Iterator[UInt8Array]:
     """Yield pictures of a stored policy that acts alone."""
     policy = load_policy(policy_folder)
-    env = ArmEnv(preset='easy')
+    env = ArmEnv(preset='easy', observation=get_observation(DEFAULT_OBSERVATION))
     scene = Studio(env.preset.scene, *SIZE)
     for number in range(EPISODES):
         env.reset(seed=EVALUATION_SEED + number)

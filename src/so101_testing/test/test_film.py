@@ -3,6 +3,7 @@
 
 from check_gap import Imitator
 import film
+import learning_film
 import numpy as np
 from PIL import Image, ImageSequence
 import pytest
@@ -53,6 +54,23 @@ def test_the_film_command_writes_a_film_that_moves_and_pictures_of_the_wrist(tmp
     assert (tmp_path / 'wrist.png').stat().st_size > 5000
     with pytest.raises(SystemExit):
         film.main([str(tmp_path / 'lift.mov')])
+
+
+def test_the_strip_below_the_film_of_learning_shows_what_the_run_has_reached_by_then(tmp_path):
+    rows = 'steps,success\n1,0.0\n1000,0.6\n3000,0.95\n'
+    (tmp_path / 'evaluation.csv').write_text(rows)
+    known = learning_film.curve(tmp_path)
+    assert known == [(1, 0.0), (1000, 0.6), (3000, 0.95)]
+    width, height = learning_film.SIZE
+    picture = np.full((height, width, 3), 90, np.uint8)
+    early, late = (learning_film.with_strip(picture, steps, known[:n]) for steps, n in ((1000, 2), (3000, 3)))
+    for sheet in (early, late):
+        assert sheet.shape == (height + learning_film.STRIP, width, 3)
+        assert (sheet[:height] == 90).all()
+    drawn = [
+        np.argwhere((sheet[height:] == learning_film.LINE).all(axis=2))[:, 1].max() for sheet in (early, late)
+    ]
+    assert drawn[0] < drawn[1]
 
 
 @pytest.mark.usefixtures('renders')
