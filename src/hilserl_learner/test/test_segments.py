@@ -14,6 +14,7 @@ import pytest
 
 from hilserl_learner.data.segments import (
     MAGIC,
+    NEWEST,
     segment_numbers,
     segment_path,
     SegmentReader,
@@ -202,15 +203,35 @@ def test_what_is_left_over_at_the_end_is_told_once_nobody_writes(tmp_path):
     assert [str(path) in said and 'unfinished' in said for said in reader.damaged] == [True]
 
 
-@pytest.mark.parametrize('lost', [[0], [1], [1, 2]])
-def test_a_missing_file_is_told(tmp_path, lost):
+@pytest.mark.parametrize('lost', [[0], [1], [1, 2], [3], [2, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize('begun_again', [False, True])
+def test_a_missing_file_is_told_be_it_the_newest(tmp_path, lost, begun_again):
     writer = SegmentWriter(tmp_path)
     for payload in (b'a', b'b', b'c', b'd'):
         writer.append(1, payload)
         writer.roll()
     for number in lost:
         segment_path(tmp_path, number).unlink()
+    if begun_again:
+        writer = SegmentWriter(tmp_path)
+        writer.append(1, b'e')
+        writer.close()
     reader = SegmentReader(tmp_path)
-    assert len(list(reader.poll())) == 4 - len(lost)
+    assert len(list(reader.poll())) == 4 - len(lost) + begun_again
+    reader.finish()
     assert len(reader.damaged) == 1
-    assert all(segment_path(tmp_path, number).name in reader.damaged[0] for number in lost)
+    assert all(segment_path(tmp_path, number).name in reader.damaged[0] for number in (lost[0], lost[-1]))
+
+
+@pytest.mark.parametrize('content', [None, b'', b'-1', b'\xff\xfe', b'9' * 30, b'seven'])
+def test_without_a_whole_word_which_file_is_the_newest_the_rest_is_read_all_the_same(tmp_path, content):
+    writer = SegmentWriter(tmp_path)
+    writer.append(1, b'a')
+    writer.close()
+    mark = tmp_path / NEWEST
+    mark.unlink() if content is None else mark.write_bytes(content)
+    reader = SegmentReader(tmp_path)
+    assert [record.payload for record in reader.poll()] == [b'a']
+    reader.finish()
+    assert reader.damaged == []
+    assert SegmentWriter(tmp_path).position.segment == 1

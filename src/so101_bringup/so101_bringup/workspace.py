@@ -100,13 +100,17 @@ def environment_file(root: Path, venv: Path, has_ros: bool) -> str:
 
 
 def fix_cmake_paths(venv: Path) -> None:
-    """Make the wheels' CMake files name this environment's Python instead of the one that built them."""
+    """Make the wheels' CMake files name Python and NumPy of this environment instead of those that built them."""
     include = sysconfig.get_paths()['include']
     site = str(site_packages(venv))
+    core = (
+        '_core' if Path(site, 'numpy/_core/include').is_dir() else 'core'
+    )  # NumPy 1 has its headers elsewhere
     for path in venv.glob('share/**/*.cmake'):
         text = path.read_text()
         fixed = re.sub(r'/opt/python/cp\d+-cp\d+/include/python3\.\d+', include, text)
         fixed = re.sub(r'/opt/python/cp\d+-cp\d+/lib/python3\.\d+/site-packages', site, fixed)
+        fixed = re.sub(r'/numpy/_?core/include\b', f'/numpy/{core}/include', fixed)
         if fixed != text:
             path.write_text(fixed)
 

@@ -102,6 +102,17 @@ def test_the_cmake_files_of_the_wheels_name_this_python(tmp_path):
     assert str(tmp_path / 'lib/python3.11/site-packages/numpy') in after
 
 
+@pytest.mark.parametrize(('has', 'had'), [('_core', 'core'), ('core', '_core')])
+def test_the_cmake_files_of_the_wheels_find_the_headers_of_numpy_2_and_of_1(tmp_path, has, had):
+    headers = tmp_path / 'lib' / 'python3.11' / 'site-packages' / 'numpy' / has / 'include'
+    headers.mkdir(parents=True)
+    export = tmp_path / 'share' / 'x' / 'cmake' / 'xExport.cmake'
+    export.parent.mkdir(parents=True)
+    export.write_text(f'set(INCLUDES "{headers.parents[1] / had / "include"}")')
+    environment.fix_cmake_paths(tmp_path)
+    assert export.read_text() == f'set(INCLUDES "{headers}")'
+
+
 def test_nothing_is_missing_where_the_tests_run():
     assert prerequisites.missing_packages() == []
 

@@ -5,12 +5,14 @@ A record is in the log once `append` returns: the bytes are with the operating s
 the process loses nothing, and with the disk after `sync`, so that a power cut loses nothing before it. A
 writer never touches what an earlier one wrote; it begins a new file, and files are numbered without gaps. A reader
 skips an unfinished record at the end of a file, and what follows a damaged one there, and says so; it also says which
-files are missing. What is unfinished in the newest file may still be written, so `finish` says that.
+files are missing. What is unfinished in the newest file may still be written, so `finish` says that, and whether the
+newest ones are missing: a file beside them has the number of the last that was begun.
 
 File: 8 bytes magic, then records of length (uint32), kind (uint8), CRC-32 of kind and payload (uint32), payload.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 import logging
 import os
@@ -20,10 +22,12 @@ from typing import BinaryIO
 import zlib
 
 from hilserl_learner.errors import SegmentError
-from so101_interfaces_py.files import open_file
+from so101_interfaces_py.files import open_file, read_file
 
 MAGIC = b'SO101SG1'
 SUFFIX = '.seg'
+NEWEST = 'newest'
+DIGITS = 6
 SEGMENT_BYTES = 64 * 2**20
 MAX_RECORD_BYTES = 2**30
 
@@ -56,12 +60,21 @@ class RawRecord:
 
 def segment_path(directory: Path, number: int) -> Path:
     """Return where the file of that number lies."""
-    return directory / f'{number:06d}{SUFFIX}'
+    return directory / f'{number:0{DIGITS}d}{SUFFIX}'
 
 
 def segment_numbers(directory: Path) -> list[int]:
     """Return the numbers of the files that exist, in order."""
     return sorted(int(path.stem) for path in directory.glob(f'*{SUFFIX}') if path.stem.isdigit())
+
+
+def newest_begun(directory: Path) -> int:
+    """Return the number of the last file that was begun; -1 where that is not known, as in logs that are older."""
+    try:
+        text = read_file(directory / NEWEST, most=20).decode()
+    except (OSError, ValueError):
+        return -1
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS else -1
 
 
 def peek(directory: Path, kind: int, most: int) -> Iterator[bytes]:
@@ -88,8 +101,8 @@ class SegmentWriter:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot_write(directory, error) from error
-        numbers = segment_numbers(directory)
-        self._number = numbers[-1] + 1 if numbers else 0
+        # After those that are lost too, so that a reader can tell.
+        self._number = max([newest_begun(directory), *segment_numbers(directory)]) + 1
         self._file: int | None = None
         self._offset = 0
         self._dirty = False
@@ -165,7 +178,15 @@ class SegmentWriter:
         except OSError as error:
             raise _cannot_write(path, error) from error
         self._file, self._offset = file, len(MAGIC)
+        self._note()
         return file
+
+    def _note(self) -> None:
+        """Write down which file is the newest; a log without that is as good, but cannot miss it."""
+        aside = self.directory / f'.{NEWEST}'
+        with suppress(OSError):
+            aside.write_text(str(self._number))
+            aside.replace(self.directory / NEWEST)
 
 
 class SegmentReader:
@@ -198,6 +219,10 @@ class SegmentReader:
         path = segment_path(self.directory, self.position.segment)
         if path.is_file() and path.stat().st_size > self.position.offset:
             self._skip(path, self.position.offset, 'its last record is unfinished')
+        last = max(segment_numbers(self.directory), default=-1)
+        newest = newest_begun(self.directory)
+        if newest > last:
+            self._miss(last + 1, newest)
 
     def _read(self, number: int, last: bool) -> Iterator[RawRecord]:
         path = segment_path(self.directory, number)
