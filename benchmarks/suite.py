@@ -49,6 +49,7 @@ LIMITS_S: Mapping[str, float] = {
     'vla': 3600.0,
     'classifier': 3600.0,
     'console': 900.0,
+    'soak': 5400.0,
 }
 """In the order in which they run."""
 
